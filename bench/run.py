@@ -1,0 +1,171 @@
+"""`make bench`: is it quick? Ratios within one run, since absolute times say more of the machine than of the code.
+
+    python bench/run.py [--threads 1]
+
+Each pair is timed in turn, A B A B …, and the median of the ratios is printed with its range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def ratios(ours: Callable[[], object], other: Callable[[], object], runs: int = 15) -> list[float]:
+    """other's time over ours, pair by pair, after a warm-up: above 1 we are quicker."""
+    for _ in range(2):
+        ours()
+        other()
+    return [seconds(other) / seconds(ours) for _ in range(runs)]
+
+
+def line(name: str, values: list[float], wanted: float, unit: str = "×") -> bool:
+    middle = statistics.median(values)
+    fine = middle >= wanted
+    span = f"{min(values):.2f}–{max(values):.2f}"
+    print(f"{'ok  ' if fine else 'MISS'}  {name:<62} {middle:8.2f}{unit}  ({span}; wanted {wanted:g})")
+    return fine
+
+
+def lstm_flops(batch: int, steps: int, inputs: int, hidden: int) -> float:
+    """Forward and backward of one direction: 3 · 2 · B · T · 4H(H + D)."""
+    return 3 * 2 * batch * steps * 4 * hidden * (hidden + inputs)
+
+
+def bench_training_step() -> bool:
+    """FLOPs a second of a whole update (draw, forward, objective, backward, clip, Adam) against torch.mm 1024³."""
+    from rwae_audio.model import RWAE, ModelConfig
+    from rwae_audio.objectives import OBJECTIVES, ObjectiveConfig
+    from rwae_audio.randomness import generator
+
+    fine = True
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    for hidden in (128, 256):
+        config = ModelConfig(static_hidden=hidden, dynamic_hidden=hidden, prior_hidden=hidden, decoder_hidden=hidden)
+        batch, steps = 128, 20
+        model = RWAE(config)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        frames = torch.randn(batch, steps, config.n_mels)
+        static_frames = torch.randn(batch, config.static_window, config.n_mels)
+
+        def update(model=model, optimizer=optimizer, frames=frames, static_frames=static_frames) -> None:
+            output = model(frames, static_frames, generator(0, "posterior"))
+            terms = OBJECTIVES["rwae-mmd"](ObjectiveConfig(), model, output, frames, generator(0, "prior"))
+            optimizer.zero_grad()
+            sum(terms.values()).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 50.0)
+            optimizer.step()
+
+        window = config.static_window // config.static_stride
+        flops = (
+            lstm_flops(batch, window, config.n_mels, hidden)
+            + lstm_flops(batch, steps, config.n_mels, hidden)
+            + lstm_flops(batch, steps, hidden, hidden)
+            + lstm_flops(batch, steps, config.dynamic_dim, hidden)
+            + lstm_flops(batch, steps, config.static_dim + config.dynamic_dim, hidden)
+        )
+        multiplications = 20
+        reference = 2 * 1024**3 * multiplications
+
+        def multiply(times=multiplications) -> None:
+            for _ in range(times):
+                torch.mm(a, b)
+
+        share = [100 * value * flops / reference for value in ratios(update, multiply)]
+        fine &= line(f"training step, LSTM {hidden}, {flops / 1e9:.1f} GFLOP, of torch.mm's rate", share, 50, " %")
+    return fine
+
+
+def bench_lstm() -> bool:
+    """The LSTMs as the model runs them against a Python loop of LSTMCells, forward and backward."""
+    fine = True
+    for batch in (1, 8, 32, 128):
+        lstm, cell = nn.LSTM(80, 128, batch_first=True), nn.LSTMCell(80, 128)
+        frames = torch.randn(batch, 20, 80)
+
+        def whole(lstm=lstm, frames=frames) -> None:
+            lstm(frames)[0].sum().backward()
+
+        def loop(cell=cell, frames=frames) -> None:
+            state, total = None, 0.0
+            for t in range(frames.shape[1]):
+                state = cell(frames[:, t], state)
+                total = total + state[0].sum()
+            total.backward()
+
+        fine &= line(
+            f"LSTM of 20 steps, batch {batch}, against LSTMCells", ratios(whole, loop), 1.3 if batch <= 32 else 1
+        )
+    return fine
+
+
+def bench_frames() -> bool:
+    """log_mel against librosa, both presets, 5 s at 16 kHz, on one thread."""
+    import librosa
+
+    from rwae_audio.features import PRESETS, log_mel
+
+    rng = np.random.default_rng(0)
+    sound = rng.standard_normal(80000).astype(np.float32) * 0.1
+    waveform, fine = torch.from_numpy(sound), True
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for name, mel in PRESETS.items():
+
+        def theirs(mel=mel) -> None:
+            mels = librosa.feature.melspectrogram(
+                y=sound, sr=mel.sample_rate, n_fft=mel.n_fft, win_length=mel.win_length, hop_length=mel.hop_length,
+                n_mels=mel.n_mels, fmin=mel.f_min, fmax=mel.f_max, power=mel.power, center=True, pad_mode=mel.pad_mode,
+            )  # fmt: skip
+            np.log(np.maximum(mels, mel.floor))
+
+        fine &= line(
+            f"frames, preset {name}, against librosa", ratios(lambda mel=mel: log_mel(waveform, mel), theirs), 2
+        )
+    torch.set_num_threads(threads)
+    return fine
+
+
+def bench_eer() -> bool:
+    """EER of 18,336 trials against SpeechBrain's."""
+    from speechbrain.utils.metric_stats import EER
+
+    from rwae_audio.verification import eer
+
+    rng = np.random.default_rng(0)
+    target = np.arange(18336) < 672
+    scores = rng.standard_normal(18336) + 2 * target
+    positive, negative = torch.from_numpy(scores[target]), torch.from_numpy(scores[~target])
+    return line(
+        "EER of 18,336 trials, against SpeechBrain",
+        ratios(lambda: eer(scores, target), lambda: EER(positive, negative), 3),
+        100,
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    results = [bench() for bench in (bench_training_step, bench_lstm, bench_frames, bench_eer)]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,270 @@
+"""Make the built-in demo corpus: synthetic speakers, made with eSpeak NG.
+
+    pip install espeakng-loader==0.2.4          brings the library (eSpeak NG 1.52) and its data; used here alone
+    python recipes/timit/make_demo_corpus.py rwae_audio/assets/demo
+
+80 speakers × 10 of the sentences below. A speaker is a voice variant of eSpeak's own kind: pitch, vocal tract length,
+each formant's frequency, width and strength, breath, roughness, accent, rate. An utterance has its own pitch, rate,
+level, spectral tilt and a little noise, as if recorded on another day. Everything is drawn from one seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import librosa
+import numpy as np
+import soundfile
+
+SEED = 20210101
+RATE = 16000
+SPLITS = {"train": 44, "dev": 12, "test": 24}  # speakers; each has as many women as men
+PER_SPEAKER = 10
+ACCENTS = ("gmw/en-US", "gmw/en", "gmw/en-GB-scotland", "gmw/en-GB-x-rp")
+COMPRESSION = 0.93  # of Ogg Opus in libsndfile: about 24 kbit/s
+SENTENCES = """
+The red boat left before noon.
+Please bring two cups of tea.
+Our garden needs rain this week.
+She keeps a map in every coat.
+Nobody heard the kettle boil.
+Put the blue jar on the shelf.
+A cold wind moved the gate.
+They sold nine baskets of plums.
+My brother fixes old clocks.
+The train was full of students.
+Write your name at the top.
+We found the key under a stone.
+Fresh bread makes a house smell good.
+Turn left after the small bridge.
+His dog sleeps on the porch.
+Those shoes are far too big.
+The choir sang in the square.
+I never learned to play chess.
+Cheap paint will fade by June.
+Leave the window open tonight.
+Grandfather told us a long joke.
+The lake froze in one night.
+Each child drew a yellow bird.
+You should try the onion soup.
+Thunder shook the little cabin.
+He measured the wood twice.
+The baker starts work at four.
+Seven geese flew over the mill.
+This road ends at the sea.
+Her voice carried across the hall.
+Do not touch the wet clay.
+Some maps show only rivers.
+The judge asked a simple question.
+Pack warm gloves and a torch.
+A fox crossed the empty yard.
+They painted the fence green.
+The price of salt went up.
+Could you hold this ladder for me?
+Every window faced the north.
+We waited an hour for the bus.
+The pilot checked the fuel again.
+Owls hunt while the farm sleeps.
+Both teams wore white shirts.
+Mix the flour with warm milk.
+The museum closes at five.
+A thick fog hid the tower.
+I owe you a proper lunch.
+Young trees bend in a storm.
+The letter came without a stamp.
+Choose a card and show it to her.
+Old songs are easy to remember.
+The shepherd counted his sheep twice.
+Heavy boxes go on the bottom.
+What time does the market open?
+A spider lives behind the mirror.
+The engine coughed and then stopped.
+We share one pot of honey.
+Nine people signed the paper.
+Keep the receipt for the lamp.
+The moon rose above the quiet town.
+""".strip().splitlines()
+
+
+class Voice(NamedTuple):
+    """A speaker: the text of an eSpeak NG variant file, an accent and a rate in words a minute."""
+
+    variant: str
+    accent: str
+    rate: int
+
+
+def draw_voice(rng: np.random.Generator, female: bool) -> Voice:
+    """A voice; women have higher pitch and shorter vocal tracts, as in eSpeak's own variants."""
+    pitch = rng.uniform(150, 235) if female else rng.uniform(72, 135)
+    tract = rng.uniform(1.04, 1.24) if female else rng.uniform(0.86, 1.08)
+    lines = [
+        "language variant",
+        f"gender {'female' if female else 'male'}",
+        f"pitch {pitch:.0f} {pitch * rng.uniform(1.35, 1.75):.0f}",
+        f"flutter {rng.integers(1, 6)}",
+        f"roughness {rng.integers(0, 5)}",
+        f"voicing {rng.integers(75, 116)}",
+    ]
+    strengths = {
+        600: (130, 200),
+        1200: (100, 160),
+        2000: (80, 135),
+        3000: (70, 120),
+    }  # Hz → range of the tone's strength
+    lines.append("tone " + " ".join(f"{hertz} {rng.integers(*span)}" for hertz, span in strengths.items()))
+    lines.append("breath 0 " + " ".join(str(rng.integers(0, 5)) for _ in range(7)))
+    for formant in range(9):
+        frequency = 100 * tract * rng.uniform(0.95, 1.05)
+        lines.append(f"formant {formant} {frequency:.0f} {rng.integers(65, 126)} {rng.integers(80, 151)}")
+    return Voice("\n".join(lines) + "\n", str(rng.choice(ACCENTS)), int(rng.integers(150, 206)))
+
+
+class Event(ctypes.Structure):
+    """espeak_EVENT of speak_lib.h."""
+
+    class Id(ctypes.Union):
+        _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),  # ms
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", Id),
+    )
+
+
+class Espeak:
+    """eSpeak NG as a function: text → samples and phone times."""
+
+    PHONEME = 7  # espeakEVENT_PHONEME
+    SYNCHRONOUS, PHONEME_EVENTS, UTF8, SSML_OFF = 2, 1, 1, 0
+    SPEED, PITCH = 1, 3  # espeak_PARAMETER
+
+    def __init__(self, data: Path) -> None:
+        import espeakng_loader
+
+        self.variants = data / "voices" / "!v"
+        self.library = ctypes.cdll.LoadLibrary(espeakng_loader.get_library_path())
+        self.library.espeak_Info.restype = ctypes.c_char_p
+        self.rate = self.library.espeak_Initialize(self.SYNCHRONOUS, 0, str(data).encode(), self.PHONEME_EVENTS)
+        kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(Event))
+        self.callback = kind(self._heard)  # kept: the library holds only its address
+        self.library.espeak_SetSynthCallback(self.callback)
+        self.samples: list[np.ndarray] = []
+        self.phones: list[tuple[int, str]] = []
+
+    @property
+    def version(self) -> str:
+        return self.library.espeak_Info(None).decode()
+
+    def _heard(self, wave: ctypes.Array, count: int, events: ctypes.Array) -> int:
+        if count > 0:
+            self.samples.append(np.ctypeslib.as_array(wave, (count,)).copy())
+        i = 0
+        while events[i].type != 0:
+            if events[i].type == self.PHONEME:
+                self.phones.append((events[i].audio_position, events[i].id.string.decode().strip("_:;,'\" ")))
+            i += 1
+        return 0
+
+    def speak(
+        self, text: str, name: str, voice: Voice, rate: int, pitch: int
+    ) -> tuple[np.ndarray, list[tuple[int, str]]]:
+        """Samples (N,) at self.rate in ±1, and (ms, phone): where each begins; pauses have an empty label."""
+        (self.variants / name).write_text(voice.variant)
+        self.samples, self.phones = [], []
+        if self.library.espeak_SetVoiceByName(f"{voice.accent}+{name}".encode()) != 0:
+            raise RuntimeError(f"eSpeak NG has no voice {voice.accent}+{name}")
+        self.library.espeak_SetParameter(self.SPEED, rate, 0)
+        self.library.espeak_SetParameter(self.PITCH, pitch, 0)
+        data = text.encode()
+        self.library.espeak_Synth(data, len(data) + 1, 0, 0, 0, self.UTF8, None, None)
+        return np.concatenate(self.samples) / 32768.0, self.phones
+
+
+def recorded(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The samples (N,) as if recorded on some day: level, spectral tilt, a little noise."""
+    tilt = rng.uniform(-0.25, 0.25)
+    samples = samples - tilt * np.concatenate([[0.0], samples[:-1]])
+    loud = np.sqrt(np.mean(samples**2)) + 1e-9
+    samples = samples * (10 ** (rng.uniform(-29, -23) / 20) / loud)
+    noise = rng.standard_normal(len(samples)) * 10 ** (rng.uniform(-68, -58) / 20)
+    return np.clip(samples + noise, -0.99, 0.99)
+
+
+def trimmed(samples: np.ndarray, phones: list[tuple[int, str]], rate: int) -> tuple[np.ndarray, str]:
+    """Without eSpeak's long silences at both ends; phones as `start label start label … end` in ms, pauses as h#."""
+    spoken = [(ms, label) for ms, label in phones if label]
+    first = max(0, spoken[0][0] - 80)
+    last = phones[-1][0] if not phones[-1][1] else round(1000 * len(samples) / rate)
+    end = min(last + 100, round(1000 * len(samples) / rate))
+    words: list[str] = ["0", "h#"] if spoken[0][0] > first else []
+    previous = -1
+    for ms, label in phones:
+        if previous < ms < last and ms >= spoken[0][0]:
+            words += [str(ms - first), label or "h#"]
+            previous = ms
+    words += [str(last - first), "h#", str(end - first)] if end > last else [str(end - first)]
+    return samples[round(first * rate / 1000) : round(end * rate / 1000)], " ".join(words)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the corpus goes; what is there is replaced")
+    folder = parser.parse_args().folder
+    import espeakng_loader
+
+    rng = np.random.default_rng(SEED)
+    shutil.rmtree(folder, ignore_errors=True)
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch) / "espeak-ng-data"
+        shutil.copytree(espeakng_loader.get_data_path(), data)
+        espeak = Espeak(data)
+        number = 0
+        for split, count in SPLITS.items():
+            for _ in range(count):
+                number += 1
+                female = number % 2 == 0
+                speaker = f"{'f' if female else 'm'}{number:02d}"
+                voice = draw_voice(rng, female)
+                (folder / speaker).mkdir(parents=True)
+                for k, text in enumerate(rng.choice(SENTENCES, PER_SPEAKER, replace=False).tolist()):
+                    rate, pitch = int(voice.rate * rng.uniform(0.92, 1.08)), int(rng.integers(44, 57))
+                    samples, phones = espeak.speak(text, f"s{number}", voice, rate, pitch)
+                    samples, labels = trimmed(samples, phones, espeak.rate)
+                    samples = recorded(librosa.resample(samples, orig_sr=espeak.rate, target_sr=RATE), rng)
+                    file = f"{speaker}/{k}.ogg"
+                    soundfile.write(
+                        folder / file, samples, RATE, format="OGG", subtype="OPUS", compression_level=COMPRESSION
+                    )
+                    rows.append({"file": file, "speaker": speaker, "split": split, "text": text, "phones": labels})
+        made = f"eSpeak NG {espeak.version.split()[0]} (espeakng-loader {_version()}), seed {SEED}"
+    lines = ",\n".join("    " + json.dumps(row) for row in rows)
+    table = f'{{\n  "made_with": {json.dumps(made)},\n  "licence": "CC0",\n  "utterances": [\n{lines}\n  ]\n}}\n'
+    (folder / "utterances.json").write_text(table, encoding="utf-8")
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"{folder}: {len(rows)} utterances of {number} speakers, {size / 1e6:.2f} MB, {made}")
+    return 0
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("espeakng-loader")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

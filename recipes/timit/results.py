@@ -1,0 +1,118 @@
+"""Finished runs → results.json and the table of this folder's README.
+
+    python recipes/timit/results.py runs/an4-rwae-mmd* runs/an4-dsvae*     write results.json from run folders, then
+    python recipes/timit/results.py                                        render the README's table from results.json
+
+Several seeds of one configuration become one row: the mean of their rates, and the interval of that mean under the
+same bootstrap draws of speakers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rwae_audio.commands.common import Parser, guarded
+from rwae_audio.files import InputError, read_json, read_text, write_json, write_text
+from rwae_audio.verification import bootstrap_eers, fold, markdown_table, read_scores, speakers_of
+
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- results.json: begin -->", "<!-- results.json: end -->"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser(prog="results.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="finished run folders")
+    options = parser.parse_args(argv)
+    if options.runs:
+        write_json(HERE / "results.json", collect(options.runs))
+    results = read_json(HERE / "results.json", "the results of this recipe")
+    readme = HERE / "README.md"
+    write_text(readme, rendered(read_text(readme, "this recipe's README"), results))
+    print(f"{readme}: the table of {len(results)} rows")
+    return 0
+
+
+def collect(runs: list[Path]) -> dict[str, Any]:
+    """row → the keys of eer.json, and its command, configuration and seeds. Rows without training come from the first run."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for run in runs:
+        plan, table = (read_json(run / name, "a finished run") for name in ("run.json", "table.json"))
+        for key in table:
+            trained = key.split(":")[0] == plan["name"]
+            if trained or not groups[key]:
+                groups[key].append(run)
+    order = ["rwae-mmd", "dsvae", "untrained", "log-mel", "log-mel-mvn"]
+    keys = sorted(groups, key=lambda key: (":" in key, order.index(k) if (k := key.split(":")[0]) in order else 9))
+    return {key: row(key, groups[key]) for key in keys}
+
+
+def row(key: str, runs: list[Path]) -> dict[str, Any]:
+    """One row of results.json."""
+    tables = [read_json(run / "table.json", "a finished run")[key] for run in runs]
+    plans = [read_json(run / "run.json", "a finished run") for run in runs]
+    configs = [read_json(run / "config.json", "a finished run") for run in runs]
+    settings = [{**config, "train": {**config["train"], "seed": None}} for config in configs]
+    if any(setting != settings[0] for setting in settings):
+        raise InputError(f"the runs of {key} differ in more than their seed; expected one configuration a row")
+    merged = {**tables[0], **averaged(key, runs, tables)} if len(runs) > 1 else tables[0]
+    command = re.sub(r" --(seed|out|threads) \S+| --no-tensorboard", "", plans[0]["command"])
+    seeds = [config["train"]["seed"] for config in configs]
+    return {**merged, "command": command, "config": plans[0]["name"], "seeds": seeds}
+
+
+def averaged(key: str, runs: list[Path], tables: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds; `spread` is the standard deviation of the EER between them."""
+    draws = [replicates(run, key) for run in runs]
+    merged: dict[str, Any] = {}
+    for code in ("static", "dynamic"):
+        if tables[0][code] is None:
+            merged[code] = None
+            continue
+        names = [name for name, value in tables[0][code].items() if isinstance(value, float)]
+        merged[code] = {name: float(np.mean([table[code][name] for table in tables])) for name in names}
+        merged[code]["interval"] = interval(np.mean([draw[code] for draw in draws], axis=0))
+        merged[code]["spread"] = float(np.std([table[code]["eer"] for table in tables], ddof=1))
+    if merged["dynamic"] is not None:
+        merged["gap"] = float(np.mean([table["gap"] for table in tables]))
+        merged["gap_interval"] = interval(np.mean([draw["dynamic"] - draw["static"] for draw in draws], axis=0))
+    return merged
+
+
+def replicates(run: Path, key: str) -> dict[str, np.ndarray]:
+    """Bootstrap draws of a run's static and dynamic EER, from its score files."""
+    found = {}
+    for kind in ("static", "dynamic_plain", "dynamic_centred"):
+        path = run / "scores" / f"{key.replace(':', '-')}.{kind}.txt"
+        if path.exists():
+            scores, trials, _ = read_scores(path)
+            assert trials is not None  # our own files have names
+            found[kind] = bootstrap_eers(scores, trials, speakers_of(trials))
+    if "dynamic_plain" in found:
+        found["dynamic"] = np.minimum(fold(found["dynamic_plain"]), fold(found["dynamic_centred"]))
+    return found
+
+
+def interval(draws: np.ndarray) -> list[float]:
+    return [float(value) for value in np.nanquantile(draws, [0.025, 0.975])]
+
+
+def rendered(readme: str, results: dict[str, Any]) -> str:
+    """The README with the table between its two marks made anew."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    if not after:
+        raise InputError(f"the README has no marks {BEGIN} … {END} for the table; expected both")
+    commands = {entry["command"]: entry["seeds"] for key, entry in results.items() if key == entry["config"]}
+    lines = [f"- seeds {', '.join(map(str, seeds))}: `{command}`" for command, seeds in commands.items()]
+    return f"{before}{BEGIN}\n\n{markdown_table(results)}\n\n" + "\n".join(lines) + f"\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, "results.py"))

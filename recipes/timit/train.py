@@ -1,0 +1,187 @@
+"""Train an R-WAE on speech and run the speaker benchmark on speakers it has never heard.
+
+    python recipes/timit/train.py                                   the built-in demo corpus (synthetic), about 6 minutes
+    python recipes/timit/train.py --data timit=DIR                  TIMIT: the paper's benchmark
+    python recipes/timit/train.py --config recipes/timit/conf/rwae-mmd.toml \
+        --data an4=DIR --data librispeech=DIR --test an4            several corpora; tested on one of them
+    python recipes/timit/train.py --resume runs/an4-rwae-mmd        go on after an interruption
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rwae_audio.commands.common import Parser, guarded
+from rwae_audio.files import InputError, read_json, write_json
+
+HERE = Path(__file__).parent
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, help="TOML of differences from the defaults (conf/*.toml)")
+    parser.add_argument(
+        "--data", action="append", default=[], metavar="NAME=DIR", help="an4, librispeech, timit, folder"
+    )
+    parser.add_argument("--test", metavar="NAME", help="the corpus to test on (the first one given)")
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="one setting, as in TOML")
+    parser.add_argument("--seed", type=int, help="instead of the configuration's")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
+    parser.add_argument("--no-tensorboard", action="store_true", help="write no TensorBoard events")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = arguments(argv)
+    plan = (
+        read_json(options.resume / "run.json", "the folder of an earlier run") if options.resume else new_plan(options)
+    )
+
+    import torch  # slow to load, so only now that the command line is known to be right
+
+    from rwae_audio.trainer import Interrupted, RunConfig
+    from rwae_audio.verification import format_table
+
+    config = RunConfig.of(plan["config"])
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    experiment = prepare(config, plan)
+    folder = options.resume or new_folder(options.out, f"{plan['test']}-{config.objective.name}")
+    write_json(folder / "run.json", plan)
+    try:
+        rows = train_and_test(experiment, folder, plan, bool(options.resume), not options.no_tensorboard)
+    except (Interrupted, KeyboardInterrupt) as stop:  # the second: before the first update, or after the last
+        print(f"{stop or 'stopped'}; go on with: python recipes/timit/train.py --resume {folder}", file=sys.stderr)
+        return 130
+    trials = experiment.test.trials
+    print(f"\n{plan['test']}: {len(trials):,} trials, {int(trials.target.sum())} of them target, test speakers only")
+    print(format_table({name: report for name, (report, _) in rows.items()}))
+    for name, what in LEFT.items():
+        print(f"{folder / name}: {what}")
+    return 0
+
+
+LEFT = {
+    "bundle": "the model, for rwae-eer, rwae-embed and rwae-vc (--bundle)",
+    "eer.json": "the model's row; table.json has all rows, scores/ the scores behind them",
+    "plots": "DET, reconstructions, swaps, map of static codes",
+    "metrics.jsonl": "a line an epoch; tensorboard/ has pictures and sound as well",
+    "checkpoints": "latest and best on the development speakers",
+}
+
+
+def prepare(config: Any, plan: dict[str, Any]) -> Any:
+    """Read the corpora, say what is in them, and make their frames."""
+    from rwae_audio import experiment
+    from rwae_audio.benchmark import with_benchmark
+    from rwae_audio.corpora import read_corpus
+
+    corpora = [read_corpus(name, Path(place) if place else None) for name, place in plan["data"].items()]
+    corpora = [with_benchmark(corpus) if corpus.name == plan["test"] else corpus for corpus in corpora]
+    for corpus in corpora:
+        counts = [
+            f"{split} {len(corpus.of(split))} ({len(corpus.speakers(split))})" for split in ("train", "dev", "test")
+        ]
+        print(f"{corpus.name}: utterances (speakers): {', '.join(counts)}")
+        for note in corpus.notes:
+            print(f"{corpus.name}: {note}")
+    ready = experiment.prepare(config, corpora, plan["test"], progress=True)
+    short = ready.sampler.left_out
+    print(f"training on {ready.hours:.2f} hours; {short} utterances under {ready.sampler.window} frames are left out")
+    return ready
+
+
+def train_and_test(experiment: Any, folder: Path, plan: dict[str, Any], resume: bool, tensorboard: bool) -> Any:
+    """Returns the rows of the table, as experiment.finish does."""
+    from rwae_audio.experiment import finish, run
+    from rwae_audio.model import parameters
+
+    began = time.monotonic()
+    config = experiment.config
+    print(f"{config.objective.name}, {config.train.updates} updates, seed {config.train.seed}, in {folder}")
+    model = run(experiment, folder, resume=resume, say=print, progress=True, tensorboard=tensorboard)
+    print(f"{parameters(model):,} parameters; {time.monotonic() - began:.0f} s; testing")
+    return finish(experiment, model, folder, {"command": plan["command"], "config": plan["name"]})
+
+
+def new_plan(options: argparse.Namespace) -> dict[str, Any]:
+    """What run.json keeps: the configuration's tables, the corpora's folders, the corpus to test on, the command."""
+    from rwae_audio.config import nearest, read_toml
+    from rwae_audio.corpora import READERS
+
+    data: dict[str, str] = {}
+    for item in options.data:
+        name, _, place = item.partition("=")
+        if not place or name not in READERS:
+            raise InputError(f"--data {item}; expected NAME=DIR, {nearest(name, sorted(READERS))}")
+        if name in data:
+            raise InputError(f"--data {name} is given twice; expected each corpus once")
+        data[name] = str(Path(place).resolve())
+    source = options.config
+    if not data:
+        print("no corpus was given (--data NAME=DIR): training on the built-in demo corpus of synthetic speech")
+        data, source = {"demo": ""}, source or HERE / "conf" / "demo.toml"
+    test = options.test or next(iter(data))
+    if test not in data:
+        raise InputError(f"--test {test} is not among the corpora given; expected one of {', '.join(data)}")
+    tables = read_toml(source) if source else {}
+    for setting in options.set:
+        set_value(tables, setting)
+    if options.seed is not None:
+        tables["train"] = {**tables.get("train", {}), "seed": options.seed}
+    return {
+        "config": tables,
+        "name": source.stem if source else "defaults",
+        "data": data,
+        "test": test,
+        "command": command(),
+    }
+
+
+def set_value(tables: dict[str, Any], setting: str) -> None:
+    """`model.dynamic_dim=4` into the tables, the value as TOML has it (a bare word is taken as a string)."""
+    from rwae_audio.config import tomllib
+
+    path, _, value = setting.partition("=")
+    table, _, key = path.partition(".")
+    if not value or not key:
+        raise InputError(f"--set {setting}; expected TABLE.KEY=VALUE")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    tables[table] = {**tables.get(table, {}), key: parsed}
+
+
+def command() -> str:
+    """How this run was called, folders named after their corpora, so that the line means the same on another disk."""
+    words: list[str] = []
+    for word in sys.argv[1:]:
+        name, _, place = word.partition("=")
+        words.append(f"{name}=${name.upper()}" if place and words and words[-1] == "--data" else word)
+    return " ".join(["python recipes/timit/train.py", *words])
+
+
+def new_folder(out: Path | None, name: str) -> Path:
+    """`out`, which must not be there yet, or the first free name in runs/."""
+    if out is None:
+        out, count = Path("runs") / name, 2
+        while out.exists():
+            out, count = Path("runs") / f"{name}-{count}", count + 1
+    try:
+        out.mkdir(parents=True)
+    except FileExistsError:
+        raise InputError(f"{out} is there already; expected a new folder, or --resume {out}") from None
+    except OSError as error:
+        raise InputError(f"cannot make {out}: {error.strerror}; expected a folder that can be written to") from error
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, "train.py"))

@@ -1,0 +1,41 @@
+"""Disentangled Recurrent Wasserstein Autoencoder for speech: who speaks and what is said, as two codes.
+
+import rwae_audio
+bundle = rwae_audio.load_bundle()                       # the shipped one
+source, target = (bundle.frames(rwae_audio.load_audio(path)) for path in ("a.wav", "b.wav"))
+frames = bundle.convert(source, target)                 # a's words in b's voice, log-mels (T, n_mels)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_WHERE = {  # imported at first use, so that --help does not wait for torch
+    "Bundle": "bundle",
+    "InputError": "files",
+    "MelConfig": "features",
+    "ModelConfig": "model",
+    "RWAE": "model",
+    "eer": "verification",
+    "griffin_lim": "vocoder",
+    "load_audio": "audio",
+    "load_bundle": "bundle",
+    "log_mel": "features",
+    "min_dcf": "verification",
+    "write_audio": "audio",
+}
+
+__all__ = ["__version__", *sorted(_WHERE)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'rwae_audio' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"rwae_audio.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,175 @@
+"""What a run leaves and every command takes: a folder with model.safetensors, config.json and a card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rwae_audio.embedding import Embeddings, embed
+from rwae_audio.features import Normaliser, log_mel
+from rwae_audio.files import InputError, read_json, whole_folder
+from rwae_audio.model import RWAE
+from rwae_audio.trainer import RunConfig
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent / "assets" / "bundle"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model with all that it needs to read and write log-mels.
+
+    dynamic_mean (dynamic_dim,): the training speakers' mean dynamic vector, for the `centred` score; digest: SHA-256
+    of model.safetensors; synthetic: trained on synthetic speech; meta: what else the card says.
+    """
+
+    config: RunConfig
+    model: RWAE
+    normaliser: Normaliser
+    dynamic_mean: np.ndarray
+    digest: str
+    synthetic: bool
+    meta: Mapping[str, Any]
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the waveforms that go in and come out."""
+        return self.config.mel.sample_rate
+
+    def frames(self, samples: np.ndarray | Tensor) -> Tensor:
+        """Waveform (N,) at the bundle's rate → log-mels (T, n_mels). InputError when under one analysis window."""
+        return log_mel(torch.as_tensor(samples, dtype=torch.float32), self.config.mel)
+
+    def embed(self, samples: np.ndarray | Tensor) -> Embeddings:
+        """Waveform (N,) at the bundle's rate → static (1, static_dim), dynamic (1, dynamic_dim), codes (T, dynamic_dim)."""
+        frames = self.frames(samples).numpy()
+        starts, lengths = np.array([0]), np.array([len(frames)])
+        return embed(self.model, self.normaliser, self.config.mel.segment, frames, starts, lengths)
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Log-mels (T, n_mels) → what is said: dynamic codes (T, dynamic_dim), in one pass with carried state."""
+        return self.model.dynamic_encoder(self.normaliser(frames)[None], None).mean[0]
+
+    @torch.no_grad()
+    def voice(self, *targets: Tensor) -> Tensor:
+        """Log-mels (T, n_mels) of one or more recordings of a speaker → who speaks: one static code (static_dim,).
+
+        The mean over non-overlapping windows of all recordings, as in training.
+        """
+        frames = torch.cat(targets).numpy()
+        lengths = np.array([len(target) for target in targets])
+        starts = np.cumsum(lengths) - lengths
+        vectors = embed(self.model, self.normaliser, self.config.mel.segment, frames, starts, lengths)
+        return torch.from_numpy(np.average(vectors.static, axis=0, weights=lengths)).float()
+
+    @torch.no_grad()
+    def decode(self, voice: Tensor, codes: Tensor) -> Tensor:
+        """A static code (static_dim,) and dynamic codes (T, dynamic_dim) → log-mels (T, n_mels)."""
+        return self.normaliser.inverse(self.model.decoder(voice[None], codes[None])[0])
+
+    def convert(self, source: Tensor, *targets: Tensor) -> Tensor:
+        """What `source` says in the voice of `targets`; log-mels (T, n_mels) in, log-mels (T, n_mels) out."""
+        return self.decode(self.voice(*targets), self.encode(source))
+
+    def reconstruct(self, source: Tensor) -> Tensor:
+        """The source through its own codes: convert(source, source)."""
+        return self.convert(source, source)
+
+
+def save_bundle(
+    folder: str | Path,
+    config: RunConfig,
+    model: RWAE,
+    normaliser: Normaliser,
+    dynamic_mean: np.ndarray,
+    *,
+    synthetic: bool,
+    meta: Mapping[str, Any],
+    card: str,
+) -> None:
+    """Write the folder whole or not at all; card: its README.md."""
+    from safetensors.torch import save_file
+
+    tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors |= {"normaliser.mean": normaliser.mean.cpu(), "normaliser.deviation": normaliser.deviation.cpu()}
+    tensors["dynamic_mean"] = torch.as_tensor(dynamic_mean, dtype=torch.float32)
+    with whole_folder(folder) as temporary:
+        save_file(tensors, temporary / "model.safetensors")
+        description = {
+            "format": FORMAT,
+            "sha256": _sha256(temporary / "model.safetensors"),
+            "synthetic": synthetic,
+            **config.tables(),
+            "meta": dict(meta),
+        }
+        (temporary / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+
+
+def load_bundle(folder: str | Path | None = None) -> Bundle:
+    """Read a bundle, the shipped one when `folder` is None; the model is in evaluation mode, on the CPU.
+
+    Raises InputError when a file is missing, when the weights are not the ones that config.json vouches for, and when
+    a tensor is missing or has another shape than the configuration asks for.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = SHIPPED if folder is None else Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; expected a bundle (model.safetensors, config.json)")
+    description = read_json(folder / "config.json", "a bundle's configuration")
+    if not isinstance(description, dict) or "sha256" not in description:
+        raise InputError(f"{folder / 'config.json'} has no sha256; expected a bundle's configuration")
+    if description.get("format") != FORMAT:
+        raise InputError(f"{folder} has bundle format {description.get('format')}; this version reads format {FORMAT}")
+    if missing := [name for name in ("mel", "model", "objective", "train") if name not in description]:
+        raise InputError(f"{folder / 'config.json'} has no table {missing[0]!r}; expected a bundle's configuration")
+    config = RunConfig.of({name: description[name] for name in ("mel", "model", "objective", "train")})
+    if config.mel.n_mels != config.model.n_mels:
+        raise InputError(
+            f"{folder / 'config.json'} has {config.mel.n_mels} mels in [mel] and {config.model.n_mels} in [model]; "
+            "expected as many"
+        )
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise InputError(f"{weights} does not exist; expected the bundle's weights")
+    try:
+        tensors = load_file(weights)
+    except SafetensorError as error:
+        raise InputError(f"{weights} is not a whole safetensors file ({error})") from error
+    model = RWAE(config.model)
+    sizes = {f"model.{name}": value.shape for name, value in model.state_dict().items()}
+    sizes |= {
+        "normaliser.mean": torch.Size([config.model.n_mels]),
+        "normaliser.deviation": torch.Size([config.model.n_mels]),
+    }
+    sizes["dynamic_mean"] = torch.Size([config.model.dynamic_dim])
+    for name, shape in sizes.items():
+        if name not in tensors:
+            raise InputError(f"{weights} has no tensor {name}; expected shape {tuple(shape)}")
+        if tensors[name].shape != shape:
+            raise InputError(f"{weights}: {name} has shape {tuple(tensors[name].shape)}; expected {tuple(shape)}")
+    if unknown := set(tensors) - set(sizes):
+        raise InputError(f"{weights} has a tensor {min(unknown)}, which this configuration has no place for")
+    digest, expected = _sha256(weights), str(description["sha256"])
+    if digest != expected:
+        raise InputError(f"{weights} has SHA-256 {digest[:12]}…; expected {expected[:12]}… (it was altered)")
+    model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
+    normaliser = Normaliser(tensors["normaliser.mean"], tensors["normaliser.deviation"])
+    mean = tensors["dynamic_mean"].numpy().astype(np.float64)
+    synthetic, meta = bool(description.get("synthetic")), description.get("meta", {})
+    return Bundle(config, model.eval(), normaliser, mean, digest, synthetic, meta)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,98 @@
+"""What every command does the same way: one line for what is wrong, exit 2, nothing on stdout that was not asked for."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from rwae_audio import __version__
+from rwae_audio.config import nearest
+from rwae_audio.files import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rwae_audio.bundle import Bundle
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line that names the nearest option."""
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__(allow_abbrev=False, **settings)  # type: ignore[arg-type]
+        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
+    def parse_args(self, args: list[str] | None = None, namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
+        # options first: a misspelt one that is required would otherwise be reported as missing
+        for word in itertools.takewhile(lambda word: word != "--", sys.argv[1:] if args is None else args):
+            name = word.partition("=")[0] if word.startswith("--") else word[:2]
+            if not self._may_stand(word, name):
+                known = [option for option in self._option_string_actions if option.startswith("--")]
+                self.error(f"unknown option {name}; {nearest(name, known)}")
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unknown argument {unknown[0]}; see {self.prog} --help")
+        return options
+
+    def _may_stand(self, word: str, name: str) -> bool:
+        """Is the word a known option, or (as argparse sees it) none at all: a lone dash, a negative number, a phrase?"""
+        none = not word.startswith("-") or word == "-" or " " in word or self._negative_number_matcher.match(word)
+        return bool(none) or name in self._option_string_actions
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def say(command: str, message: str) -> None:
+    """A line for people, on stderr."""
+    print(f"{command}: {message}", file=sys.stderr)
+
+
+def guarded(command: Callable[[], int], name: str) -> int:
+    """Run it; a user's error is one line and 2, Ctrl-C 130, a closed pipe 0; a bug shows its traceback."""
+    try:
+        code = command()
+        sys.stdout.flush()  # a closed pipe shows here, not when the interpreter ends
+        return code
+    except InputError as error:
+        say(name, " ".join(str(error).split("\n")))
+        return 2
+    except KeyboardInterrupt:
+        say(name, "interrupted")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def free_output(path: Path, force: bool) -> None:
+    """Raises InputError unless `path` can be written: its folder is there, and it is not, or `force` says over it."""
+    if os.path.isdir(path):  # os.path's answer is no where Path's is an OSError: for a name that is too long
+        raise InputError(f"{path} is a folder; expected the name of a file")
+    if not os.path.isdir(path.parent):
+        raise InputError(f"the folder {path.parent} does not exist; expected one to write {path.name} to")
+    if os.path.exists(path) and not force:
+        raise InputError(f"{path} is there already; expected a new name, or --force")
+
+
+def read_speech(name: str, path: Path, bundle: Bundle, silence: bool = False) -> np.ndarray:
+    """A recording's samples (N,) at the bundle's rate; resampling is said. Raises InputError for what is too short, and
+    for silence where that will not do."""
+    from rwae_audio.audio import read_audio
+    from rwae_audio.conversion import is_silent
+
+    audio = read_audio(path, bundle.sample_rate)
+    shortest = bundle.config.mel.shortest
+    if len(audio.samples) < shortest:
+        had = f"{1000 * len(audio.samples) / bundle.sample_rate:.0f} ms"
+        raise InputError(f"{path} is {had} long; expected at least {1000 * shortest / bundle.sample_rate:.0f} ms")
+    if is_silent(audio.samples) and not silence:
+        raise InputError(f"{path} is silent; expected speech")
+    if audio.source_rate != audio.sample_rate:
+        say(name, f"resampled {path} {audio.source_rate} → {audio.sample_rate} Hz")
+    return audio.samples

@@ -1,0 +1,38 @@
+"""Readers of corpora: each turns a folder into a table of utterances. READERS is all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rwae_audio.config import nearest
+from rwae_audio.corpora.an4 import read_an4
+from rwae_audio.corpora.base import Corpus, Phone, Utterance
+from rwae_audio.corpora.demo import read_demo
+from rwae_audio.corpora.folder import read_folder
+from rwae_audio.corpora.librispeech import read_librispeech
+from rwae_audio.corpora.timit import read_timit
+from rwae_audio.files import InputError
+
+READERS: dict[str, Callable[[Path], Corpus]] = {
+    "an4": read_an4,
+    "demo": read_demo,
+    "folder": read_folder,
+    "librispeech": read_librispeech,
+    "timit": read_timit,
+}
+
+
+def read_corpus(name: str, folder: Path | None = None) -> Corpus:
+    """The corpus `name` in `folder` (the demo corpus needs none). Raises InputError."""
+    if name not in READERS:
+        raise InputError(f"there is no corpus {name!r}; {nearest(name, sorted(READERS))}")
+    if name == "demo" and folder is None:
+        return read_demo()
+    if folder is None or not folder.is_dir():
+        what = "missing" if folder is None or not folder.exists() else "not a folder"
+        raise InputError(f"the folder of {name}, {folder}, is {what}; expected the corpus's folder")
+    return READERS[name](folder)
+
+
+__all__ = ["READERS", "Corpus", "Phone", "Utterance", "read_corpus"]

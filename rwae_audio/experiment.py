@@ -1,0 +1,193 @@
+"""From corpora to a run folder: frames, training, the bundle, the table, the pictures. What every recipe shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rwae_audio import plots
+from rwae_audio.benchmark import (
+    Benchmark,
+    Row,
+    benchmark,
+    dynamic_mean,
+    embed_rows,
+    log_mel_rows,
+    model_row,
+    non_speech_row,
+)
+from rwae_audio.board import TensorBoard
+from rwae_audio.bundle import Bundle, load_bundle, save_bundle
+from rwae_audio.card import card
+from rwae_audio.corpora.base import Corpus
+from rwae_audio.features import Normaliser
+from rwae_audio.files import write_json
+from rwae_audio.model import RWAE
+from rwae_audio.randomness import generator
+from rwae_audio.store import Batch, FrameStore, Sampler, open_store
+from rwae_audio.trainer import RunConfig, new_model, train
+from rwae_audio.verification import det_points, write_scores
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that a run needs: frames, normaliser and crops of the training speakers, both benchmarks.
+
+    held_out: segments of development speakers, on which collapse is watched.
+    """
+
+    config: RunConfig
+    corpora: Sequence[Corpus]
+    store: FrameStore
+    train_rows: np.ndarray
+    normaliser: Normaliser
+    sampler: Sampler
+    held_out: Batch
+    dev: Benchmark
+    test: Benchmark
+
+    @property
+    def hours(self) -> float:
+        """Of speech to train on."""
+        mel = self.config.mel
+        return float(self.store.lengths[self.train_rows].sum()) * mel.hop_length / mel.sample_rate / 3600
+
+    def dynamic_mean(self, model: RWAE, most: int = 2048) -> np.ndarray:
+        """The training speakers' mean dynamic vector (dynamic_dim,), over at most `most` utterances."""
+        rows = self.train_rows[:: -(-len(self.train_rows) // most)]
+        return dynamic_mean(self.store, rows, model, self.normaliser, self.config.mel)
+
+    def row(self, bench: Benchmark, model: RWAE, replicates: int = 1000) -> Row:
+        """A model's row of the table."""
+        vectors = embed_rows(bench, model, self.normaliser, self.config.mel)
+        return model_row(bench, vectors, self.dynamic_mean(model), replicates)
+
+    def on_dev(self, model: RWAE) -> dict[str, float]:
+        """Static and dynamic EER on the development speakers; `score`, their distance, chooses the checkpoint."""
+        vectors = embed_rows(self.dev, model, self.normaliser, self.config.mel)
+        report, _ = model_row(self.dev, vectors, self.dynamic_mean(model, most=256), replicates=0)
+        static, dynamic = report["static"]["eer"], report["dynamic"]["eer"]
+        return {"static_eer": static, "dynamic_eer": dynamic, "score": dynamic - static}
+
+
+def prepare(config: RunConfig, corpora: Sequence[Corpus], tested: str, progress: bool = False) -> Experiment:
+    """The frames of all corpora, trained on together; development and test speakers are those of the corpus `tested`."""
+    store = open_store(corpora, config.mel, progress=progress)
+    corpus = next(corpus for corpus in corpora if corpus.name == tested)
+    rows = store.indices("train")
+    normaliser = Normaliser.fit(store.frames[store.offsets[row] : store.offsets[row + 1]] for row in rows)
+    sampler = Sampler(store, rows, config.mel.segment, config.model)
+    dev, test = (benchmark(store, corpus, split) for split in ("dev", "test"))
+    held_out = Sampler(store, dev.rows, config.mel.segment, config.model).draw(128, generator(0, "held-out"))
+    return Experiment(config, corpora, store, rows, normaliser, sampler, held_out, dev, test)
+
+
+def run(
+    experiment: Experiment,
+    folder: Path,
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    progress: bool = False,
+    tensorboard: bool = True,
+) -> RWAE:
+    """Train; the run folder gets metrics.jsonl, checkpoints/ and tensorboard/. Returns the best model on dev."""
+    board = TensorBoard(folder / "tensorboard", experiment.config.mel) if tensorboard else None
+    try:
+        return train(
+            experiment.config,
+            experiment.sampler,
+            experiment.normaliser,
+            experiment.held_out,
+            experiment.on_dev,
+            folder,
+            resume=resume,
+            say=say,
+            progress=progress,
+            board=board,
+        )
+    finally:
+        if board is not None:
+            board.close()
+
+
+def leave_bundle(experiment: Experiment, model: RWAE, folder: Path, meta: Mapping[str, Any]) -> Bundle:
+    """Write the run's bundle to folder/bundle, and read it back: what is tested is what is left."""
+    synthetic = all(corpus.synthetic for corpus in experiment.corpora)
+    mean = experiment.dynamic_mean(model)
+    speakers = {corpus.name: len(corpus.speakers("train")) for corpus in experiment.corpora}
+    text = card(experiment.config, speakers, experiment.hours, meta, synthetic)
+    save_bundle(
+        folder / "bundle",
+        experiment.config,
+        model,
+        experiment.normaliser,
+        mean,
+        synthetic=synthetic,
+        meta=meta,
+        card=text,
+    )
+    return load_bundle(folder / "bundle")
+
+
+def test_rows(experiment: Experiment, model: RWAE) -> dict[str, Row]:
+    """The table of a run: the model, its static code of frames without speech, the untrained model, no model at all."""
+    name, mel, bench = experiment.config.objective.name, experiment.config.mel, experiment.test
+    return {
+        name: experiment.row(bench, model),
+        f"{name}:non-speech": non_speech_row(bench, model, experiment.normaliser, mel),
+        "untrained": experiment.row(bench, new_model(experiment.config).eval()),
+        **log_mel_rows(bench, experiment.normaliser),
+    }
+
+
+def leave_results(experiment: Experiment, model: RWAE, rows: Mapping[str, Row], folder: Path) -> None:
+    """eer.json (the model's row), table.json (all rows), scores/ and plots/."""
+    name, bench = experiment.config.objective.name, experiment.test
+    write_json(folder / "table.json", {key: report for key, (report, _) in rows.items()})
+    (folder / "scores").mkdir(exist_ok=True)
+    for key, (_, scores) in rows.items():
+        for kind, values in scores.items():
+            write_scores(folder / "scores" / f"{key.replace(':', '-')}.{kind}.txt", bench.trials, values)
+    (folder / "plots").mkdir(exist_ok=True)
+    target = bench.trials.target
+    curves = {f"{key}, static": det_points(scores["static"], target) for key, (_, scores) in rows.items()}
+    curves[f"{name}, dynamic"] = det_points(rows[name][1]["dynamic_plain"], target)
+    plots.det(folder / "plots" / "det.png", curves, "Synthetic speech" if bench.synthetic else "")
+    vectors = embed_rows(bench, model, experiment.normaliser, experiment.config.mel)
+    plots.speaker_map(
+        folder / "plots" / "speakers.png", vectors.static, bench.speakers, "Static codes of test speakers"
+    )
+    leave_pictures(experiment, model, folder / "plots")
+    write_json(folder / "eer.json", rows[name][0])  # last: a run with an eer.json is whole
+
+
+def leave_pictures(experiment: Experiment, model: RWAE, folder: Path, count: int = 4) -> None:
+    """Reconstructions and swaps of one utterance each of the first development speakers (at most 2 s)."""
+    mel, bench = experiment.config.mel, experiment.dev
+    seconds = mel.hop_length / mel.sample_rate
+    first = [bench.speakers.index(speaker) for speaker in sorted(set(bench.speakers))[:count]]
+    bundle = Bundle(experiment.config, model, experiment.normaliser, np.zeros(0), "", False, {})
+    frames = [bench.store.of(int(bench.rows[i])) for i in first]
+    clips = [clip[: int(2 / seconds)] for clip in frames]
+    codes = [bundle.encode(whole)[: len(clip)] for whole, clip in zip(frames, clips, strict=True)]
+    voices = [bundle.voice(whole) for whole in frames]
+    grid = [[bundle.decode(voice, code).numpy() for voice in voices] for code in codes]
+    names = [bench.speakers[i] for i in first]
+    originals = [clip.numpy() for clip in clips]
+    pairs = [(names[i], originals[i], grid[i][i]) for i in range(len(names))]
+    plots.reconstructions(folder / "reconstructions.png", pairs, seconds)
+    plots.swaps(folder / "swaps.png", names, originals, grid, seconds)
+
+
+def finish(experiment: Experiment, model: RWAE, folder: Path, meta: Mapping[str, Any]) -> dict[str, Row]:
+    """All that is left after training: bundle, table, scores, plots. Returns the table's rows."""
+    write_json(folder / "config.json", experiment.config.tables())
+    bundle = leave_bundle(experiment, model, folder, meta)
+    rows = test_rows(experiment, bundle.model)
+    leave_results(experiment, bundle.model, rows, folder)
+    return rows

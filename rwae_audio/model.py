@@ -1,0 +1,297 @@
+"""The Disentangled Recurrent Wasserstein Autoencoder: one static code a sequence, one dynamic code a frame.
+
+Han, Min, Han, Li, Zhang: "Disentangled Recurrent Wasserstein Autoencoder", ICLR 2021, arXiv 2101.07496.
+
+    p(x_{1:T}, z) = p(z^c) · ∏_t p_ψ(z^m_t | z^m_{<t}) · p_θ(x_t | z^c, z^m_t)
+    q(z | x_{1:T}) = q_φ(z^c | x_{1:T}) · ∏_t q_φ(z^m_t | z^m_{<t}, x_{≤t})
+
+Knows shapes, not losses. B sequences, T frames; frames are normalised log-mels (B, T, n_mels).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PosteriorKind = Literal["deterministic", "fixed", "learned"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes, and every choice that the paper leaves open.
+
+    static_from      where the static code's frames lie: the training `segment`, a `longer` window around it, or
+                     `another` window of the same utterance, `static_window` frames long; the encoder reads every
+                     `static_stride`-th of them
+    static_pooling   the code is read off the LSTM's `last` state, or the `mean` and `deviation` of its states
+    dynamic_norm     what is taken from each mel bin of the dynamic encoder's input: nothing, its `mean` over the
+                     sequence, or mean and deviation (`instance` norm)
+    *_posterior      `deterministic` (variance 0), `fixed` (variance `*_variance`) or `learned` (starts at `*_variance`)
+    standardise      batch-standardise the means of z^m, so that a fixed posterior variance bounds what they can carry:
+                     (dynamic_dim / 2) · ln(1 + 1 / dynamic_variance) nats a frame
+    feedback         the dynamic posterior sees z^m_{t-1} (the paper's q) or only x_{≤t}
+    decoder          `recurrent`: an LSTM over [z^c, z^m_t] (the paper's figure); `frame`: frame by frame (its formula)
+    """
+
+    n_mels: int = 80
+    static_dim: int = 32
+    dynamic_dim: int = 8
+    static_hidden: int = 128
+    dynamic_hidden: int = 128
+    prior_hidden: int = 128
+    decoder_hidden: int = 128
+    static_from: Literal["segment", "longer", "another"] = "another"
+    static_window: int = 60
+    static_stride: int = 2
+    static_pooling: Literal["last", "mean-deviation"] = "mean-deviation"
+    static_posterior: PosteriorKind = "fixed"
+    static_variance: float = 0.5
+    dynamic_norm: Literal["none", "mean", "instance"] = "mean"
+    dynamic_posterior: PosteriorKind = "fixed"
+    dynamic_variance: float = 1.0
+    standardise: bool = True
+    feedback: bool = False
+    decoder: Literal["recurrent", "frame"] = "recurrent"
+
+    def __post_init__(self) -> None:
+        for name in [
+            "n_mels",
+            "static_dim",
+            "dynamic_dim",
+            "static_hidden",
+            "dynamic_hidden",
+            "prior_hidden",
+            "decoder_hidden",
+            "static_window",
+            "static_stride",
+        ]:
+            if getattr(self, name) < 1:
+                raise ValueError(f"[model] {name} is {getattr(self, name)}; expected 1 or more")
+        for name in ("static_variance", "dynamic_variance"):
+            if not 0 < getattr(self, name) < 100:
+                raise ValueError(f"[model] {name} is {getattr(self, name)}; expected between 0 and 100")
+
+
+class Posterior(NamedTuple):
+    """A diagonal Gaussian and a draw from it, each (..., d). Without a generator the draw is the mean."""
+
+    mean: Tensor
+    variance: Tensor
+    sample: Tensor
+
+
+class Output(NamedTuple):
+    """What one pass gives: static (B, static_dim), dynamic (B, T, dynamic_dim), reconstruction (B, T, n_mels)."""
+
+    static: Posterior
+    dynamic: Posterior
+    reconstruction: Tensor
+
+
+def frame_mask(lengths: Tensor | None, frames: Tensor) -> Tensor:
+    """(B, T, 1) in the frames' dtype: 1 inside each sequence, 0 in its padding. `lengths` (B,), or None for no padding."""
+    steps = torch.arange(frames.shape[1], device=frames.device)
+    if lengths is None:
+        return torch.ones(frames.shape[0], frames.shape[1], 1, dtype=frames.dtype, device=frames.device)
+    return (steps < lengths[:, None]).to(frames.dtype)[..., None]
+
+
+def mean_deviation(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over time, each (B, d), of values (B, T, d) inside the mask (B, T, 1)."""
+    count = mask.sum(1)
+    mean = (values * mask).sum(1) / count
+    variance = ((values - mean[:, None]) ** 2 * mask).sum(1) / count
+    return mean, (variance + 1e-5).sqrt()
+
+
+class GaussianHead(nn.Module):
+    """States (..., hidden) → a Posterior (..., d) of one of the three kinds."""
+
+    def __init__(self, hidden: int, dim: int, kind: PosteriorKind, variance: float) -> None:
+        super().__init__()
+        self.kind, self.start = kind, variance
+        self.mean = nn.Linear(hidden, dim)
+        if kind == "learned":
+            self.log_variance = nn.Linear(hidden, dim)
+            nn.init.zeros_(self.log_variance.weight)
+            nn.init.constant_(self.log_variance.bias, float(torch.tensor(variance).log()))
+
+    def forward(self, states: Tensor, generator: torch.Generator | None, norm: nn.Module | None = None) -> Posterior:
+        mean = self.mean(states)
+        if norm is not None:
+            mean = norm(mean.flatten(0, -2)).view_as(mean)
+        if self.kind == "deterministic":
+            return Posterior(mean, torch.zeros_like(mean), mean)
+        fixed = self.kind == "fixed"
+        variance = torch.full_like(mean, self.start) if fixed else self.log_variance(states).clamp(-10, 5).exp()
+        if generator is None:
+            return Posterior(mean, variance, mean)
+        return Posterior(mean, variance, mean + variance.sqrt() * normal(mean.shape, generator, mean))
+
+
+def normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
+    """Standard normal numbers in the dtype and on the device of `like`, drawn on the CPU so that devices agree."""
+    return torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)
+
+
+class StaticEncoder(nn.Module):
+    """q(z^c | x_{1:S}): an LSTM over every `static_stride`-th frame of the window, pooled over time."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.lstm = nn.LSTM(config.n_mels, config.static_hidden, batch_first=True)
+        pooled = config.static_hidden * (1 if config.static_pooling == "last" else 2)
+        self.head = GaussianHead(pooled, config.static_dim, config.static_posterior, config.static_variance)
+
+    def forward(self, frames: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Posterior:
+        """frames (B, S, n_mels), padded on the right where `lengths` (B,) says so → z^c, (B, static_dim)."""
+        stride = self.config.static_stride
+        frames = frames[:, ::stride]
+        lengths = None if lengths is None else (lengths + stride - 1) // stride
+        states, (last, _) = self.lstm(frames)
+        if self.config.static_pooling == "mean-deviation":
+            pooled = torch.cat(mean_deviation(states, frame_mask(lengths, frames)), dim=-1)
+        elif lengths is None:
+            pooled = last[0]
+        else:
+            pooled = states[torch.arange(len(states), device=states.device), lengths - 1]
+        return self.head(pooled, generator)
+
+
+class DynamicEncoder(nn.Module):
+    """q(z^m_t | z^m_{<t}, x_{≤t}): an LSTM over the frames and a second one over its states (and z^m_{t-1})."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        hidden = config.dynamic_hidden
+        self.frames_lstm = nn.LSTM(config.n_mels, hidden, batch_first=True)
+        self.codes_lstm = nn.LSTM(hidden + config.dynamic_dim * config.feedback, hidden, batch_first=True)
+        self.head = GaussianHead(hidden, config.dynamic_dim, config.dynamic_posterior, config.dynamic_variance)
+        self.norm = nn.BatchNorm1d(config.dynamic_dim, affine=False, momentum=0.01) if config.standardise else None
+
+    def forward(self, frames: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Posterior:
+        """frames (B, T, n_mels) → z^m, (B, T, dynamic_dim); what stands in the padding is to be ignored."""
+        if self.config.dynamic_norm != "none":
+            mean, deviation = mean_deviation(frames, frame_mask(lengths, frames))
+            frames = frames - mean[:, None]
+            if self.config.dynamic_norm == "instance":
+                frames = frames / deviation[:, None]
+        states, _ = self.frames_lstm(frames)
+        if not self.config.feedback:
+            return self.head(self.codes_lstm(states)[0], generator, self.norm)
+        posteriors, memory = [], None
+        previous = states.new_zeros(len(states), 1, self.config.dynamic_dim)
+        for t in range(states.shape[1]):
+            state, memory = self.codes_lstm(torch.cat([states[:, t : t + 1], previous], dim=-1), memory)
+            posteriors.append(self.head(state, generator, self.norm))
+            previous = posteriors[-1].sample
+        return Posterior(*(torch.cat(parts, dim=1) for parts in zip(*posteriors, strict=True)))
+
+
+class DynamicPrior(nn.Module):
+    """p_ψ(z^m_t | z^m_{<t}): an LSTM that emits a diagonal Gaussian a step; the first step follows a zero code."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dim = config.dynamic_dim
+        self.lstm = nn.LSTM(config.dynamic_dim, config.prior_hidden, batch_first=True)
+        self.head = nn.Linear(config.prior_hidden, 2 * config.dynamic_dim)
+
+    def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """codes (B, T, d) → mean and variance (B, T, d) of each step given the codes before it."""
+        history = F.pad(codes, (0, 0, 1, 0))[:, :-1]
+        return self._gaussian(self.lstm(history)[0])
+
+    def step(self, previous: Tensor, memory: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, tuple]:
+        """previous (B, d), the LSTM's memory → mean and variance (B, d) of the next code, and the new memory."""
+        state, memory = self.lstm(previous[:, None], memory)
+        mean, variance = self._gaussian(state[:, 0])
+        return mean, variance, memory
+
+    def rollout(self, count: int, steps: int, generator: torch.Generator) -> Tensor:
+        """Codes (count, steps, d) drawn from the prior on its own samples."""
+        code = self.head.weight.new_zeros(count, self.dim)
+        codes, memory = [], None
+        for _ in range(steps):
+            mean, variance, memory = self.step(code, memory)
+            code = mean + variance.sqrt() * normal(mean.shape, generator, mean)
+            codes.append(code)
+        return torch.stack(codes, dim=1)
+
+    def _gaussian(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.head(states).chunk(2, dim=-1)
+        return mean, log_variance.clamp(-10, 5).exp()
+
+
+class Decoder(nn.Module):
+    """G(z^c, z^m_t): an LSTM over the codes whose state drives the frame, or the same two layers frame by frame."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        inputs, hidden = config.static_dim + config.dynamic_dim, config.decoder_hidden
+        self.recurrent = config.decoder == "recurrent"
+        if self.recurrent:
+            self.lstm = nn.LSTM(inputs, hidden, batch_first=True)
+            self.frame: nn.Module = nn.Linear(hidden, config.n_mels)
+        else:
+            self.frame = nn.Sequential(
+                nn.Linear(inputs, hidden),
+                nn.ReLU(),
+                nn.Linear(hidden, hidden),
+                nn.ReLU(),
+                nn.Linear(hidden, config.n_mels),
+            )
+
+    def forward(self, static: Tensor, dynamic: Tensor) -> Tensor:
+        """static (B, static_dim), dynamic (B, T, dynamic_dim) → frames (B, T, n_mels)."""
+        codes = torch.cat([static[:, None].expand(-1, dynamic.shape[1], -1), dynamic], dim=-1)
+        return self.frame(self.lstm(codes)[0] if self.recurrent else codes)
+
+
+class RWAE(nn.Module):
+    """The four networks, put together."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.static_encoder = StaticEncoder(config)
+        self.dynamic_encoder = DynamicEncoder(config)
+        self.prior = DynamicPrior(config)
+        self.decoder = Decoder(config)
+
+    def forward(
+        self,
+        frames: Tensor,
+        static_frames: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        lengths: Tensor | None = None,
+        dynamic_frames: Tensor | None = None,
+    ) -> Output:
+        """Encode, draw (means without a generator) and decode.
+
+        frames (B, T, n_mels), padded on the right where `lengths` (B,) says so. static_frames (B, S, n_mels) is the
+        static encoder's window of the same utterances, the frames themselves when None; dynamic_frames (B, T, n_mels)
+        what the dynamic encoder sees instead of the frames (a perturbed copy).
+        """
+        if static_frames is None:
+            static = self.static_encoder(frames, generator, lengths)
+        else:
+            static = self.static_encoder(static_frames, generator)
+        dynamic = self.dynamic_encoder(frames if dynamic_frames is None else dynamic_frames, generator, lengths)
+        return Output(static, dynamic, self.decoder(static.sample, dynamic.sample))
+
+    @property
+    def static_frames(self) -> int | None:
+        """The length of the static encoder's window, or None where it is the training segment itself."""
+        return None if self.config.static_from == "segment" else self.config.static_window
+
+
+def parameters(model: nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

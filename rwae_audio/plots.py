@@ -1,0 +1,106 @@
+"""Every picture. Each function draws one figure and writes it as a PNG, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rwae_audio.files import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def det(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str = "") -> None:
+    """Detection error trade-off: name → (false alarm, miss) rates, on normal-deviate axes (Martin et al. 1997)."""
+    from scipy.stats import norm
+
+    figure = _figure(5.5, 5)
+    axes = figure.subplots()
+    ticks = np.array([0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9])
+    low, high = 5e-4, 0.95
+    for name, (false_alarm, miss) in curves.items():
+        inside = (false_alarm > low) & (miss > low)
+        axes.plot(norm.ppf(false_alarm[inside].clip(low, high)), norm.ppf(miss[inside].clip(low, high)), label=name)
+    axes.plot(norm.ppf([low, high]), norm.ppf([low, high]), color="0.8", linewidth=0.8, zorder=0)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(norm.ppf(ticks), [f"{100 * tick:g}" for tick in ticks])
+    axes.set(xlabel="false alarms, %", ylabel="misses, %", title=title, aspect="equal")
+    axes.set(xlim=norm.ppf([low, high]), ylim=norm.ppf([low, high]))
+    axes.legend(frameon=False)
+    axes.grid(color="0.92")
+    _save(figure, path)
+
+
+def reconstructions(path: Path, pairs: Sequence[tuple[str, np.ndarray, np.ndarray]], seconds: float) -> None:
+    """Pairs (name, log-mels, their reconstruction), each (T, n_mels), side by side; `seconds` a frame."""
+    figure = _figure(9, 1.9 * len(pairs) + 0.4)
+    rows = figure.subplots(len(pairs), 2, squeeze=False, sharex="row", sharey=True)
+    for (name, original, copy), (left, right) in zip(pairs, rows, strict=True):
+        limits = float(np.percentile(original, 1)), float(original.max())
+        _mels(left, original, seconds, limits, name)
+        _mels(right, copy, seconds, limits, "reconstruction")
+    for axes in rows[:, 0]:
+        axes.set_ylabel("mel bin")
+    for axes in rows[-1]:
+        axes.set_xlabel("s")
+    _save(figure, path)
+
+
+def swaps(path: Path, names: Sequence[str], originals: Sequence[np.ndarray], grid: Any, seconds: float) -> None:
+    """What row i says in the voice of column j: grid[i][j], log-mels (T, n_mels); the originals stand in the first column."""
+    count = len(names)
+    figure = _figure(2.1 * (count + 1), 1.6 * count + 0.5)
+    axes = figure.subplots(count, count + 1, squeeze=False, sharey=True)
+    for i in range(count):
+        limits = float(np.percentile(originals[i], 1)), float(originals[i].max())
+        _mels(axes[i][0], originals[i], seconds, limits, f"{names[i]} (source)")
+        for j in range(count):
+            _mels(axes[i][j + 1], grid[i][j], seconds, limits, f"as {names[j]}" if i == 0 else "")
+    _save(figure, path)
+
+
+def speaker_map(path: Path, vectors: np.ndarray, speakers: Sequence[str], title: str = "") -> None:
+    """Length-normalised static vectors (U, d) on their first two principal axes, a colour a speaker."""
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    centred = vectors - vectors.mean(0)
+    _, values, axes_ = np.linalg.svd(centred, full_matrices=False)
+    points = centred @ axes_[:2].T
+    share = values[:2] ** 2 / (values**2).sum()
+    figure = _figure(6.5, 5.5)
+    axes = figure.subplots()
+    names = sorted(set(speakers))
+    markers = "osD^vP*X"
+    from matplotlib import colormaps
+
+    for i, name in enumerate(names):
+        mine = points[np.array([speaker == name for speaker in speakers])]
+        colour = colormaps["nipy_spectral"](0.05 + 0.9 * i / max(len(names) - 1, 1))
+        axes.scatter(
+            mine[:, 0], mine[:, 1], s=26, color=[colour], marker=markers[i % len(markers)], label=name, linewidths=0
+        )
+    axes.set(xlabel=f"first axis ({100 * share[0]:.0f} %)", ylabel=f"second axis ({100 * share[1]:.0f} %)", title=title)
+    axes.legend(frameon=False, fontsize=6, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    _save(figure, path)
+
+
+def _mels(axes: Axes, frames: np.ndarray, seconds: float, limits: tuple[float, float], title: str) -> None:
+    extent = (0, len(frames) * seconds, 0, frames.shape[1])
+    axes.imshow(frames.T, origin="lower", aspect="auto", cmap="magma", vmin=limits[0], vmax=limits[1], extent=extent)
+    axes.set_title(title, fontsize=8)
+    axes.tick_params(labelsize=7)
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png", metadata={"Software": None})

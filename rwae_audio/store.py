@@ -1,0 +1,153 @@
+"""The frame store: the log-mels of all utterances in one memory-mapped file; a batch is one vectorised gather."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rwae_audio.audio import read_audio
+from rwae_audio.corpora.base import Corpus, Utterance
+from rwae_audio.features import MelConfig, log_mel
+from rwae_audio.files import InputError, read_json, whole_file, write_json
+
+if TYPE_CHECKING:
+    from rwae_audio.model import ModelConfig
+
+
+@dataclass(frozen=True)
+class FrameStore:
+    """frames: (N, n_mels) float32 log-mels, memory-mapped; utterance u has frames[offsets[u]:offsets[u + 1]]."""
+
+    frames: np.ndarray
+    offsets: np.ndarray
+    utterances: tuple[Utterance, ...]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(U,) frames of each utterance."""
+        return np.diff(self.offsets)
+
+    def of(self, utterance: int) -> Tensor:
+        """The log-mels (T, n_mels) of one utterance, as a copy."""
+        return torch.from_numpy(np.array(self.frames[self.offsets[utterance] : self.offsets[utterance + 1]]))
+
+    def gather(self, starts: np.ndarray, length: int) -> Tensor:
+        """Log-mels (B, length, n_mels) that begin at the rows `starts` (B,)."""
+        return torch.from_numpy(self.frames[np.asarray(starts)[:, None] + np.arange(length)])
+
+    def indices(self, split: str) -> np.ndarray:
+        """The utterances of a split, as row numbers of `utterances`."""
+        return np.array([i for i, u in enumerate(self.utterances) if u.split == split], dtype=np.int64)
+
+
+def cache_folder() -> Path:
+    """Where stores are kept: $RWAE_CACHE, or rwae-audio in the user's cache folder."""
+    named = os.environ.get("RWAE_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rwae-audio"
+
+
+def open_store(
+    corpora: Sequence[Corpus], mel: MelConfig, folder: Path | None = None, progress: bool = False, workers: int = 2
+) -> FrameStore:
+    """The store of these corpora with these mel settings, built in `folder` (cache_folder() when None) if it is missing.
+
+    The file's name is a digest of the mel settings and of every utterance's id, size and time of change: another
+    corpus has another store, and the index, written last, says that a store is whole.
+    """
+    folder = cache_folder() if folder is None else Path(folder)
+    utterances = tuple(utterance for corpus in corpora for utterance in corpus.utterances)
+    if not utterances:
+        raise InputError("no utterance was given; expected at least one corpus with audio in it")
+    stats = [(u.id, str(u.path), u.path.stat().st_size, u.path.stat().st_mtime_ns) for u in utterances]
+    digest = hashlib.sha256(json.dumps([asdict(mel), stats]).encode()).hexdigest()[:16]
+    name = "-".join(corpus.name for corpus in corpora) + f"-{digest}"
+    data, index = folder / f"{name}.f32", folder / f"{name}.json"
+    if not index.exists():
+        _build(utterances, mel, data, index, progress, workers)
+    offsets = np.array(read_json(index, "the index of a frame store")["offsets"])
+    expected = int(offsets[-1]) * mel.n_mels * 4
+    if not data.exists() or data.stat().st_size != expected:
+        raise InputError(f"{data} does not hold {expected} bytes; remove it and {index.name} to have it built anew")
+    frames = np.memmap(data, dtype=np.float32, mode="r", shape=(int(offsets[-1]), mel.n_mels))
+    return FrameStore(frames, offsets, utterances)
+
+
+def _build(
+    utterances: Sequence[Utterance], mel: MelConfig, data: Path, index: Path, progress: bool, workers: int
+) -> None:
+    from tqdm import tqdm
+
+    def frames(utterance: Utterance) -> np.ndarray:
+        samples = read_audio(utterance.path, mel.sample_rate).samples
+        try:
+            return log_mel(torch.from_numpy(samples), mel).numpy()
+        except InputError as error:
+            raise InputError(f"{utterance.path}: {error}") from error
+
+    try:
+        data.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {data.parent} ({error.strerror}); name another folder in RWAE_CACHE") from error
+    offsets = [0]
+    with whole_file(data) as temporary, temporary.open("wb") as file, ThreadPoolExecutor(workers) as pool:
+        bar = tqdm(total=len(utterances), desc="log-mels", unit="file", disable=None if progress else True, leave=False)
+        try:
+            for start in range(0, len(utterances), 256):  # so that results never pile up behind the writer
+                for values in pool.map(frames, utterances[start : start + 256]):
+                    values.tofile(file)
+                    offsets.append(offsets[-1] + len(values))
+                    bar.update()
+        finally:
+            bar.close()
+    write_json(index, {"offsets": offsets})
+
+
+@dataclass(frozen=True)
+class Batch:
+    """frames (B, T, n_mels) and static_frames (B, S, n_mels) or None, both raw log-mels of the same utterances."""
+
+    frames: Tensor
+    static_frames: Tensor | None
+
+
+class Sampler:
+    """Draws training batches: utterances by the square root of their length, crops uniformly within them."""
+
+    def __init__(self, store: FrameStore, utterances: np.ndarray, segment: int, model: ModelConfig) -> None:
+        self.segment = segment
+        self.static_from = model.static_from
+        self.window = segment if model.static_from == "segment" else max(segment, model.static_window)
+        self.store = store
+        lengths = store.lengths[utterances]
+        long_enough = lengths >= self.window
+        self.left_out = int((~long_enough).sum())
+        if not long_enough.any():
+            longest = int(lengths.max()) if len(lengths) else 0
+            raise InputError(f"the longest training utterance has {longest} frames; expected {self.window} or more")
+        self.starts, self.lengths = store.offsets[:-1][utterances[long_enough]], lengths[long_enough]
+        self.weights = torch.from_numpy(np.sqrt(self.lengths))
+
+    def draw(self, size: int, generator: torch.Generator) -> Batch:
+        """A batch of `size` crops."""
+        rows = torch.multinomial(self.weights, size, replacement=True, generator=generator).numpy()
+        segment, window = (torch.rand(size, generator=generator, dtype=torch.float64).numpy() for _ in range(2))
+        first, length = self.starts[rows], self.lengths[rows]
+        begin = np.floor(segment * (length - self.segment + 1)).astype(np.int64)
+        frames = self.store.gather(first + begin, self.segment)
+        if self.static_from == "segment":
+            return Batch(frames, None)
+        if self.static_from == "another":
+            other = np.floor(window * (length - self.window + 1)).astype(np.int64)
+        else:
+            other = np.clip(begin - (self.window - self.segment) // 2, 0, length - self.window)
+        return Batch(frames, self.store.gather(first + other, self.window))

@@ -1,0 +1,362 @@
+"""A run: one readable loop, checkpoints that are whole, and a resumed run that equals the uninterrupted one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from rwae_audio.config import resolve
+from rwae_audio.features import MelConfig, Normaliser
+from rwae_audio.files import InputError, whole_file, write_text
+from rwae_audio.model import RWAE, ModelConfig
+from rwae_audio.objectives import OBJECTIVES, ObjectiveConfig
+from rwae_audio.randomness import generator
+from rwae_audio.store import Batch, Sampler
+
+COLLAPSED = 0.05  # a code whose absence costs less reconstruction error than this, relatively, is collapsed
+DETERMINISTIC = 0.1  # a posterior variance under this
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run: how many updates on how much, how fast, and how often the development speakers are asked.
+
+    schedule    the learning rate stays `constant`, or falls to zero along a `cosine`, after `warmup` updates
+    mel_warp    the mel axis of the dynamic encoder's input is stretched by up to this factor, drawn anew each sequence
+    """
+
+    seed: int = 0
+    updates: int = 3000
+    batch: int = 128
+    learning_rate: float = 2e-3
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup: int = 50
+    gradient_clip: float = 50.0
+    evaluate_every: int = 250
+    mel_warp: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, least in {"updates": 1, "batch": 2, "evaluate_every": 1, "warmup": 0, "seed": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"[train] {name} is {getattr(self, name)}; expected {least} or more")
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(f"[train] learning_rate is {self.learning_rate}; expected between 0 and 1")
+        if not 0 <= self.mel_warp < 0.5:
+            raise ValueError(f"[train] mel_warp is {self.mel_warp}; expected at least 0 and under 0.5")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The tables of a TOML file: [mel], [model], [objective], [train]."""
+
+    mel: MelConfig = field(default_factory=MelConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    @classmethod
+    def of(cls, tables: Mapping[str, Any]) -> RunConfig:
+        """Defaults, with what the tables give instead. Raises InputError on whatever is unknown or out of range."""
+        kinds = {"model": ModelConfig, "objective": ObjectiveConfig, "train": TrainConfig}
+        if unknown := set(tables) - {"mel", *kinds}:
+            raise InputError(f"there is a table [{min(unknown)}]; expected [mel], [model], [objective] and [train]")
+        parts: dict[str, Any] = {k: resolve(kind, tables.get(k, {}), f"[{k}]") for k, kind in kinds.items()}
+        return cls(MelConfig.from_table(tables.get("mel", {})), **parts)
+
+    def tables(self) -> dict[str, Any]:
+        """Plain tables for JSON, from which `of` makes the same configuration."""
+        return {**asdict(self), "mel": self.mel.to_table()}
+
+
+class Board(Protocol):
+    """Where a run shows itself; rwae_audio.board has the TensorBoard one."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
+    def pictures(self, step: int, model: RWAE, normaliser: Normaliser, batch: Batch) -> None: ...
+
+
+@dataclass
+class Position:
+    """Where a run stands; goes into the checkpoint beside the weights."""
+
+    step: int = 0
+    best_score: float = -1e9
+    best_step: int = 0
+    seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+class Interrupted(Exception):  # noqa: N818 (no error: what was asked for)
+    """The run was asked to stop; its checkpoint is written."""
+
+
+def train(
+    config: RunConfig,
+    sampler: Sampler,
+    normaliser: Normaliser,
+    held_out: Batch,
+    evaluate: Callable[[RWAE], Mapping[str, float]],
+    folder: Path,
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+    progress: bool = False,
+    board: Board | None = None,
+) -> RWAE:
+    """Train, and return the model with the weights that scored best on the development speakers.
+
+    held_out: raw log-mels of development speakers, for the collapse check; evaluate: the model → numbers to log, of
+    which `score` (higher is better) chooses the checkpoint; folder: the run's, which gets metrics.jsonl and
+    checkpoints/. Raises Interrupted on Ctrl-C, once the checkpoint is written.
+    """
+    from accelerate import Accelerator
+    from tqdm import tqdm
+
+    accelerator = Accelerator()
+    settings = config.train
+    model = new_model(config)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    objective = OBJECTIVES[config.objective.name]
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    latest, best = (folder / "checkpoints" / f"{name}.safetensors" for name in ("latest", "best"))
+    started = resume and latest.exists()  # a run that was stopped before its first checkpoint begins anew
+    position = load_checkpoint(latest, config, model, optimizer.optimizer) if started else Position()
+    log = MetricsLog(folder / "metrics.jsonl", position.step)
+
+    def update(step: int) -> dict[str, float]:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, step)
+        batch = sampler.draw(settings.batch, generator(settings.seed, "batch", step))
+        frames, static_frames = normalised(batch, normaliser, accelerator.device)
+        dynamic_frames = None
+        if settings.mel_warp:
+            dynamic_frames = warp_mels(frames, settings.mel_warp, generator(settings.seed, "warp", step))
+        output = model(
+            frames, static_frames, generator(settings.seed, "posterior", step), dynamic_frames=dynamic_frames
+        )
+        terms = objective(config.objective, model, output, frames, generator(settings.seed, "prior", step))
+        loss = torch.stack(list(terms.values())).sum()
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+        if not math.isfinite(float(norm)):
+            raise InputError(f"the loss is no longer finite at update {step}; expected a lower [train] learning_rate")
+        optimizer.step()
+        return {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}, "gradient": float(norm)}
+
+    def look() -> None:
+        """The end of an epoch: averages, the development speakers, the collapse check, the best checkpoint."""
+        count = position.sums.pop("updates")
+        values = {f"train/{name}": total / count for name, total in position.sums.items()}
+        position.sums = {}
+        state = code_state(model, *normalised(held_out, normaliser, accelerator.device))
+        scores = dict(evaluate(model))
+        collapsed = [code for code in ("static", "dynamic") if state[f"{code}_effect"] < COLLAPSED]
+        score = scores.pop("score") - len(collapsed)  # a run without one of its codes is never the best one
+        values |= {f"dev/{name}": value for name, value in {**state, **scores, "score": score}.items()}
+        log.write({"step": position.step, **values, "seconds": round(position.seconds, 1)})
+        if board is not None:
+            board.scalars(position.step, values)
+            board.pictures(position.step, model, normaliser, held_out)
+        if score > position.best_score:
+            position.best_score, position.best_step = score, position.step
+            save_checkpoint(best, config, model, optimizer.optimizer, position)
+        save_checkpoint(latest, config, model, optimizer.optimizer, position)
+        say(epoch_line(position, settings.updates, values))
+        for code in collapsed:
+            say(collapse_warning(code, state, getattr(config.model, f"{code}_posterior")))
+
+    model.train()
+    bar = tqdm(total=settings.updates, initial=position.step, unit="update", disable=None if progress else True)
+    with interruptible() as stopped, contextlib.closing(bar):
+        while position.step < settings.updates:
+            began = time.monotonic()
+            values = update(position.step)
+            position.seconds += time.monotonic() - began
+            position.step += 1
+            for name, value in {**values, "updates": 1}.items():
+                position.sums[name] = position.sums.get(name, 0.0) + value
+            bar.update()
+            bar.set_postfix(loss=f"{values['loss']:.0f}", refresh=False)
+            if position.step % settings.evaluate_every == 0 or position.step == settings.updates:
+                look()
+            if stopped():
+                save_checkpoint(latest, config, model, optimizer.optimizer, position)
+                raise Interrupted(f"stopped after update {position.step} of {settings.updates}")
+    load_checkpoint(best, config, model)
+    return accelerator.unwrap_model(model).eval()
+
+
+def new_model(config: RunConfig) -> RWAE:
+    """The model as it is before the first update; its weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(config.train.seed, "weights").initial_seed() % 2**31)
+        return RWAE(config.model)
+
+
+def normalised(batch: Batch, normaliser: Normaliser, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """The two parts of a batch as the model wants them."""
+    static = None if batch.static_frames is None else normaliser(batch.static_frames).to(device)
+    return normaliser(batch.frames).to(device), static
+
+
+def learning_rate(settings: TrainConfig, step: int) -> float:
+    """The rate of update `step`, counted from 0."""
+    rate = settings.learning_rate * min(1.0, (step + 1) / max(settings.warmup, 1))
+    if settings.schedule == "constant":
+        return rate
+    return rate * 0.5 * (1 + math.cos(math.pi * step / settings.updates))
+
+
+def warp_mels(frames: Tensor, limit: float, noise: torch.Generator) -> Tensor:
+    """frames (B, T, n_mels) with each sequence's mel axis stretched by a factor in 1 ± limit, linearly interpolated."""
+    size = frames.shape[-1]
+    factor = 1 + limit * (2 * torch.rand(len(frames), 1, generator=noise) - 1).to(frames.device)
+    position = (torch.arange(size, device=frames.device) * factor).clamp(max=size - 1)
+    low = position.floor().long().clamp(max=size - 2)
+    weight = (position - low)[:, None]
+    low = low[:, None].expand(frames.shape)
+    return frames.gather(2, low) * (1 - weight) + frames.gather(2, low + 1) * weight
+
+
+@torch.no_grad()
+def code_state(model: RWAE, frames: Tensor, static_frames: Tensor | None) -> dict[str, float]:
+    """Is either code alive? frames (B, T, n_mels), normalised, of held-out speakers.
+
+    `*_effect`: how much the squared error grows, relatively, when the code is replaced by its mean over the batch;
+    `*_variance`: the posterior's mean variance; `error`: the squared error a frame and bin.
+    """
+    training = model.training
+    model.eval()
+    output = model(frames, static_frames)
+    static, dynamic = output.static.mean, output.dynamic.mean
+
+    def error(static: Tensor, dynamic: Tensor) -> float:
+        return float((model.decoder(static, dynamic) - frames).square().mean())
+
+    whole = error(static, dynamic)
+    without_static = error(static.mean(0).expand_as(static), dynamic)
+    without_dynamic = error(static, dynamic.mean((0, 1)).expand_as(dynamic))
+    model.train(training)
+    return {
+        "error": whole,
+        "static_effect": without_static / whole - 1,
+        "dynamic_effect": without_dynamic / whole - 1,
+        "static_variance": float(output.static.variance.mean()),
+        "dynamic_variance": float(output.dynamic.variance.mean()),
+    }
+
+
+def collapse_warning(code: str, state: Mapping[str, float], posterior: str) -> str:
+    """What is wrong, in words, and what to try; posterior: the kind that the model is configured with."""
+    kind = "deterministic" if state[f"{code}_variance"] < DETERMINISTIC else "noisy"
+    advice = f"a smaller [objective] {code}_weight, or train for longer"
+    if posterior == "learned":
+        advice = f'{code}_posterior = "fixed" (a learned one may ignore its input at no cost), or {advice}'
+    return (
+        f"warning: the {code} code has collapsed: without it the reconstruction error grows by only "
+        f"{100 * state[f'{code}_effect']:.1f} % (posterior {kind}, mean variance {state[f'{code}_variance']:.3g}); "
+        f"try {advice}"
+    )
+
+
+def epoch_line(position: Position, updates: int, values: Mapping[str, float]) -> str:
+    """One line for those who watch."""
+    parts = [f"update {position.step}/{updates}", f"{position.seconds:.0f} s", f"loss {values['train/loss']:.1f}"]
+    for name in ("static_eer", "dynamic_eer"):
+        if f"dev/{name}" in values:
+            parts.append(f"dev {name.replace('_eer', ' EER')} {100 * values[f'dev/{name}']:.1f} %")
+    parts.append(f"error {values['dev/error']:.3f}")
+    parts.append(
+        f"effect of static {100 * values['dev/static_effect']:.0f} %, dynamic {100 * values['dev/dynamic_effect']:.0f} %"
+    )
+    return "  ".join(parts) + ("  (best)" if position.best_step == position.step else "")
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C (and SIGTERM) are remembered, not raised: an update is done or not done, never half."""
+    seen: list[int] = []
+    try:
+        old = {number: signal.signal(number, lambda n, _: seen.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever runs us there stops us there
+        old = {}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+class MetricsLog:
+    """JSON lines; when a run goes on, lines after its checkpoint are dropped."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        kept = path.read_text(encoding="utf-8").splitlines() if step and path.exists() else []
+        write_text(path, "".join(line + "\n" for line in kept if json.loads(line)["step"] <= step))
+
+    def write(self, values: Mapping[str, float]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+def save_checkpoint(
+    path: Path, config: RunConfig, model: torch.nn.Module, optimizer: torch.optim.Optimizer, position: Position
+) -> None:
+    """Model, optimizer and position in one safetensors file (the JSON in its header), whole or not at all.
+
+    All randomness is drawn from (seed, purpose, step), so the seed and the step are the generators' whole state.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value).clone() for key, value in state.items()}
+    header = {"position": json.dumps(asdict(position)), "config": json.dumps(config.tables())}
+    with whole_file(path) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def load_checkpoint(
+    path: Path, config: RunConfig, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None
+) -> Position:
+    """The counterpart. Raises InputError when there is none, or when it belongs to another configuration."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; expected a checkpoint to go on from")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a whole checkpoint ({error})") from error
+    saved, wanted = json.loads(header["config"]), json.loads(json.dumps(config.tables()))
+    for table in wanted:
+        for key, value in wanted[table].items():
+            if saved.get(table, {}).get(key) != value:
+                was = saved.get(table, {}).get(key)
+                raise InputError(
+                    f"{path} was trained with [{table}] {key} = {was}, this run has {value}; expected the same"
+                )
+    model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
+    if optimizer is not None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return Position(**json.loads(header["position"]))

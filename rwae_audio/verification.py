@@ -1,0 +1,276 @@
+"""Scores → EER, minDCF, DET, intervals: the speaker benchmark's arithmetic. Rates are fractions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rwae_audio.files import InputError
+from rwae_audio.trials import (
+    Trials,
+    all_pairs,
+    match_names,
+    read_scores,
+    read_trials,
+    speakers_of,
+    write_scores,
+    write_trials,
+)
+
+REPLICATES = 1000
+CHUNK = 2_000_000  # weights held at once: lists of half a million trials are in use
+Report = dict[str, Any]
+
+
+def cosine_scores(vectors: np.ndarray, trials: Trials) -> np.ndarray:
+    """Cosine of the two vectors of each trial, (N,), from vectors (M, d) in the order of trials.names.
+
+    Raises InputError for a vector that is zero or not finite: it has no direction, and a score of 0 would be a lie.
+    """
+    vectors = np.asarray(vectors, dtype=np.float64)
+    norms = np.linalg.norm(vectors, axis=1)
+    bad = ~(np.isfinite(norms) & (norms > 0))
+    if bad.any():
+        name = trials.names[int(bad.argmax())]
+        raise InputError(f"{name} has a vector of length {norms[bad.argmax()]:g}; expected one with a direction")
+    unit = vectors / norms[:, None]
+    return np.einsum("nd,nd->n", unit[trials.enrol], unit[trials.test])
+
+
+def rates(scores: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+    """Thresholds (K,) rising, and the miss and false alarm rates (..., K + 1) when all below each is rejected.
+
+    The last column rejects everything. Equal scores are taken together. weights (..., N): how often a trial counts.
+    """
+    scores, target = np.asarray(scores, dtype=np.float64), np.asarray(target, dtype=bool)
+    order = np.argsort(scores, kind="stable")
+    ordered = scores[order]
+    last = np.append(np.flatnonzero(ordered[1:] > ordered[:-1]), len(ordered) - 1)  # of each run of equal scores
+    counts = np.ones(len(scores)) if weights is None else np.asarray(weights, dtype=np.float64)
+    curves = []
+    for kind in (target, ~target):
+        below = np.cumsum((counts * kind)[..., order], axis=-1)[..., last]
+        below = np.concatenate([np.zeros((*below.shape[:-1], 1)), below], axis=-1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            curves.append(below / below[..., -1:])
+    return ordered[last], curves[0], 1 - curves[1]
+
+
+def _crossing(miss: np.ndarray, false_alarm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the two rates cross, linearly between ROC points: (rate, position in columns); nan where a rate is."""
+    after = np.argmax(miss >= false_alarm, axis=-1)  # miss rises from 0 and false alarms fall to 0: never the first
+    take = lambda curve, at: np.take_along_axis(curve, at[..., None], -1)[..., 0]  # noqa: E731
+    m0, m1, f0, f1 = take(miss, after - 1), take(miss, after), take(false_alarm, after - 1), take(false_alarm, after)
+    share = (f0 - m0) / ((f0 - m0) + (m1 - f1))
+    return m0 + share * (m1 - m0), after - 1 + share
+
+
+def eer(scores: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Equal error rate in [0, 1], not folded: 0 when all targets score above all others, 1 the other way round.
+
+    Found by sorting; ties count together; the crossing is interpolated linearly between ROC points.
+    """
+    return float(_crossing(*rates(scores, target, weights)[1:])[0])
+
+
+def eer_threshold(scores: np.ndarray, target: np.ndarray) -> float:
+    """The score at which the two rates are equal (interpolated): accept what scores at least this."""
+    thresholds, miss, false_alarm = rates(scores, target)
+    position = float(_crossing(miss, false_alarm)[1])
+    return float(np.interp(position, np.arange(len(thresholds)), thresholds))
+
+
+def min_dcf(
+    scores: np.ndarray, target: np.ndarray, p_target: float = 0.05, c_miss: float = 1.0, c_fa: float = 1.0
+) -> float:
+    """Least detection cost over all thresholds, as a share of the better of accepting or rejecting everything (NIST)."""
+    _, miss, false_alarm = rates(scores, target)
+    cost = c_miss * p_target * miss + c_fa * (1 - p_target) * false_alarm
+    return float(cost.min() / min(c_miss * p_target, c_fa * (1 - p_target)))
+
+
+def det_points(scores: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False alarm and miss rates (K,) along the thresholds."""
+    _, miss, false_alarm = rates(scores, target)
+    return false_alarm, miss
+
+
+def fold(rate: Any) -> Any:
+    """min(e, 1 − e): an inverted score is the same leak. A number or an array."""
+    return np.minimum(rate, 1 - rate)
+
+
+def bootstrap_weights(trials: Trials, speakers: np.ndarray, replicates: int, seed: int = 0) -> np.ndarray:
+    """How often each trial counts in each bootstrap draw of speakers, (replicates, N).
+
+    Speakers are drawn with replacement, n_s copies of speaker s: a target trial of s counts n_s times, a non-target
+    trial of s and t n_s · n_t times; what two copies of one speaker would make of each other is left out.
+    """
+    return _trial_weights(trials, speakers, _drawn(speakers, replicates, seed))
+
+
+def _drawn(speakers: np.ndarray, replicates: int, seed: int) -> np.ndarray:
+    """How many copies of each speaker are in each draw, (replicates, S)."""
+    count = int(speakers.max()) + 1
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=replicates)
+
+
+def _trial_weights(trials: Trials, speakers: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    enrol, test = speakers[trials.enrol], speakers[trials.test]
+    return np.where(trials.target, drawn[:, enrol], drawn[:, enrol] * drawn[:, test])
+
+
+def bootstrap_eers(
+    scores: np.ndarray, trials: Trials, speakers: np.ndarray, replicates: int = REPLICATES, seed: int = 0
+) -> np.ndarray:
+    """EERs (replicates,) under bootstrap draws of speakers; the same seed draws the same speakers for every system.
+
+    Draws without target or without non-target trials are nan.
+    """
+    drawn = _drawn(speakers, replicates, seed)
+    size = max(1, min(100, CHUNK // len(trials)))
+    eers = []
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for i in range(0, replicates, size):
+            weights = _trial_weights(trials, speakers, drawn[i : i + size])
+            eers.append(_crossing(*rates(scores, trials.target, weights)[1:])[0])
+    return np.concatenate(eers)
+
+
+def interval(draws: np.ndarray, level: float = 0.95) -> list[float] | None:
+    """The middle `level` of bootstrap draws, [low, high]; None without draws."""
+    if not len(draws) or np.isnan(draws).all():
+        return None
+    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return [float(low), float(high)]
+
+
+def report(
+    static: np.ndarray,
+    dynamic: np.ndarray | None,
+    trials: Trials,
+    dynamic_mean: np.ndarray | None,
+    *,
+    synthetic: bool,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> tuple[Report, dict[str, np.ndarray]]:
+    """What eer.json says of static (M, d) and dynamic (M, e) vectors, and the scores behind it.
+
+    Dynamic EERs are folded; `centred`: after subtracting dynamic_mean (e,); `eer` is the smaller of the two. Without
+    dynamic vectors `dynamic`, `gap` and `gap_interval` are None. No replicates, no intervals.
+    """
+    speakers = speakers_of(trials)
+
+    def draws(scores: np.ndarray) -> np.ndarray:
+        return bootstrap_eers(scores, trials, speakers, replicates, seed) if replicates else np.zeros(0)
+
+    scores = {"static": cosine_scores(static, trials)}
+    static_draws = draws(scores["static"])
+    said: Report = {
+        "trials": len(trials),
+        "target_trials": int(trials.target.sum()),
+        "speakers": int(speakers.max()) + 1,
+        "static": _summary(scores["static"], trials.target, static_draws),
+        "dynamic": None,
+        "gap": None,
+        "gap_interval": None,
+        "synthetic": synthetic,
+    }
+    if dynamic is None or dynamic_mean is None:
+        return said, scores
+    scores["dynamic_plain"] = cosine_scores(dynamic, trials)
+    scores["dynamic_centred"] = cosine_scores(np.asarray(dynamic) - dynamic_mean, trials)
+    kinds = ("plain", "centred")
+    folded = {kind: float(fold(eer(scores[f"dynamic_{kind}"], trials.target))) for kind in kinds}
+    smaller = min(kinds, key=lambda kind: folded[kind])
+    dynamic_draws = np.minimum(*(fold(draws(scores[f"dynamic_{kind}"])) for kind in kinds))
+    said["dynamic"] = {
+        "eer": folded[smaller],
+        **folded,
+        "interval": interval(dynamic_draws),
+        "min_dcf": min_dcf(scores[f"dynamic_{smaller}"], trials.target),
+    }
+    said["gap"] = folded[smaller] - said["static"]["eer"]
+    said["gap_interval"] = interval(dynamic_draws - static_draws)
+    return said, scores
+
+
+def report_scores(
+    scores: np.ndarray, trials: Trials | None, target: np.ndarray, replicates: int = REPLICATES
+) -> Report:
+    """The same for the scores of any system; without trials (names unknown) there is no interval."""
+    draws = np.zeros(0)
+    if trials is not None:
+        draws = bootstrap_eers(scores, trials, speakers_of(trials), replicates)
+    return {"trials": len(target), "target_trials": int(target.sum()), **_summary(scores, target, draws)}
+
+
+def _summary(scores: np.ndarray, target: np.ndarray, draws: np.ndarray) -> Report:
+    return {
+        "eer": eer(scores, target),
+        "interval": interval(draws),
+        "min_dcf": min_dcf(scores, target),
+        "threshold": eer_threshold(scores, target),
+    }
+
+
+HEADER = ("system", "static EER %", "dynamic EER %", "gap", "minDCF")
+
+
+def table_cells(rows: Mapping[str, Report]) -> list[tuple[str, ...]]:
+    """The table's cells, a row a system, rates in %: what both kinds of table show."""
+    cells: list[tuple[str, ...]] = []
+    for name, said in rows.items():
+        static, dynamic = said["static"], said["dynamic"]
+        gap = "" if said["gap"] is None else f"{100 * said['gap']:.1f}"
+        cells.append((name, _rate(static), _rate(dynamic), gap, f"{static['min_dcf']:.3f}"))
+    return cells
+
+
+def format_table(rows: Mapping[str, Report]) -> str:
+    """For a terminal, with a line that says so where the speech is synthetic."""
+    cells = [HEADER, *table_cells(rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(HEADER))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines.insert(1, "-" * len(lines[0]))
+    if any(said["synthetic"] for said in rows.values()):
+        lines.append("synthetic speech: these numbers say nothing about people")
+    return "\n".join(lines)
+
+
+def markdown_table(rows: Mapping[str, Report]) -> str:
+    """For a README."""
+    lines = ["| " + " | ".join(row) + " |" for row in (HEADER, *table_cells(rows))]
+    lines.insert(1, "|---|" + "---:|" * (len(HEADER) - 1))
+    if any(said["synthetic"] for said in rows.values()):
+        lines.append("\nSynthetic speech: these numbers say nothing about people.")
+    return "\n".join(lines)
+
+
+def _rate(summary: Report | None) -> str:
+    if summary is None:
+        return ""
+    span = summary["interval"]
+    return f"{100 * summary['eer']:.1f}" + ("" if span is None else f" [{100 * span[0]:.1f}, {100 * span[1]:.1f}]")
+
+
+__all__ = [
+    "InputError",
+    "Trials",
+    "all_pairs",
+    "bootstrap_eers",
+    "cosine_scores",
+    "det_points",
+    "eer",
+    "match_names",
+    "min_dcf",
+    "read_scores",
+    "read_trials",
+    "report",
+    "speakers_of",
+    "write_scores",
+    "write_trials",
+]

@@ -1,0 +1,52 @@
+"""Log-mel frames → waveform."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rwae_audio.features import MelConfig, hann, mel_filters
+from rwae_audio.randomness import generator
+
+MOMENTUM = 0.99  # Perraudin, Balazs, Søndergaard 2013
+
+
+def griffin_lim(log_mels: Tensor, config: MelConfig, iterations: int = 32, seed: int = 0) -> Tensor:
+    """A waveform (N,), N = hop_length · (T − 1), whose log-mels are near log_mels (T, n_mels); centred frames only.
+
+    Mel → linear by non-negative least squares, then the fast Griffin-Lim of torchaudio from random phases that depend
+    on the seed alone. Frames at the floor stay silent.
+    """
+    from torchaudio.functional import griffinlim
+
+    mels = log_mels.detach().float().exp()
+    linear = linear_spectrum(torch.where(mels > 1.001 * config.floor, mels, torch.zeros(())), config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(seed, "griffin-lim").initial_seed() % 2**31)
+        return griffinlim(
+            linear.T,
+            window=hann(config).float(),
+            n_fft=config.n_fft,
+            hop_length=config.hop_length,
+            win_length=config.n_fft,
+            power=config.power,
+            n_iter=iterations,
+            momentum=MOMENTUM,
+            length=config.hop_length * (log_mels.shape[0] - 1),
+            rand_init=True,
+        )
+
+
+def linear_spectrum(mels: Tensor, config: MelConfig, iterations: int = 50) -> Tensor:
+    """The non-negative spectrum (T, 1 + n_fft // 2) whose mels (T, n_mels) are nearest, by multiplicative updates.
+
+    Lee & Seung 2001. A pseudo-inverse is quicker, but where mel filters are narrower than a bin (25 ms windows) it is
+    ill-conditioned and its negative values, once clipped, leave the sound several dB too loud.
+    """
+    filters = mel_filters(config)
+    wanted = mels @ filters
+    linear = wanted.clone()
+    gram = filters.T @ filters
+    for _ in range(iterations):
+        linear = linear * wanted / (linear @ gram).clamp_min(1e-20)
+    return linear

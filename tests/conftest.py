@@ -1,0 +1,24 @@
+"""Fixtures that several tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from made_up import tiny_bundle
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """The folder of real speech (an4/, librispeech/, timit_sample/) that RWAE_CORPORA names."""
+    folder = os.environ.get("RWAE_CORPORA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("RWAE_CORPORA does not name a folder with an4/, librispeech/ and timit_sample/")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained bundle with tiny layers, preset `vocoder`; nobody writes to it."""
+    return tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle")

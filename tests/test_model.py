@@ -1,0 +1,145 @@
+"""The networks' invariants: padding, the prior's two ways, every switch, the paper's causality."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from rwae_audio.model import RWAE, ModelConfig
+from rwae_audio.randomness import generator
+
+SMALL = {"n_mels": 10, "static_dim": 4, "dynamic_dim": 3, "static_hidden": 8, "dynamic_hidden": 8}
+SMALL |= {"prior_hidden": 8, "decoder_hidden": 8}
+
+
+def small(**changes) -> RWAE:
+    torch.manual_seed(0)
+    return RWAE(ModelConfig(**{**SMALL, **changes})).eval()
+
+
+def frames(count: int = 3, steps: int = 9) -> torch.Tensor:
+    return torch.randn(count, steps, 10, generator=generator(1, "frames"))
+
+
+@pytest.mark.parametrize("feedback", [False, True])
+@pytest.mark.parametrize("norm", ["none", "mean", "instance"])
+@pytest.mark.parametrize("pooling", ["last", "mean-deviation"])
+def test_padded_batch_equals_its_members(pooling: str, norm: str, feedback: bool) -> None:
+    model = small(static_pooling=pooling, dynamic_norm=norm, feedback=feedback)
+    lengths = torch.tensor([9, 4, 7])
+    padded = frames()
+    for row, length in enumerate(lengths):
+        padded[row, length:] = 100.0  # whatever stands in the padding must not matter
+    batch = model(padded, lengths=lengths)
+    for row, length in enumerate(lengths):
+        alone = model(padded[row : row + 1, :length])
+        torch.testing.assert_close(batch.static.mean[row], alone.static.mean[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(batch.dynamic.mean[row, :length], alone.dynamic.mean[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(batch.reconstruction[row, :length], alone.reconstruction[0], atol=1e-5, rtol=0)
+
+
+SWITCHES = itertools.product(
+    ["deterministic", "fixed", "learned"], ["recurrent", "frame"], [False, True], [False, True]
+)
+
+
+@pytest.mark.parametrize(("posterior", "decoder", "feedback", "standardise"), SWITCHES)
+def test_every_switch_trains_every_weight(posterior: str, decoder: str, feedback: bool, standardise: bool) -> None:
+    model = small(
+        static_posterior=posterior,
+        dynamic_posterior=posterior,
+        decoder=decoder,
+        feedback=feedback,
+        standardise=standardise,
+    ).train()
+    for steps in (1, 5):
+        output = model(frames(4, steps), frames(4, 6), generator(0, "noise"))
+        assert output.reconstruction.shape == (4, steps, 10)
+        mean, variance = model.prior(output.dynamic.sample)
+        model.zero_grad()
+        (output.reconstruction.square().sum() + mean.square().sum() + variance.sum()).backward()
+    silent = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert silent == []
+
+
+def test_posterior_kinds_have_the_variance_they_say() -> None:
+    for kind, expected in {"deterministic": 0.0, "fixed": 0.5, "learned": 0.5}.items():
+        output = small(static_posterior=kind, static_variance=0.5)(frames(), generator=generator(0, "noise"))
+        assert output.static.variance.mean().item() == pytest.approx(expected)
+        same = torch.equal(output.static.sample, output.static.mean)
+        assert same == (kind == "deterministic")
+
+
+def test_without_a_generator_the_codes_are_the_means() -> None:
+    output = small()(frames())
+    assert torch.equal(output.static.sample, output.static.mean)
+    assert torch.equal(output.dynamic.sample, output.dynamic.mean)
+
+
+def test_prior_step_by_step_equals_the_prior_at_once() -> None:
+    model = small()
+    codes = torch.randn(5, 7, 3, generator=generator(2, "codes"))
+    mean, variance = model.prior(codes)
+    memory, previous = None, torch.zeros(5, 3)
+    for t in range(7):
+        step_mean, step_variance, memory = model.prior.step(previous, memory)
+        torch.testing.assert_close(step_mean, mean[:, t], atol=1e-6, rtol=0)
+        torch.testing.assert_close(step_variance, variance[:, t], atol=1e-6, rtol=0)
+        previous = codes[:, t]
+
+
+def test_rollout_follows_the_prior() -> None:
+    """Scoring a rollout with the prior at once gives standard normal residuals."""
+    model = small()
+    codes = model.prior.rollout(4000, 6, generator(3, "rollout"))
+    mean, variance = model.prior(codes)
+    residual = (codes - mean) / variance.sqrt()
+    assert residual.mean((0, 1)).abs().max() < 0.05
+    assert (residual.var((0, 1)) - 1).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("feedback", [False, True])
+def test_dynamic_posterior_is_causal(feedback: bool) -> None:
+    """q(z^m_t | z^m_{<t}, x_{≤t}): a change of later frames does not reach earlier codes."""
+    model = small(dynamic_norm="none", feedback=feedback)
+    first, second = frames(), frames()
+    second[:, 5:] += 1
+    codes = [model(x).dynamic.mean for x in (first, second)]
+    torch.testing.assert_close(codes[0][:, :5], codes[1][:, :5], atol=1e-6, rtol=0)
+    assert not torch.allclose(codes[0][:, 5:], codes[1][:, 5:], atol=1e-4)
+
+
+def test_feedback_reaches_the_next_code() -> None:
+    """With feedback the draw at t moves the mean at t + 1; without it the means do not depend on the draws."""
+    for feedback in (False, True):
+        model = small(feedback=feedback)
+        one, other = (model(frames(), generator=generator(seed, "noise")).dynamic.mean for seed in (0, 1))
+        torch.testing.assert_close(one[:, 0], other[:, 0])
+        assert torch.allclose(one[:, 1:], other[:, 1:], atol=1e-5) == (not feedback)
+
+
+def test_instance_norm_takes_level_and_range_out() -> None:
+    model = small(dynamic_norm="instance")
+    x = frames(2, 30)
+    torch.testing.assert_close(model(x).dynamic.mean, model(3 * x + 2).dynamic.mean, atol=1e-3, rtol=0)
+    assert not torch.allclose(
+        small(dynamic_norm="mean")(x).dynamic.mean, small(dynamic_norm="mean")(3 * x).dynamic.mean
+    )
+
+
+def test_frame_decoder_has_no_memory_and_the_recurrent_one_has() -> None:
+    for kind in ("frame", "recurrent"):
+        model = small(decoder=kind)
+        static, dynamic = torch.ones(1, 4), torch.randn(1, 6, 3, generator=generator(4, "codes"))
+        changed = dynamic.clone()
+        changed[:, 2] += 1
+        same = model.decoder(static, dynamic)[:, 4] - model.decoder(static, changed)[:, 4]
+        assert bool(same.abs().max() < 1e-6) == (kind == "frame")
+
+
+@pytest.mark.parametrize("change", [{"static_dim": 0}, {"dynamic_variance": 0.0}, {"static_variance": -1.0}])
+def test_impossible_sizes_are_refused(change: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        ModelConfig(**change)

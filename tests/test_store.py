@@ -1,0 +1,164 @@
+"""The frame store: whole or absent, keyed by what it holds; crops and windows that lie where they should."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from rwae_audio.audio import load_audio
+from rwae_audio.corpora.base import Corpus, Utterance
+from rwae_audio.embedding import embed, windows
+from rwae_audio.features import MelConfig, Normaliser, log_mel
+from rwae_audio.files import InputError
+from rwae_audio.model import RWAE, ModelConfig
+from rwae_audio.randomness import generator
+from rwae_audio.store import FrameStore, Sampler, open_store
+
+MEL = MelConfig(segment=10)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    rng = np.random.default_rng(0)
+    utterances = []
+    for i in range(5):
+        path = tmp_path / "audio" / f"s{i}" / "a.wav"
+        path.parent.mkdir(parents=True)
+        soundfile.write(path, 0.1 * rng.standard_normal(4000 + 1600 * i), 16000)
+        utterances.append(Utterance(f"s{i}/a.wav", f"s{i}", "train" if i else "dev", path))
+    return Corpus("made-up", tuple(utterances), {}, ())
+
+
+def test_store_holds_every_utterance_as_log_mel_gives_it(corpus: Corpus, tmp_path: Path) -> None:
+    store = open_store([corpus], MEL, tmp_path / "cache")
+    for row, utterance in enumerate(corpus.utterances):
+        expected = log_mel(torch.from_numpy(load_audio(utterance.path)), MEL)
+        assert torch.equal(store.of(row), expected)
+    assert store.indices("dev").tolist() == [0]
+    assert store.gather(store.offsets[:2], 4).shape == (2, 4, 80)
+    torch.testing.assert_close(store.gather(store.offsets[:-1] + 2, 4)[3], store.of(3)[2:6])
+
+
+def test_a_second_opening_reads_what_is_there(corpus: Corpus, tmp_path: Path) -> None:
+    first = open_store([corpus], MEL, tmp_path / "cache")
+    for utterance in corpus.utterances:  # same size, same time: the store does not look inside
+        stat = utterance.path.stat()
+        utterance.path.write_bytes(b"x" * stat.st_size)
+        __import__("os").utime(utterance.path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    again = open_store([corpus], MEL, tmp_path / "cache")
+    assert np.array_equal(first.frames, again.frames)
+
+
+def test_other_settings_or_a_changed_file_get_a_store_of_their_own(corpus: Corpus, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    open_store([corpus], MEL, cache)
+    open_store([corpus], replace(MEL, n_mels=40), cache)
+    soundfile.write(corpus.utterances[1].path, np.full(9000, 0.1), 16000)
+    store = open_store([corpus], MEL, cache)
+    assert len(list(cache.glob("*.json"))) == 3
+    assert store.lengths[1] == 1 + 9000 // 160
+
+
+def test_a_failed_build_leaves_nothing(corpus: Corpus, tmp_path: Path) -> None:
+    corpus.utterances[3].path.write_bytes(b"not audio")
+    with pytest.raises(InputError, match="s3"):
+        open_store([corpus], MEL, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_store_of_another_size_is_not_used(corpus: Corpus, tmp_path: Path) -> None:
+    open_store([corpus], MEL, tmp_path / "cache")
+    data = next((tmp_path / "cache").glob("*.f32"))
+    data.write_bytes(data.read_bytes()[:-4])
+    with pytest.raises(InputError, match="remove it"):
+        open_store([corpus], MEL, tmp_path / "cache")
+
+
+def test_an_utterance_under_one_window_is_named(corpus: Corpus, tmp_path: Path) -> None:
+    soundfile.write(corpus.utterances[2].path, np.full(100, 0.1), 16000)
+    with pytest.raises(InputError, match=r"s2.*under one analysis window"):
+        open_store([corpus], MEL, tmp_path / "cache")
+
+
+def numbered(lengths: list[int]) -> FrameStore:
+    """Every frame says which utterance it is of, and where in it."""
+    frames = [np.stack([np.full(n, u), np.arange(n)], 1) for u, n in enumerate(lengths)]
+    utterances = tuple(Utterance(f"{u}", "s", "train", Path("x")) for u in range(len(lengths)))
+    return FrameStore(np.concatenate(frames).astype(np.float32), np.cumsum([0, *lengths]), utterances)
+
+
+@pytest.mark.parametrize("where", ["segment", "longer", "another"])
+def test_crops_stay_inside_their_utterance(where: str) -> None:
+    store = numbered([5, 40, 100, 31])
+    sampler = Sampler(store, np.arange(4), 10, ModelConfig(static_from=where, static_window=30))
+    assert sampler.left_out == 1
+    batch = sampler.draw(2000, generator(0, "batch"))
+    owner, place = batch.frames[..., 0], batch.frames[..., 1]
+    assert (owner == owner[:, :1]).all()
+    assert (place.diff(dim=1) == 1).all()
+    assert set(owner[:, 0].tolist()) == {1.0, 2.0, 3.0}
+    first = place[owner[:, 0] == 2][:, 0]
+    assert (first.min(), first.max()) == (0, 90)
+    if where == "segment":
+        assert batch.static_frames is None
+        return
+    assert batch.static_frames is not None
+    window = batch.static_frames
+    assert window.shape[1] == 30
+    assert torch.equal(window[:, 0, 0], owner[:, 0])
+    assert (window[..., 1].diff(dim=1) == 1).all()
+    inside = (window[:, 0, 1] <= place[:, 0]) & (place[:, -1] <= window[:, -1, 1])
+    assert bool(inside.all()) == (where == "longer")
+
+
+def test_utterances_are_drawn_by_the_root_of_their_length() -> None:
+    store = numbered([25, 100, 400])
+    sampler = Sampler(store, np.arange(3), 10, ModelConfig(static_from="segment"))
+    owner = sampler.draw(20000, generator(0, "batch")).frames[:, 0, 0]
+    shares = torch.bincount(owner.long()).float() / 20000
+    torch.testing.assert_close(shares, torch.tensor([5.0, 10.0, 20.0]) / 35, atol=0.015, rtol=0)
+
+
+def test_windows_cover_every_frame_once_and_the_last_is_right_aligned() -> None:
+    starts, lengths = np.array([0, 47, 57, 60]), np.array([47, 10, 3, 20])
+    cut = windows(starts, lengths, 10)
+    for u in range(4):
+        mine = cut.owner == u
+        fresh = [
+            frame
+            for s, n, skip in zip(cut.start[mine], cut.length[mine], cut.fresh[mine], strict=True)
+            for frame in range(s + skip, s + n)
+        ]
+        assert fresh == list(range(starts[u], starts[u] + lengths[u]))
+        assert cut.start[mine][-1] + cut.length[mine][-1] == starts[u] + lengths[u]
+    assert cut.length.tolist() == [10, 10, 10, 10, 10, 10, 3, 10, 10]
+
+
+def test_vectors_are_the_means_that_the_benchmark_defines() -> None:
+    """Static: mean over windows; dynamic: mean over frames; one utterance at a time gives what all together give."""
+    torch.manual_seed(0)
+    model = RWAE(ModelConfig(n_mels=6, static_dim=4, dynamic_dim=3, static_window=15))
+    lengths = np.array([47, 8, 30])
+    starts = np.cumsum(lengths) - lengths
+    frames = torch.randn(85, 6, generator=generator(0, "frames"))
+    normaliser = Normaliser.fit(frames)
+    together = embed(model, normaliser, 10, frames.numpy(), starts, lengths)
+    assert model.training
+    model.eval()
+    for u, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        mine = normaliser(frames[start : start + length])
+        places = [0] if length < 15 else [*range(0, length - 14, 15), *([length - 15] if length % 15 else [])]
+        static = torch.stack([model.static_encoder(mine[None, p : p + 15], None).mean[0] for p in places]).mean(0)
+        np.testing.assert_allclose(together.static[u], static.detach(), atol=1e-5)
+        codes = torch.cat([model.dynamic_encoder(mine[None, p : p + 10], None).mean[0] for p in range(0, length - 9, 10)] or
+                          [model.dynamic_encoder(mine[None], None).mean[0]])  # fmt: skip
+        if length % 10 and length > 10:
+            last = model.dynamic_encoder(mine[None, -10:], None).mean[0]
+            codes = torch.cat([codes, last[-(length % 10) :]])
+        np.testing.assert_allclose(together.codes[start : start + length], codes.detach(), atol=1e-5)
+        np.testing.assert_allclose(together.dynamic[u], codes.detach().mean(0), atol=1e-5)

@@ -1,0 +1,220 @@
+"""Resume = uninterrupted, checkpoints are whole, collapse is said in words."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rwae_audio.corpora.base import Utterance
+from rwae_audio.features import MelConfig, Normaliser
+from rwae_audio.files import InputError
+from rwae_audio.model import RWAE, ModelConfig
+from rwae_audio.objectives import ObjectiveConfig
+from rwae_audio.randomness import generator
+from rwae_audio.store import Batch, FrameStore, Sampler
+from rwae_audio.trainer import (
+    Interrupted,
+    RunConfig,
+    TrainConfig,
+    code_state,
+    collapse_warning,
+    interruptible,
+    learning_rate,
+    load_checkpoint,
+    new_model,
+    train,
+    warp_mels,
+)
+
+MODEL = ModelConfig(
+    n_mels=8,
+    static_dim=4,
+    dynamic_dim=3,
+    static_hidden=8,
+    dynamic_hidden=8,
+    prior_hidden=8,
+    decoder_hidden=8,
+    static_window=10,
+)
+CONFIG = RunConfig(
+    MelConfig(n_mels=8, segment=6),
+    MODEL,
+    ObjectiveConfig(),
+    TrainConfig(updates=8, batch=6, evaluate_every=3, mel_warp=0.1),
+)
+
+
+def store(count: int = 12) -> FrameStore:
+    """Made-up speakers: each has a level of its own in every bin, and a common movement over time."""
+    noise = generator(0, "store")
+    lengths = torch.randint(12, 40, (count,), generator=noise).tolist()
+    frames = [torch.randn(1, 8, generator=noise) + torch.randn(n, 8, generator=noise) for n in lengths]
+    utterances = tuple(Utterance(f"{i}.wav", f"s{i // 2}", "train", Path(f"{i}.wav")) for i in range(count))
+    return FrameStore(torch.cat(frames).numpy(), np.cumsum([0, *lengths]), utterances)
+
+
+def run(folder: Path, config: RunConfig = CONFIG, *, resume: bool = False, stop_at: int | None = None) -> RWAE:
+    """A whole run; at update `stop_at` the process gets what Ctrl-C sends."""
+    data = store()
+    sampler = Sampler(data, np.arange(12), config.mel.segment, config.model)
+    held_out = sampler.draw(16, generator(0, "held-out"))
+    if stop_at is not None:
+        draw, calls = sampler.draw, iter(range(1000))
+
+        def drawing(size: int, noise: torch.Generator) -> Batch:
+            if next(calls) == stop_at:
+                signal.raise_signal(signal.SIGINT)
+            return draw(size, noise)
+
+        sampler.draw = drawing  # type: ignore[method-assign]
+
+    def evaluate(model: RWAE) -> dict[str, float]:
+        return {"score": -code_state(model, held_out.frames, held_out.static_frames)["error"]}
+
+    return train(config, sampler, Normaliser.fit(data.frames), held_out, evaluate, folder, resume=resume)
+
+
+def metrics(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+@pytest.mark.parametrize("objective", ["rwae-mmd", "dsvae"])
+@pytest.mark.parametrize("stop_at", [0, 1, 4, 5])  # inside an epoch and at its end
+def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path: Path, objective: str, stop_at: int) -> None:
+    config = replace(CONFIG, objective=ObjectiveConfig(name=objective))
+    whole = run(tmp_path / "whole", config)
+    with pytest.raises(Interrupted, match=f"update {stop_at + 1} of 8"):
+        run(tmp_path / "parts", config, stop_at=stop_at)
+    resumed = run(tmp_path / "parts", config, resume=True)
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+    latest = [(tmp_path / part / "checkpoints/latest.safetensors").read_bytes() for part in ("whole", "parts")]
+    tensors = [blob[8 + int.from_bytes(blob[:8], "little") :] for blob in latest]
+    assert tensors[0] == tensors[1]
+
+
+def test_the_best_checkpoint_is_returned(tmp_path: Path) -> None:
+    model = run(tmp_path)
+    best = max(metrics(tmp_path), key=lambda line: line["dev/score"])
+    position = load_checkpoint(tmp_path / "checkpoints/best.safetensors", CONFIG, other := new_model(CONFIG))
+    assert position.step == best["step"]
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_training_moves_the_loss_down(tmp_path: Path) -> None:
+    run(tmp_path, replace(CONFIG, train=TrainConfig(updates=60, batch=16, evaluate_every=20, learning_rate=1e-2)))
+    lines = metrics(tmp_path)
+    assert lines[-1]["train/loss"] < 0.95 * lines[0]["train/loss"]
+
+
+def test_batches_depend_on_seed_and_step_alone() -> None:
+    sampler = Sampler(store(), np.arange(12), 6, MODEL)
+    first, again, other = (sampler.draw(5, generator(1, "batch", step)) for step in (3, 3, 4))
+    assert torch.equal(first.frames, again.frames)
+    assert torch.equal(first.static_frames, again.static_frames)
+    assert not torch.equal(first.frames, other.frames)
+
+
+def test_new_weights_depend_on_the_seed_and_leave_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    one, same, other = (new_model(replace(CONFIG, train=TrainConfig(seed=seed))) for seed in (1, 1, 2))
+    assert torch.equal(before, torch.get_rng_state())
+    weights = [model.decoder.frame.weight for model in (one, same, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_resume_refuses_another_configuration_and_what_is_not_whole(tmp_path: Path) -> None:
+    run(tmp_path)
+    latest = tmp_path / "checkpoints/latest.safetensors"
+    changed = replace(CONFIG, model=replace(MODEL, feedback=True))
+    with pytest.raises(InputError, match=r"\[model\] feedback = False, this run has True"):
+        load_checkpoint(latest, changed, new_model(changed))
+    latest.write_bytes(latest.read_bytes()[:-10])
+    with pytest.raises(InputError, match="not a whole checkpoint"):
+        load_checkpoint(latest, CONFIG, new_model(CONFIG))
+    with pytest.raises(InputError, match="does not exist"):
+        load_checkpoint(tmp_path / "none.safetensors", CONFIG, new_model(CONFIG))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no longer finite"):
+        run(tmp_path, replace(CONFIG, objective=ObjectiveConfig(static_weight=1e38)))
+
+
+def test_a_code_that_the_decoder_ignores_is_collapsed() -> None:
+    model = new_model(CONFIG)
+    batch = Sampler(store(), np.arange(12), 6, MODEL).draw(32, generator(0, "batch"))
+    with torch.no_grad():
+        model.decoder.lstm.weight_ih_l0[:, :4] = 0  # the static code's columns
+        model.dynamic_encoder.head.mean.weight *= 50
+        model.decoder.lstm.weight_ih_l0[:, 4:] *= 20
+        model.decoder.frame.weight *= 50
+    state = code_state(model, batch.frames, batch.static_frames)
+    assert abs(state["static_effect"]) < 1e-6
+    assert abs(state["dynamic_effect"]) > 1e-3
+    assert "static code has collapsed" in collapse_warning("static", state, "fixed")
+    assert "posterior noisy, mean variance 0.5" in collapse_warning("static", state, "fixed")
+    assert "deterministic" in collapse_warning("static", {**state, "static_variance": 0.01}, "fixed")
+    assert ['"fixed"' in collapse_warning("static", state, kind) for kind in ("learned", "fixed")] == [True, False]
+
+
+def test_signals_are_remembered_and_handlers_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with interruptible() as stopped:
+        assert not stopped()
+        signal.raise_signal(signal.SIGINT)
+        assert stopped()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    settings = TrainConfig(updates=100, warmup=10, learning_rate=1e-2)
+    rates = [learning_rate(settings, step) for step in range(100)]
+    assert rates[0] == pytest.approx(1e-3)
+    assert max(rates) == pytest.approx(1e-2, rel=0.05)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 1e-5
+    constant = TrainConfig(updates=100, warmup=0, learning_rate=1e-2, schedule="constant")
+    assert {learning_rate(constant, step) for step in range(100)} == {1e-2}
+
+
+def test_warp_stretches_the_mel_axis() -> None:
+    ramp = torch.arange(8.0).expand(50, 3, 8)
+    warped = warp_mels(ramp, 0.3, generator(0, "warp"))
+    factor = warped[:, 0, 1]  # bin 1 now shows what stood at 1 · factor
+    assert factor.min() > 0.7 - 1e-6
+    assert factor.max() < 1.3 + 1e-6
+    assert factor.std() > 0.1
+    expected = (torch.arange(8.0) * factor[:, None]).clamp(max=7)
+    torch.testing.assert_close(warped, expected[:, None].expand(50, 3, 8))
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"train": {"updatez": 3}}, r"\[train\] has no setting 'updatez'; did you mean 'updates'"),
+        ({"train": {"updates": "many"}}, "expected int"),
+        ({"train": {"updates": 0}}, "expected 1 or more"),
+        ({"model": {"decoder": "recurent"}}, "did you mean 'recurrent'"),
+        ({"models": {}}, r"table \[models\]"),
+        ({"objective": {"static_weight": -1.0}}, "expected 0 or more"),
+        ({"mel": {"preset": "papre"}}, "did you mean 'paper'"),
+    ],
+)
+def test_bad_configuration_is_answered_in_one_line(tables: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        RunConfig.of(tables)
+    assert "\n" not in str(error.value)
+
+
+def test_configuration_survives_json() -> None:
+    assert RunConfig.of(json.loads(json.dumps(CONFIG.tables()))) == CONFIG
