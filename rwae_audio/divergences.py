@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # tolstikhin/wae, the IMQ kernel of its MMD
 
@@ -72,3 +75,61 @@ def kl_gaussians(mean_q: Tensor, variance_q: Tensor, mean_p: Tensor | float, var
     variance_p = torch.as_tensor(variance_p, dtype=variance_q.dtype, device=variance_q.device)
     terms = (variance_p / variance_q).log() + (variance_q + (mean_q - mean_p) ** 2) / variance_p - 1
     return terms.sum(-1) / 2
+
+
+class Critic(nn.Module):
+    """Two hidden layers over samples (..., dim) → (..., out), with an Adam of its own.
+
+    With `history` the samples are (B, T, dim) and are judged given the codes before them, read by an LSTM.
+    """
+
+    def __init__(self, dim: int, out: int, hidden: int, learning_rate: float, history: bool = False) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(dim, hidden, batch_first=True) if history else None
+        self.layers = nn.Sequential(
+            nn.Linear(dim + hidden * history, hidden),
+            nn.LeakyReLU(0.2),
+            nn.Linear(hidden, hidden),
+            nn.LeakyReLU(0.2),
+            nn.Linear(hidden, out),
+        )
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate, betas=(0.5, 0.9))
+
+    def forward(self, samples: Tensor, history: Tensor | None = None) -> Tensor:
+        """history (B, T, dim): the codes; step t is given those before t."""
+        if self.lstm is not None:
+            assert history is not None
+            states, _ = self.lstm(F.pad(history, (0, 0, 1, 0))[:, :-1])
+            samples = torch.cat([states, samples], dim=-1)
+        return self.layers(samples)
+
+    def step(self, loss: Tensor) -> None:
+        """One update of the critic alone: `loss` must be made of detached samples."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+@contextlib.contextmanager
+def frozen(*critics: Critic) -> Iterator[None]:
+    """Gradients pass through the critics, and none stays in them."""
+    for critic in critics:
+        critic.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for critic in critics:
+            critic.requires_grad_(True)
+
+
+def scaled_mmd(q: Tensor, p: Tensor, features: Critic, paired: bool = False, penalty: float = 10.0) -> Tensor:
+    """SMMD² on learned features φ, (...,): MMD²(φ(q), φ(p)) / (1 + λ · E‖∇φ(z)‖_F² + E‖φ(z)‖²), z ~ p, λ = `penalty`.
+
+    q, p (..., n, d). Arbel et al. 2018, with the IMQ kernel. The scale bounds what steeper features can gain: without
+    it they would win by growing. The prior's samples in it are taken as given.
+    """
+    given = p.detach().flatten(0, -2)
+    jacobian = torch.func.vmap(torch.func.jacrev(features.layers))(given)
+    scale = 1 + penalty * jacobian.square().sum((1, 2)).mean() + features(given).square().sum(-1).mean()
+    return mmd(features(q), features(p), 1.0, paired) / scale

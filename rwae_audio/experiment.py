@@ -29,7 +29,7 @@ from rwae_audio.files import write_json
 from rwae_audio.model import RWAE
 from rwae_audio.randomness import generator
 from rwae_audio.store import Batch, FrameStore, Sampler, open_store
-from rwae_audio.trainer import RunConfig, new_model, train
+from rwae_audio.trainer import RunConfig, code_state, collapsed_codes, new_model, normalised, train
 from rwae_audio.verification import det_points, write_scores
 
 
@@ -62,9 +62,11 @@ class Experiment:
         return dynamic_mean(self.store, rows, model, self.normaliser, self.config.mel)
 
     def row(self, bench: Benchmark, model: RWAE, replicates: int = 1000) -> Row:
-        """A model's row of the table."""
+        """A model's row of the table; `codes` and `collapsed`: the state of its codes on development speakers."""
         vectors = embed_rows(bench, model, self.normaliser, self.config.mel)
-        return model_row(bench, vectors, self.dynamic_mean(model), replicates)
+        report, scores = model_row(bench, vectors, self.dynamic_mean(model), replicates)
+        state = code_state(model, *normalised(self.held_out, self.normaliser, next(model.parameters()).device))
+        return {**report, "codes": state, "collapsed": collapsed_codes(state)}, scores
 
     def on_dev(self, model: RWAE) -> dict[str, float]:
         """Static and dynamic EER on the development speakers; `score`, their distance, chooses the checkpoint."""
@@ -163,7 +165,8 @@ def leave_results(experiment: Experiment, model: RWAE, rows: Mapping[str, Row], 
         folder / "plots" / "speakers.png", vectors.static, bench.speakers, "Static codes of test speakers"
     )
     leave_pictures(experiment, model, folder / "plots")
-    write_json(folder / "eer.json", rows[name][0])  # last: a run with an eer.json is whole
+    row = {key: value for key, value in rows[name][0].items() if key not in ("codes", "collapsed")}
+    write_json(folder / "eer.json", row)  # what rwae-eer would say; last: a run with an eer.json is whole
 
 
 def leave_pictures(experiment: Experiment, model: RWAE, folder: Path, count: int = 4) -> None:

@@ -31,6 +31,8 @@ class ModelConfig:
     dynamic_norm     what is taken from each mel bin of the dynamic encoder's input: nothing, its `mean` over the
                      sequence, or mean and deviation (`instance` norm)
     *_posterior      `deterministic` (variance 0), `fixed` (variance `*_variance`) or `learned` (starts at `*_variance`)
+    dynamic_offset_variance    variance of a noise that all frames of a sequence share, on top of each frame's own: what
+                     is constant over time could else be averaged out of the frames' noise, and the voice is constant
     standardise      batch-standardise the means of z^m, so that a fixed posterior variance bounds what they can carry:
                      (dynamic_dim / 2) · ln(1 + 1 / dynamic_variance) nats a frame
     feedback         the dynamic posterior sees z^m_{t-1} (the paper's q) or only x_{≤t}
@@ -53,6 +55,7 @@ class ModelConfig:
     dynamic_norm: Literal["none", "mean", "instance"] = "mean"
     dynamic_posterior: PosteriorKind = "fixed"
     dynamic_variance: float = 1.0
+    dynamic_offset_variance: float = 0.0
     standardise: bool = True
     feedback: bool = False
     decoder: Literal["recurrent", "frame"] = "recurrent"
@@ -74,6 +77,8 @@ class ModelConfig:
         for name in ("static_variance", "dynamic_variance"):
             if not 0 < getattr(self, name) < 100:
                 raise ValueError(f"[model] {name} is {getattr(self, name)}; expected between 0 and 100")
+        if not 0 <= self.dynamic_offset_variance < 100:
+            raise ValueError(f"[model] dynamic_offset_variance is {self.dynamic_offset_variance}; expected 0 to 100")
 
 
 class Posterior(NamedTuple):
@@ -183,15 +188,29 @@ class DynamicEncoder(nn.Module):
             if self.config.dynamic_norm == "instance":
                 frames = frames / deviation[:, None]
         states, _ = self.frames_lstm(frames)
+        offset = self._offset(len(states), generator, states)
         if not self.config.feedback:
-            return self.head(self.codes_lstm(states)[0], generator, self.norm)
+            return self._shifted(self.head(self.codes_lstm(states)[0], generator, self.norm), offset)
         posteriors, memory = [], None
         previous = states.new_zeros(len(states), 1, self.config.dynamic_dim)
         for t in range(states.shape[1]):
             state, memory = self.codes_lstm(torch.cat([states[:, t : t + 1], previous], dim=-1), memory)
-            posteriors.append(self.head(state, generator, self.norm))
+            posteriors.append(self._shifted(self.head(state, generator, self.norm), offset))
             previous = posteriors[-1].sample
         return Posterior(*(torch.cat(parts, dim=1) for parts in zip(*posteriors, strict=True)))
+
+    def _offset(self, count: int, generator: torch.Generator | None, like: Tensor) -> Tensor | None:
+        """The noise (count, 1, dynamic_dim) that all frames of a sequence share, if there is any."""
+        variance = self.config.dynamic_offset_variance
+        if not variance or generator is None:
+            return None
+        return variance**0.5 * normal((count, 1, self.config.dynamic_dim), generator, like)
+
+    def _shifted(self, posterior: Posterior, offset: Tensor | None) -> Posterior:
+        if offset is None:
+            return posterior
+        variance = posterior.variance + self.config.dynamic_offset_variance
+        return Posterior(posterior.mean, variance, posterior.sample + offset)
 
 
 class DynamicPrior(nn.Module):

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from rwae_audio.config import resolve
+from rwae_audio.divergences import Critic
 from rwae_audio.features import MelConfig, Normaliser
 from rwae_audio.files import InputError, whole_file, write_text
 from rwae_audio.model import RWAE, ModelConfig
-from rwae_audio.objectives import OBJECTIVES, ObjectiveConfig
+from rwae_audio.objectives import OBJECTIVES, Objective, ObjectiveConfig
 from rwae_audio.randomness import generator
 from rwae_audio.store import Batch, Sampler
 
@@ -127,11 +128,12 @@ def train(
     model = new_model(config)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     model, optimizer = accelerator.prepare(model, optimizer)
-    objective = OBJECTIVES[config.objective.name]
+    objective = new_objective(config).to(accelerator.device)
+    state = RunState(model, optimizer.optimizer, objective)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     latest, best = (folder / "checkpoints" / f"{name}.safetensors" for name in ("latest", "best"))
     started = resume and latest.exists()  # a run that was stopped before its first checkpoint begins anew
-    position = load_checkpoint(latest, config, model, optimizer.optimizer) if started else Position()
+    position = load_checkpoint(latest, config, state) if started else Position()
     log = MetricsLog(folder / "metrics.jsonl", position.step)
 
     def update(step: int) -> dict[str, float]:
@@ -145,7 +147,8 @@ def train(
         output = model(
             frames, static_frames, generator(settings.seed, "posterior", step), dynamic_frames=dynamic_frames
         )
-        terms = objective(config.objective, model, output, frames, generator(settings.seed, "prior", step))
+        critics = objective.step_critics(model, output, generator(settings.seed, "critic", step))
+        terms = objective(model, output, frames, generator(settings.seed, "prior", step))
         loss = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad()
         accelerator.backward(loss)
@@ -153,29 +156,30 @@ def train(
         if not math.isfinite(float(norm)):
             raise InputError(f"the loss is no longer finite at update {step}; expected a lower [train] learning_rate")
         optimizer.step()
-        return {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}, "gradient": float(norm)}
+        logged = {name: term.item() for name, term in terms.items()}
+        return {"loss": loss.item(), **logged, **critics, "gradient": float(norm)}
 
     def look() -> None:
         """The end of an epoch: averages, the development speakers, the collapse check, the best checkpoint."""
         count = position.sums.pop("updates")
         values = {f"train/{name}": total / count for name, total in position.sums.items()}
         position.sums = {}
-        state = code_state(model, *normalised(held_out, normaliser, accelerator.device))
+        codes = code_state(model, *normalised(held_out, normaliser, accelerator.device))
         scores = dict(evaluate(model))
-        collapsed = [code for code in ("static", "dynamic") if state[f"{code}_effect"] < COLLAPSED]
+        collapsed = collapsed_codes(codes)
         score = scores.pop("score") - len(collapsed)  # a run without one of its codes is never the best one
-        values |= {f"dev/{name}": value for name, value in {**state, **scores, "score": score}.items()}
+        values |= {f"dev/{name}": value for name, value in {**codes, **scores, "score": score}.items()}
         log.write({"step": position.step, **values, "seconds": round(position.seconds, 1)})
         if board is not None:
             board.scalars(position.step, values)
             board.pictures(position.step, model, normaliser, held_out)
         if score > position.best_score:
             position.best_score, position.best_step = score, position.step
-            save_checkpoint(best, config, model, optimizer.optimizer, position)
-        save_checkpoint(latest, config, model, optimizer.optimizer, position)
+            save_checkpoint(best, config, state, position)
+        save_checkpoint(latest, config, state, position)
         say(epoch_line(position, settings.updates, values))
         for code in collapsed:
-            say(collapse_warning(code, state, getattr(config.model, f"{code}_posterior")))
+            say(collapse_warning(code, codes, getattr(config.model, f"{code}_posterior")))
 
     model.train()
     bar = tqdm(total=settings.updates, initial=position.step, unit="update", disable=None if progress else True)
@@ -192,9 +196,9 @@ def train(
             if position.step % settings.evaluate_every == 0 or position.step == settings.updates:
                 look()
             if stopped():
-                save_checkpoint(latest, config, model, optimizer.optimizer, position)
+                save_checkpoint(latest, config, state, position)
                 raise Interrupted(f"stopped after update {position.step} of {settings.updates}")
-    load_checkpoint(best, config, model)
+    load_checkpoint(best, config, RunState(model))
     return accelerator.unwrap_model(model).eval()
 
 
@@ -203,6 +207,13 @@ def new_model(config: RunConfig) -> RWAE:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(config.train.seed, "weights").initial_seed() % 2**31)
         return RWAE(config.model)
+
+
+def new_objective(config: RunConfig) -> Objective:
+    """The objective with its critics, if it has any, as they are before their first step."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(config.train.seed, "critics").initial_seed() % 2**31)
+        return OBJECTIVES[config.objective.name](config.objective, config.model)
 
 
 def normalised(batch: Batch, normaliser: Normaliser, device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -256,6 +267,11 @@ def code_state(model: RWAE, frames: Tensor, static_frames: Tensor | None) -> dic
         "static_variance": float(output.static.variance.mean()),
         "dynamic_variance": float(output.dynamic.variance.mean()),
     }
+
+
+def collapsed_codes(state: Mapping[str, float]) -> list[str]:
+    """Which of the codes have collapsed, by code_state's effects."""
+    return [code for code in ("static", "dynamic") if state[f"{code}_effect"] < COLLAPSED]
 
 
 def collapse_warning(code: str, state: Mapping[str, float], posterior: str) -> str:
@@ -312,26 +328,46 @@ class MetricsLog:
             file.write(json.dumps(values) + "\n")
 
 
-def save_checkpoint(
-    path: Path, config: RunConfig, model: torch.nn.Module, optimizer: torch.optim.Optimizer, position: Position
-) -> None:
-    """Model, optimizer and position in one safetensors file (the JSON in its header), whole or not at all.
+@dataclass(frozen=True)
+class RunState:
+    """What a checkpoint holds: the model, its optimizer, the objective with its critics and theirs."""
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer | None = None
+    objective: Objective | None = None
+
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """Prefix in the checkpoint → module."""
+        return {"model": self.model, **({"objective": self.objective} if self.objective is not None else {})}
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Prefix in the checkpoint → optimizer."""
+        found = {"optimizer": self.optimizer} if self.optimizer is not None else {}
+        for name, module in self.objective.named_children() if self.objective is not None else ():
+            if isinstance(module, Critic):
+                found[f"optimizer-{name}"] = module.optimizer
+        return found
+
+
+def save_checkpoint(path: Path, config: RunConfig, state: RunState, position: Position) -> None:
+    """Weights, optimizers and position in one safetensors file (the JSON in its header), whole or not at all.
 
     All randomness is drawn from (seed, purpose, step), so the seed and the step are the generators' whole state.
     """
     from safetensors.torch import save_file
 
-    tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value).clone() for key, value in state.items()}
+    tensors: dict[str, Tensor] = {}
+    for prefix, module in state.modules().items():
+        tensors |= {f"{prefix}.{name}": value.contiguous() for name, value in module.state_dict().items()}
+    for prefix, optimizer in state.optimizers().items():
+        for index, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"{prefix}.{index}.{key}": torch.as_tensor(value).clone() for key, value in values.items()}
     header = {"position": json.dumps(asdict(position)), "config": json.dumps(config.tables())}
     with whole_file(path) as temporary:
         save_file(tensors, temporary, metadata=header)
 
 
-def load_checkpoint(
-    path: Path, config: RunConfig, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None
-) -> Position:
+def load_checkpoint(path: Path, config: RunConfig, state: RunState) -> Position:
     """The counterpart. Raises InputError when there is none, or when it belongs to another configuration."""
     from safetensors import SafetensorError, safe_open
 
@@ -351,12 +387,16 @@ def load_checkpoint(
                 raise InputError(
                     f"{path} was trained with [{table}] {key} = {was}, this run has {value}; expected the same"
                 )
-    model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
-    if optimizer is not None:
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
+
+    for prefix, module in state.modules().items():
+        module.load_state_dict(part(prefix))
+    for prefix, optimizer in state.optimizers().items():
+        values: dict[int, dict[str, Tensor]] = {}
+        for name, value in part(prefix).items():
+            index, key = name.split(".")
+            values.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": values})
     return Position(**json.loads(header["position"]))

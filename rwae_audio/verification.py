@@ -226,7 +226,8 @@ def table_cells(rows: Mapping[str, Report]) -> list[tuple[str, ...]]:
     for name, said in rows.items():
         static, dynamic = said["static"], said["dynamic"]
         gap = "" if said["gap"] is None else f"{100 * said['gap']:.1f}"
-        cells.append((name, _rate(static), _rate(dynamic), gap, f"{static['min_dcf']:.3f}"))
+        mark = f" ({' and '.join(collapsed)} collapsed)" if (collapsed := said.get("collapsed")) else ""
+        cells.append((name + mark, _rate(static), _rate(dynamic), gap, f"{static['min_dcf']:.3f}"))
     return cells
 
 

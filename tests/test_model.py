@@ -72,6 +72,17 @@ def test_posterior_kinds_have_the_variance_they_say() -> None:
         assert same == (kind == "deterministic")
 
 
+@pytest.mark.parametrize("feedback", [False, True])
+def test_frames_share_an_offset_noise(feedback: bool) -> None:
+    """Of the draws' deviation from their means, the part that all frames share has the variance that was asked for."""
+    model = small(dynamic_variance=0.5, dynamic_offset_variance=2.0, feedback=feedback, standardise=False)
+    posterior = model(frames(400, 9), generator=generator(0, "noise")).dynamic
+    noise = posterior.sample - posterior.mean
+    assert posterior.variance.mean().item() == pytest.approx(2.5)
+    assert noise.var().item() == pytest.approx(2.5, rel=0.1)
+    assert (noise[:, 3] * noise[:, 7]).mean().item() == pytest.approx(2.0, rel=0.15)
+
+
 def test_without_a_generator_the_codes_are_the_means() -> None:
     output = small()(frames())
     assert torch.equal(output.static.sample, output.static.mean)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rwae_audio.divergences import kl_gaussians, mmd
-from rwae_audio.model import RWAE, ModelConfig
-from rwae_audio.objectives import OBJECTIVES, ObjectiveConfig
-from rwae_audio.objectives.rwae_mmd import dynamic_penalty, static_penalty
+from rwae_audio.divergences import Critic, frozen, kl_gaussians, mmd, scaled_mmd
+from rwae_audio.model import RWAE, ModelConfig, Output
+from rwae_audio.objectives import OBJECTIVES, Objective, ObjectiveConfig
+from rwae_audio.objectives.dsvae import Dsvae
+from rwae_audio.objectives.rwae_gan import fake, real
+from rwae_audio.objectives.rwae_mmd import RwaeMmd, dynamic_penalty, static_penalty
 from rwae_audio.randomness import generator
 
 SIZES = {"n_mels": 6, "static_dim": 4, "dynamic_dim": 3, "static_hidden": 8, "dynamic_hidden": 8}
@@ -28,14 +30,15 @@ def test_terms_are_finite_named_and_weighted(name: str) -> None:
 
     def terms(**weights: float) -> dict[str, torch.Tensor]:
         config = ObjectiveConfig(name=name, **weights)
-        return OBJECTIVES[name](config, model, output, frames, generator(0, "prior"))
+        torch.manual_seed(1)
+        return OBJECTIVES[name](config, model.config).double()(model, output, frames, generator(0, "prior"))
 
     once, more = terms(static_weight=1.0, dynamic_weight=1.0), terms(static_weight=3.0, dynamic_weight=0.5)
     assert set(once) == {"reconstruction", "static", "dynamic"}
     torch.testing.assert_close(more["static"], 3 * once["static"])
     torch.testing.assert_close(more["dynamic"], 0.5 * once["dynamic"])
     error = (
-        sum(float(((output.reconstruction[b, t] - frames[b, t]) ** 2).sum()) for b in range(16) for t in range(5)) / 16
+        sum(((output.reconstruction[b, t] - frames[b, t]) ** 2).sum().item() for b in range(16) for t in range(5)) / 16
     )
     assert once["reconstruction"].item() == pytest.approx(error)
     sum(once.values()).backward()
@@ -87,7 +90,7 @@ def test_joint_matching_sees_what_marginal_matching_cannot() -> None:
 def test_gradient_of_rwae_reaches_prior_and_encoders() -> None:
     model, frames = setting()
     output = model(frames, generator=generator(0, "noise"))
-    terms = OBJECTIVES["rwae-mmd"](ObjectiveConfig(), model, output, frames, generator(0, "prior"))
+    terms = RwaeMmd(ObjectiveConfig(), model.config)(model, output, frames, generator(0, "prior"))
     terms["dynamic"].backward(retain_graph=True)
     assert model.prior.head.weight.grad.any()
     assert model.dynamic_encoder.head.mean.weight.grad.any()
@@ -100,7 +103,7 @@ def test_dsvae_is_the_negative_bound_up_to_a_constant() -> None:
     model, frames = setting(static_posterior="learned", dynamic_posterior="learned", standardise=False)
     output = model(frames, generator=generator(0, "noise"))
     config = ObjectiveConfig(name="dsvae", static_weight=1.0, dynamic_weight=1.0)
-    terms = OBJECTIVES["dsvae"](config, model, output, frames, generator(0, "prior"))
+    terms = Dsvae(config, model.config)(model, output, frames, generator(0, "prior"))
     normal = torch.distributions.Normal(output.reconstruction, 0.5**0.5)
     likelihood = normal.log_prob(frames).sum((1, 2)).mean()
     constant = 5 * 6 / 2 * torch.log(torch.tensor(torch.pi, dtype=torch.float64))
@@ -114,7 +117,94 @@ def test_dsvae_is_the_negative_bound_up_to_a_constant() -> None:
     torch.testing.assert_close(terms["dynamic"], torch.distributions.kl_divergence(posterior, prior).sum((1, 2)).mean())
 
 
-def test_dsvae_refuses_a_posterior_without_variance() -> None:
-    model, frames = setting(static_posterior="deterministic")
-    with pytest.raises(ValueError, match="dsvae needs posteriors with a variance"):
-        OBJECTIVES["dsvae"](ObjectiveConfig(name="dsvae"), model, model(frames), frames, generator(0, "prior"))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"static_posterior": "deterministic"}, "dsvae needs posteriors with a variance"),
+        ({"dynamic_offset_variance": 1.0}, "takes the frames' noise as independent"),
+    ],
+)
+def test_dsvae_refuses_what_it_has_no_closed_form_for(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Dsvae(ObjectiveConfig(name="dsvae"), ModelConfig(**{**SIZES, **change}))
+
+
+def critics_setting(name: str) -> tuple[RWAE, Objective, torch.Tensor, Output]:
+    model, frames = setting()
+    torch.manual_seed(1)
+    objective = OBJECTIVES[name](ObjectiveConfig(name=name, critic_hidden=16), model.config).double()
+    return model, objective, frames, model(frames, generator=generator(0, "noise"))
+
+
+@pytest.mark.parametrize("name", ["rwae-gan", "rwae-smmd"])
+def test_critic_and_model_leave_no_gradient_in_each_other(name: str) -> None:
+    model, objective, frames, output = critics_setting(name)
+    before = [weight.clone() for weight in model.parameters()]
+    objective.step_critics(model, output, generator(0, "critic"))
+    assert all(weight.grad is None for weight in model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    critics = [weight.clone() for weight in objective.parameters()]
+    sum(objective(model, output, frames, generator(0, "prior")).values()).backward()
+    assert all(weight.grad is None for weight in objective.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(critics, objective.parameters(), strict=True))
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+def test_critic_losses_are_binary_cross_entropy() -> None:
+    logits = torch.randn(50, generator=generator(0, "logits"))
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    torch.testing.assert_close(real(logits), bce(logits, torch.ones(50)))
+    torch.testing.assert_close(fake(logits), bce(logits, torch.zeros(50)))
+
+
+def test_a_trained_critic_tells_the_codes_from_the_prior_and_the_model_is_pushed_towards_it() -> None:
+    """Codes shifted off the prior: the critic learns it, and the encoder's term falls along its own gradient."""
+    torch.manual_seed(0)
+    critic = Critic(2, 1, 16, 1e-2)
+    for step in range(200):
+        drawn, codes = (torch.randn(64, 2, generator=generator(step, name)) for name in "pq")
+        critic.step(real(critic(drawn)) + fake(critic(codes + 2)))
+    codes = (torch.randn(64, 2, generator=generator(0, "q")) + 2).requires_grad_()
+    with frozen(critic):
+        real(critic(codes)).backward()
+    assert codes.grad is not None
+    assert (codes.grad.mean(0) > 0).all()  # down the gradient is towards the prior
+    with torch.no_grad():
+        assert real(critic(codes - 2)) < 0.5 * real(critic(codes))
+
+
+def test_a_critic_judges_a_code_by_what_came_before_it() -> None:
+    """A repeated code against a fresh one: each alone has the same law, only the history tells them apart."""
+    torch.manual_seed(0)
+    critic = Critic(1, 1, 16, 1e-2, history=True)
+    for step in range(300):
+        first = torch.randn(64, 1, 1, generator=generator(step, "first"))
+        codes = first.expand(-1, 4, -1)
+        drawn = torch.randn(64, 4, 1, generator=generator(step, "drawn"))
+        loss = real(critic(drawn, codes)) + fake(critic(codes, codes))
+        critic.step(loss)
+    assert loss.item() < 0.75 * 2 * torch.log(torch.tensor(2.0)).item()
+    assert torch.equal(critic(codes, codes)[:, :3], critic(codes[:, :3], codes[:, :3]))  # causal
+
+
+def test_scaled_mmd_is_mmd_over_its_scale_and_the_scale_moves_with_the_features() -> None:
+    torch.manual_seed(0)
+    features = Critic(3, 4, 16, 1e-3).double()
+    q, p = (torch.randn(30, 3, dtype=torch.float64, generator=generator(0, name)) for name in "qp")
+    for gain in (1.0, 5.0):
+        with torch.no_grad():
+            features.layers[-1].weight *= gain
+        jacobians = [torch.autograd.functional.jacobian(features.layers, z) for z in p]
+        steepness = sum(float(jacobian.square().sum()) for jacobian in jacobians) / 30
+        scale = 1 + 10 * steepness + features(p).square().sum(-1).mean().item()
+        plain = mmd(features(q), features(p))
+        torch.testing.assert_close(scaled_mmd(q, p, features), plain / scale)
+        if gain == 1.0:
+            first = scale
+    assert scale > 3 * first
+
+
+def test_features_ascend() -> None:
+    model, objective, _, output = critics_setting("rwae-smmd")
+    values = [objective.step_critics(model, output, generator(0, "critic"))["features"] for _ in range(30)]
+    assert values[-1] > values[0]

@@ -15,12 +15,13 @@ from rwae_audio.corpora.base import Utterance
 from rwae_audio.features import MelConfig, Normaliser
 from rwae_audio.files import InputError
 from rwae_audio.model import RWAE, ModelConfig
-from rwae_audio.objectives import ObjectiveConfig
+from rwae_audio.objectives import OBJECTIVES, ObjectiveConfig
 from rwae_audio.randomness import generator
 from rwae_audio.store import Batch, FrameStore, Sampler
 from rwae_audio.trainer import (
     Interrupted,
     RunConfig,
+    RunState,
     TrainConfig,
     code_state,
     collapse_warning,
@@ -85,7 +86,7 @@ def metrics(folder: Path) -> list[dict]:
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
-@pytest.mark.parametrize("objective", ["rwae-mmd", "dsvae"])
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 @pytest.mark.parametrize("stop_at", [0, 1, 4, 5])  # inside an epoch and at its end
 def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path: Path, objective: str, stop_at: int) -> None:
     config = replace(CONFIG, objective=ObjectiveConfig(name=objective))
@@ -104,7 +105,7 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path: Path, ob
 def test_the_best_checkpoint_is_returned(tmp_path: Path) -> None:
     model = run(tmp_path)
     best = max(metrics(tmp_path), key=lambda line: line["dev/score"])
-    position = load_checkpoint(tmp_path / "checkpoints/best.safetensors", CONFIG, other := new_model(CONFIG))
+    position = load_checkpoint(tmp_path / "checkpoints/best.safetensors", CONFIG, RunState(other := new_model(CONFIG)))
     assert position.step == best["step"]
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
 
@@ -137,12 +138,12 @@ def test_resume_refuses_another_configuration_and_what_is_not_whole(tmp_path: Pa
     latest = tmp_path / "checkpoints/latest.safetensors"
     changed = replace(CONFIG, model=replace(MODEL, feedback=True))
     with pytest.raises(InputError, match=r"\[model\] feedback = False, this run has True"):
-        load_checkpoint(latest, changed, new_model(changed))
+        load_checkpoint(latest, changed, RunState(new_model(changed)))
     latest.write_bytes(latest.read_bytes()[:-10])
     with pytest.raises(InputError, match="not a whole checkpoint"):
-        load_checkpoint(latest, CONFIG, new_model(CONFIG))
+        load_checkpoint(latest, CONFIG, RunState(new_model(CONFIG)))
     with pytest.raises(InputError, match="does not exist"):
-        load_checkpoint(tmp_path / "none.safetensors", CONFIG, new_model(CONFIG))
+        load_checkpoint(tmp_path / "none.safetensors", CONFIG, RunState(new_model(CONFIG)))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Finished runs → results.json and the table of this folder's README.
+"""Finished runs → results.json, the pictures, and the table of this folder's README and of the project's.
 
     python recipes/timit/results.py runs/an4-rwae-mmd* runs/an4-dsvae*     write results.json from run folders, then
-    python recipes/timit/results.py                                        render the README's table from results.json
+    python recipes/timit/results.py                                        render the tables from results.json
 
 Several seeds of one configuration become one row: the mean of their rates, and the interval of that mean under the
 same bootstrap draws of speakers.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -19,10 +20,12 @@ from typing import Any
 import numpy as np
 
 from rwae_audio.commands.common import Parser, guarded
-from rwae_audio.files import InputError, read_json, read_text, write_json, write_text
+from rwae_audio.files import InputError, read_json, read_text, whole_file, write_json, write_text
 from rwae_audio.verification import bootstrap_eers, fold, markdown_table, read_scores, speakers_of
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+READMES = (HERE / "README.md", HERE.parent.parent / "README.md")
+PICTURES = ("det", "reconstructions", "speakers", "swaps")  # of the first run
 BEGIN, END = "<!-- results.json: begin -->", "<!-- results.json: end -->"
 
 
@@ -32,10 +35,13 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.runs:
         write_json(HERE / "results.json", collect(options.runs))
+        for name in PICTURES:
+            with whole_file(HERE / f"{name}.png") as temporary:
+                shutil.copyfile(options.runs[0] / "plots" / f"{name}.png", temporary)
     results = read_json(HERE / "results.json", "the results of this recipe")
-    readme = HERE / "README.md"
-    write_text(readme, rendered(read_text(readme, "this recipe's README"), results))
-    print(f"{readme}: the table of {len(results)} rows")
+    for readme in READMES:
+        write_text(readme, rendered(read_text(readme, "a README with a table"), results))
+        print(f"{readme}: the table of {len(results)} rows")
     return 0
 
 

@@ -15,8 +15,7 @@ from rwae_audio.config import nearest
 from rwae_audio.files import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from rwae_audio.audio import Audio
     from rwae_audio.bundle import Bundle
 
 
@@ -80,9 +79,9 @@ def free_output(path: Path, force: bool) -> None:
         raise InputError(f"{path} is there already; expected a new name, or --force")
 
 
-def read_speech(name: str, path: Path, bundle: Bundle, silence: bool = False) -> np.ndarray:
-    """A recording's samples (N,) at the bundle's rate; resampling is said. Raises InputError for what is too short, and
-    for silence where that will not do."""
+def read_speech(path: Path, bundle: Bundle, silence: bool = False) -> Audio:
+    """A recording at the bundle's rate. Raises InputError for what is too short, and for silence where that will not
+    do."""
     from rwae_audio.audio import read_audio
     from rwae_audio.conversion import is_silent
 
@@ -93,6 +92,10 @@ def read_speech(name: str, path: Path, bundle: Bundle, silence: bool = False) ->
         raise InputError(f"{path} is {had} long; expected at least {1000 * shortest / bundle.sample_rate:.0f} ms")
     if is_silent(audio.samples) and not silence:
         raise InputError(f"{path} is silent; expected speech")
+    return audio
+
+
+def say_resampled(command: str, path: str | Path, audio: Audio) -> None:
+    """If it was; once all has gone well, because an error is to be the only line."""
     if audio.source_rate != audio.sample_rate:
-        say(name, f"resampled {path} {audio.source_rate} → {audio.sample_rate} Hz")
-    return audio.samples
+        say(command, f"resampled {path} {audio.source_rate} → {audio.sample_rate} Hz")

@@ -75,8 +75,10 @@ def report_bundle(options: argparse.Namespace) -> int:
     from rwae_audio.bundle import load_bundle
 
     bundle = load_bundle(options.bundle)
-    static, dynamic = embed_files(bundle, paths)
+    static, dynamic, resampled = embed_files(bundle, paths)
     said, scores = report(static, dynamic, trials, bundle.dynamic_mean, synthetic=bundle.synthetic)
+    if resampled:
+        say(NAME, f"resampled {resampled} of {len(paths)} files to {bundle.sample_rate} Hz")
     if options.scores:
         write_scores(options.scores, trials, scores["static"])
         say(NAME, f"wrote the static scores to {options.scores}")
@@ -106,8 +108,9 @@ def audio_paths(trials: Trials, folder: Path) -> list[Path]:
     return paths
 
 
-def embed_files(bundle: Bundle, paths: list[Path]) -> tuple[Any, Any]:
-    """Static (M, d) and dynamic (M, e) vectors of the files. Raises InputError for silence: it has no speaker."""
+def embed_files(bundle: Bundle, paths: list[Path]) -> tuple[Any, Any, int]:
+    """Static (M, d) and dynamic (M, e) vectors of the files, and how many were resampled. Raises InputError for
+    silence: it has no speaker."""
     import numpy as np
     from tqdm import tqdm
 
@@ -126,9 +129,7 @@ def embed_files(bundle: Bundle, paths: list[Path]) -> tuple[Any, Any]:
         resampled += audio.source_rate != audio.sample_rate
         static.append(vectors.static[0])
         dynamic.append(vectors.dynamic[0])
-    if resampled:
-        say(NAME, f"resampled {resampled} of {len(paths)} files to {bundle.sample_rate} Hz")
-    return np.array(static), np.array(dynamic)
+    return np.array(static), np.array(dynamic), resampled
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rwae_audio import __version__
-from rwae_audio.commands.common import Parser, free_output, guarded, read_speech, say
+from rwae_audio.commands.common import Parser, free_output, guarded, read_speech, say, say_resampled
 from rwae_audio.files import InputError, whole_file
 
 NAME = "rwae-embed"
@@ -48,15 +49,20 @@ def embed(options: argparse.Namespace) -> int:
     from rwae_audio.bundle import load_bundle
 
     bundle = load_bundle(options.bundle)
-    tensors = {}
+    tensors, read = {}, {}
     for name in names:
-        samples = read_speech(NAME, Path(name), bundle)
-        frames = bundle.frames(samples)
+        audio = read_speech(Path(name), bundle)
+        frames = bundle.frames(audio.samples)
         tensors[f"static/{name}"] = bundle.voice(frames)
         if options.dynamic:
-            tensors[f"dynamic/{name}"] = torch.from_numpy(bundle.embed(samples).codes)
+            tensors[f"dynamic/{name}"] = torch.from_numpy(bundle.embed(audio.samples).codes)
+        read[name] = replace(
+            audio, samples=audio.samples[:0].copy()
+        )  # how it was read, not what: there may be thousands
     with whole_file(options.output) as temporary:
         save_file(tensors, temporary, metadata={"bundle": bundle.digest, "version": __version__})
+    for name, audio in read.items():
+        say_resampled(NAME, name, audio)
     kinds = "static and dynamic codes" if options.dynamic else "static codes"
     say(NAME, f"wrote the {kinds} of {len(names)} recordings to {options.output}")
     return 0

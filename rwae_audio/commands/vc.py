@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from rwae_audio.commands.common import Parser, free_output, guarded, read_speech, say
+from rwae_audio.commands.common import Parser, free_output, guarded, read_speech, say, say_resampled
 from rwae_audio.files import InputError
 
 NAME = "rwae-vc"
@@ -42,12 +42,14 @@ def convert(options: argparse.Namespace) -> int:
     from rwae_audio.conversion import convert_waveform, is_silent
 
     bundle = load_bundle(options.bundle)
-    source = read_speech(NAME, options.source, bundle, silence=True)
-    targets = [read_speech(NAME, path, bundle) for path in options.targets]
+    read = [read_speech(path, bundle, silence=i == 0) for i, path in enumerate([options.source, *options.targets])]
+    source, *targets = (audio.samples for audio in read)
     began = time.perf_counter()
     samples = convert_waveform(bundle, source, targets, options.seed)
     seconds = time.perf_counter() - began
     gain = write_audio(output, samples, bundle.sample_rate)
+    for path, audio in zip([options.source, *options.targets], read, strict=True):
+        say_resampled(NAME, path, audio)
     if is_silent(source):
         say(NAME, f"warning: {options.source} is silent; {output} is as silent")
     if gain < 1:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from rwae_audio.objectives.base import Objective, ObjectiveConfig
+from rwae_audio.objectives.dsvae import Dsvae
+from rwae_audio.objectives.rwae_gan import RwaeGan
+from rwae_audio.objectives.rwae_mmd import RwaeMmd
+from rwae_audio.objectives.rwae_smmd import RwaeSmmd
 
-import torch
-from torch import Tensor
-
-from rwae_audio.model import RWAE, Output
-from rwae_audio.objectives.config import ObjectiveConfig
-from rwae_audio.objectives.dsvae import dsvae
-from rwae_audio.objectives.rwae_mmd import rwae_mmd
-
-Objective = Callable[[ObjectiveConfig, RWAE, Output, Tensor, torch.Generator], dict[str, Tensor]]
-
-OBJECTIVES: dict[str, Objective] = {"rwae-mmd": rwae_mmd, "dsvae": dsvae}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "rwae-mmd": RwaeMmd,
+    "rwae-smmd": RwaeSmmd,
+    "rwae-gan": RwaeGan,
+    "dsvae": Dsvae,
+}
 
 __all__ = ["OBJECTIVES", "Objective", "ObjectiveConfig"]

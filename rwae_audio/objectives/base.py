@@ -1,0 +1,67 @@
+"""What every objective is: named, weighted terms whose sum is the loss, and perhaps critics with steps of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rwae_audio.model import RWAE, ModelConfig, Output
+
+Name = Literal["rwae-mmd", "rwae-smmd", "rwae-gan", "dsvae"]
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Which objective, and its weights.
+
+    static_weight, dynamic_weight    β1 and β2 of R-WAE; the weights of the two KL terms of DSVAE
+    dynamic_match    R-WAE compares z̃^m_t with its prior alone (`marginal`) or beside the code before it (`joint`)
+    dynamic_scale    the kernel's σ² for z^m: the `prior`'s own mean variance, detached, or `unit`
+    critic_*         of the latent critics (rwae-gan) and of the learned features (rwae-smmd): Adam's learning rate, the
+                     width of their layers
+    feature_dim      how many features rwae-smmd learns
+    """
+
+    name: Name = "rwae-mmd"
+    static_weight: float = 10.0
+    dynamic_weight: float = 10.0
+    dynamic_match: Literal["marginal", "joint"] = "marginal"
+    dynamic_scale: Literal["prior", "unit"] = "prior"
+    critic_learning_rate: float = 1e-3
+    critic_hidden: int = 64
+    feature_dim: int = 8
+
+    def __post_init__(self) -> None:
+        if self.static_weight < 0 or self.dynamic_weight < 0:
+            weights = f"{self.static_weight} and {self.dynamic_weight}"
+            raise ValueError(f"[objective] static_weight and dynamic_weight are {weights}; expected 0 or more")
+        if not 0 < self.critic_learning_rate < 1:
+            rate = self.critic_learning_rate
+            raise ValueError(f"[objective] critic_learning_rate is {rate}; expected between 0 and 1")
+        for name in ("critic_hidden", "feature_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"[objective] {name} is {getattr(self, name)}; expected 1 or more")
+
+
+class Objective(nn.Module):
+    """Called with a pass's output, it gives the terms; what it learns itself (critics) is trained by `step_critics`."""
+
+    def __init__(self, config: ObjectiveConfig, model: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, float]:
+        """One step of the critics on the codes of this pass, and what to log. Leaves no gradient in the model."""
+        return {}
+
+    def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """frames (B, T, n_mels), normalised → term → weighted scalar. Leaves no gradient in the critics."""
+        raise NotImplementedError
+
+
+def squared_error(reconstruction: Tensor, frames: Tensor) -> Tensor:
+    """Σ_t c(x_t, G(z^c, z^m_t)), c squared L2, averaged over the batch. Both (B, T, n_mels) → scalar."""
+    return (reconstruction - frames).square().sum((1, 2)).mean()

@@ -1,0 +1,61 @@
+"""R-WAE with latent critics (ICLR 2021, arXiv 2101.07496; WAE-GAN: Tolstikhin et al., ICLR 2018)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rwae_audio.divergences import Critic, frozen
+from rwae_audio.model import RWAE, ModelConfig, Output, normal
+from rwae_audio.objectives.base import Objective, ObjectiveConfig, squared_error
+from rwae_audio.objectives.rwae_mmd import prior_draws
+
+
+class RwaeGan(Objective):
+    """L = Σ_t E c(x_t, G) − β1 · E log D^c(z̃^c) + β2 · Σ_t [− E log D^m(z̃^m_t | z̃^m_{<t}) − E log(1 − D^m(z^m_t | z̃^m_{<t}))]
+
+    The critics D minimise BCE(prior, 1) + BCE(posterior, 0); the encoder's loss is the non-saturating one. The dynamic
+    prior is learned, so it moves towards the posterior as the posterior moves towards it: its draws are the last term.
+    """
+
+    def __init__(self, config: ObjectiveConfig, model: ModelConfig) -> None:
+        super().__init__(config, model)
+        hidden, rate = config.critic_hidden, config.critic_learning_rate
+        self.static_critic = Critic(model.static_dim, 1, hidden, rate)
+        self.dynamic_critic = Critic(model.dynamic_dim, 1, hidden, rate, history=True)
+
+    def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, float]:
+        with torch.no_grad():
+            static, dynamic = output.static.sample.detach(), output.dynamic.sample.detach()
+            drawn_static = normal(static.shape, generator, static)
+            drawn_dynamic, _ = prior_draws(model, dynamic, generator)
+        static_loss = real(self.static_critic(drawn_static)) + fake(self.static_critic(static))
+        self.static_critic.step(static_loss)
+        dynamic_loss = real(self.dynamic_critic(drawn_dynamic, dynamic)) + fake(self.dynamic_critic(dynamic, dynamic))
+        self.dynamic_critic.step(dynamic_loss)
+        return {"static_critic": static_loss.item(), "dynamic_critic": dynamic_loss.item()}
+
+    def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        dynamic, steps = output.dynamic.sample, frames.shape[1]
+        drawn, _ = prior_draws(model, dynamic, generator)
+        with frozen(self.static_critic, self.dynamic_critic):
+            static_term = real(self.static_critic(output.static.sample))
+            # the history is given: a code is judged for what it is, not for how it makes later ones look
+            history = dynamic.detach()
+            dynamic_term = real(self.dynamic_critic(dynamic, history)) + fake(self.dynamic_critic(drawn, history))
+        return {
+            "reconstruction": squared_error(output.reconstruction, frames),
+            "static": self.config.static_weight * static_term,
+            "dynamic": self.config.dynamic_weight * steps * dynamic_term,
+        }
+
+
+def real(logits: Tensor) -> Tensor:
+    """−E log σ(logits): low where the critic takes the samples for the prior's."""
+    return F.softplus(-logits).mean()
+
+
+def fake(logits: Tensor) -> Tensor:
+    """−E log(1 − σ(logits)): low where the critic takes them for the posterior's."""
+    return F.softplus(logits).mean()

@@ -1,0 +1,48 @@
+"""R-WAE with the scaled MMD of Arbel, Sutherland, Bińkowski, Gretton (NeurIPS 2018) where the prior moves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rwae_audio.divergences import Critic, frozen, scaled_mmd
+from rwae_audio.model import RWAE, ModelConfig, Output
+from rwae_audio.objectives.base import Objective, ObjectiveConfig, squared_error
+from rwae_audio.objectives.rwae_mmd import prior_draws, static_penalty, with_history
+
+
+class RwaeSmmd(Objective):
+    """L = Σ_t E c(x_t, G) + β1 · MMD²(Q_{z^c}, N(0, I)) + β2 · max_φ Σ_t SMMD²_φ(Q_{z^m_t}, P_{z^m_t | z̃^m_{<t}})
+
+    φ are learned features of z^m_t (`joint`: of z^m_{t-1} and z^m_t); they ascend, the encoder and the prior descend.
+    """
+
+    def __init__(self, config: ObjectiveConfig, model: ModelConfig) -> None:
+        super().__init__(config, model)
+        inputs = model.dynamic_dim * (2 if config.dynamic_match == "joint" else 1)
+        self.features = Critic(inputs, config.feature_dim, config.critic_hidden, config.critic_learning_rate)
+
+    def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, float]:
+        with torch.no_grad():
+            dynamic = output.dynamic.sample.detach()
+            drawn, _ = prior_draws(model, dynamic, generator)
+        penalty = self.penalty(dynamic, drawn)
+        self.features.step(-penalty)
+        return {"features": penalty.item()}
+
+    def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        static = static_penalty(output.static.sample, generator)
+        drawn, _ = prior_draws(model, output.dynamic.sample, generator)
+        with frozen(self.features):
+            dynamic = self.penalty(output.dynamic.sample, drawn)
+        return {
+            "reconstruction": squared_error(output.reconstruction, frames),
+            "static": self.config.static_weight * static,
+            "dynamic": self.config.dynamic_weight * dynamic,
+        }
+
+    def penalty(self, dynamic: Tensor, drawn: Tensor) -> Tensor:
+        """Σ_t SMMD² of the posterior's samples and the prior's draws, both (B, T, d)."""
+        if self.config.dynamic_match == "joint":
+            dynamic, drawn = with_history(dynamic, dynamic), with_history(drawn, dynamic)
+        return scaled_mmd(dynamic.transpose(0, 1), drawn.transpose(0, 1), self.features, paired=True).sum()

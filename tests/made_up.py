@@ -1,0 +1,46 @@
+"""Made-up speech and an untrained bundle: what the tests of bundles, vocoder and commands run on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rwae_audio.bundle import save_bundle
+from rwae_audio.card import card
+from rwae_audio.features import Normaliser, log_mel
+from rwae_audio.model import RWAE
+from rwae_audio.trainer import RunConfig
+
+TINY = {
+    **dict.fromkeys(("static_hidden", "dynamic_hidden", "prior_hidden", "decoder_hidden"), 8),
+    **{"static_dim": 6, "dynamic_dim": 4, "static_window": 30},
+}
+
+
+def speech(seed: int = 0, seconds: float = 1.0, rate: int = 16000) -> np.ndarray:
+    """A voice whose pitch and formants depend on `seed`, in syllables with pauses between them; (N,), peak 0.3."""
+    time = np.arange(int(seconds * rate)) / rate
+    pitch = (100 + 23 * (seed % 7)) * (1 + 0.08 * np.sin(2 * np.pi * 1.7 * time + seed))
+    phase = 2 * np.pi * np.cumsum(pitch) / rate
+    formants = (500 + 150 * np.sin(3 * time + seed), 1500 + 400 * np.sin(5 * time), 2600 + 40 * seed)
+    sound = np.zeros(len(time))
+    for k in range(1, 30):
+        height = sum(np.exp(-(((k * pitch - formant) / 180) ** 2)) for formant in formants)
+        sound += np.where(k * pitch < rate / 2, (0.02 + height) / k**0.5, 0) * np.sin(k * phase)
+    sound = sound * np.clip(np.sin(2 * np.pi * 2.5 * time + 0.3 * seed) + 0.3, 0, None)
+    sound += 1e-4 * np.random.default_rng(seed).standard_normal(len(time))
+    return (0.3 * sound / np.abs(sound).max()).astype(np.float32)
+
+
+def tiny_bundle(folder: Path, preset: str = "vocoder", *, synthetic: bool = False) -> Path:
+    """Save an untrained model with tiny layers as a bundle; returns its folder."""
+    config = RunConfig.of({"mel": {"preset": preset}, "model": TINY})
+    torch.manual_seed(0)
+    frames = [log_mel(torch.from_numpy(speech(seed)), config.mel) for seed in range(4)]
+    text = card(config, {"an4": 3, "librispeech": 2}, 1.5, {"command": "made up"}, synthetic)
+    mean = np.linspace(-0.1, 0.1, config.model.dynamic_dim)
+    model, normaliser = RWAE(config.model), Normaliser.fit(frames)
+    save_bundle(folder, config, model, normaliser, mean, synthetic=synthetic, meta={"command": "made up"}, card=text)
+    return folder

@@ -1,0 +1,489 @@
+"""rwae-vc, rwae-embed and rwae-eer: what they write, what they say, and that a wrong input is one line and exit 2.
+
+Most run in this process, through `main`, since each start of an interpreter with torch takes seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from made_up import speech, tiny_bundle
+from safetensors import safe_open
+
+from rwae_audio import __version__
+from rwae_audio.audio import load_audio
+from rwae_audio.bundle import load_bundle
+from rwae_audio.commands import eer, embed, vc
+from rwae_audio.conversion import is_silent
+
+COMMANDS = {"rwae-vc": vc, "rwae-embed": embed, "rwae-eer": eer}
+LIST = [(a, b) for i, a in enumerate(("s0/a.wav", "s0/b.b.wav", "s1/a.wav", "s1/b.b.wav", "s2/a.wav", "s2/c.flac"))
+        for b in ("s0/a.wav", "s0/b.b.wav", "s1/a.wav", "s1/b.b.wav", "s2/a.wav", "s2/c.flac")[i + 1 :]]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three speakers, two recordings each, two of them of the same name in another folder; one of 8 kHz, one of 48 kHz
+    and two channels; and everything that is wrong with an audio file."""
+    folder = tmp_path_factory.mktemp("recordings")
+    for i, name in enumerate(sorted({name for pair in LIST for name in pair})):
+        (folder / name).parent.mkdir(exist_ok=True)
+        soundfile.write(folder / name, speech(i, 0.6 + 0.1 * i), 16000)
+    soundfile.write(folder / "narrow.wav", speech(1, 0.8, 8000), 8000)
+    wide = speech(2, 0.8, 48000)
+    soundfile.write(folder / "wide.wav", np.stack([wide, 0.5 * wide], 1), 48000)
+    soundfile.write(folder / "silent.wav", np.zeros(9000), 16000)
+    sound = speech(3)
+    soundfile.write(folder / "bad-short.wav", sound[:1000], 16000)
+    soundfile.write(folder / "bad-slow.wav", sound[:4000], 4000)
+    for name, value in (("nan", np.nan), ("inf", np.inf)):
+        soundfile.write(folder / f"bad-{name}.wav", np.append(sound, value), 16000, subtype="FLOAT")
+    soundfile.write(folder / "bad-none.wav", np.zeros(0), 16000)
+    (folder / "bad-empty.wav").touch()
+    (folder / "bad-text.wav").write_text("not audio\n")
+    (folder / "bad-folder.wav").mkdir()
+    soundfile.write(folder / "whole.sph", sound, 16000, format="NIST", subtype="PCM_16")
+    data = (folder / "whole.sph").read_bytes()
+    (folder / "bad-header.sph").write_bytes(data[:300])
+    (folder / "bad-body.sph").write_bytes(data[:-100])
+    return folder
+
+
+BAD = {
+    "bad-short.wav": "62 ms long; expected at least 64 ms|1000 samples at 16000 Hz are under one analysis window",
+    "bad-slow.wav": "has a sample rate of 4000 Hz; expected 8000 to 192000",
+    "bad-nan.wav": "NaN or infinite sample",
+    "bad-inf.wav": "NaN or infinite sample",
+    "bad-none.wav": "holds no samples",
+    "bad-empty.wav": "is empty",
+    "bad-text.wav": "cannot be read as audio",
+    "bad-folder.wav": "is a folder",
+    "bad-header.sph": "SPHERE header",
+    "bad-body.sph": "is cut short",
+    "missing.wav": "does not exist|1 of 3 files are not in",
+    "silent.wav": "is silent; expected speech",
+}
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(
+    bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Run:
+    """run(command, *words) in an empty folder, in this process: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(name: str, *words: str | Path, bundle: Path | None = bundle_folder) -> tuple[int, str, str]:
+        argv = [str(word) for word in (*words, *(["--bundle", bundle] if bundle else []))]
+        try:
+            code = COMMANDS[name].main(argv)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+def refused(done: tuple[int, str, str], name: str, *expected: str) -> None:
+    """Exit 2, nothing on stdout, one line on stderr that names the command and says one of `expected`."""
+    code, out, err = done
+    assert code == 2, err
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert err.startswith(f"{name}: ")
+    assert any(part in err for part in expected), err
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def trial_list(folder: Path, kaldi: bool = False) -> Path:
+    """All pairs of the six good recordings."""
+    lines = [(a, b, a[:2] == b[:2]) for a, b in LIST]
+    path = folder / ("kaldi.txt" if kaldi else "trials.txt")
+    if kaldi:
+        path.write_text("".join(f"{a} {b} {'target' if t else 'nontarget'}\n" for a, b, t in lines))
+    else:
+        path.write_text("".join(f"{int(t)} {a} {b}\n" for a, b, t in lines))
+    return path
+
+
+def console(name: str, *words: str | Path, where: Path) -> subprocess.CompletedProcess[str]:
+    """The command as a user runs it."""
+    command = [sys.executable, "-m", f"rwae_audio.commands.{name.removeprefix('rwae-')}", *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, timeout=120)
+
+
+# ---- as subprocesses
+
+
+def test_vc_as_a_user_runs_it(recordings: Path, bundle_folder: Path, tmp_path: Path) -> None:
+    words = (recordings / "narrow.wav", recordings / "wide.wav", "--bundle", bundle_folder, "--json")
+    done = console("rwae-vc", *words, where=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["output"], said["sample_rate"]) == ("narrow_as_wide.wav", 16000)
+    assert listing(tmp_path) == ["narrow_as_wide.wav"]
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3, lines  # no library's warning among them
+    assert "narrow.wav 8000 → 16000 Hz" in lines[0]
+    assert "wide.wav 48000 → 16000 Hz" in lines[1]
+    info = soundfile.info(tmp_path / "narrow_as_wide.wav")
+    assert (info.samplerate, info.channels, info.subtype, info.frames) == (16000, 1, "PCM_16", 12800)
+    again = console("rwae-vc", *words, where=tmp_path)
+    refused((again.returncode, again.stdout, again.stderr), "rwae-vc", "is there already; expected a new name, or --fo")
+
+
+def test_eer_as_a_user_runs_it(recordings: Path, bundle_folder: Path, tmp_path: Path) -> None:
+    words = ("--trials", trial_list(tmp_path), "--audio-dir", recordings, "--bundle", bundle_folder, "--json")
+    done = console("rwae-eer", *words, where=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["trials"] == 15
+
+
+def test_embed_as_a_user_runs_it(recordings: Path, bundle_folder: Path, tmp_path: Path) -> None:
+    good, bad = recordings / "s0/a.wav", recordings / "bad-body.sph"
+    done = console("rwae-embed", good, bad, "-o", "x.safetensors", "--bundle", bundle_folder, where=tmp_path)
+    refused((done.returncode, done.stdout, done.stderr), "rwae-embed", "is cut short")
+    assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_and_version_load_nothing_slow(name: str, tmp_path: Path) -> None:
+    module = f"rwae_audio.commands.{name.removeprefix('rwae-')}"
+    code = f"""
+import sys
+from {module} import main
+for word in ("--help", "--version"):
+    try:
+        main([word])
+    except SystemExit as stop:
+        assert stop.code == 0
+slow = {{"torch", "numpy", "scipy", "librosa", "soundfile"}} & set(sys.modules)
+assert not slow, slow
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert f"usage: {name} " in done.stdout
+    assert f"{name} {__version__}\n" in done.stdout
+
+
+def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "scores.txt").write_text("0.5 target\n0.1 nontarget\n")
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "rwae_audio.commands.eer", "--from-scores", "scores.txt"]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # as users have it
+    try:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=buffered, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_audio_is_one_line_in_every_place(bad: str, recordings: Path, run: Run, tmp_path: Path) -> None:
+    """The recordings before it are good, and one of them is resampled: the error is the only line all the same."""
+    path, good, expected = recordings / bad, recordings / "narrow.wav", BAD[bad].split("|")
+    (tmp_path / "trials.txt").write_text(f"1 narrow.wav s0/a.wav\n0 narrow.wav {bad}\n")
+    before = listing(tmp_path)
+    for words in ((path, good), (good, path), (good, good, path)):
+        if (bad, words[0]) != ("silent.wav", path):
+            refused(run("rwae-vc", *words, "-o", "out.wav"), "rwae-vc", *expected)
+    refused(run("rwae-embed", good, path, "-o", "out.safetensors"), "rwae-embed", *expected)
+    words = ("--trials", "trials.txt", "--audio-dir", recordings, "--scores", "scores.txt")
+    refused(run("rwae-eer", *words, "--json"), "rwae-eer", *expected)
+    assert bad in run("rwae-eer", *words)[2]
+    assert listing(tmp_path) == before
+
+
+def test_a_bundle_that_will_not_do(recordings: Path, bundle_folder: Path, run: Run, tmp_path: Path) -> None:
+    altered = Path(shutil.copytree(bundle_folder, tmp_path / "altered"))
+    data = bytearray((altered / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (altered / "model.safetensors").write_bytes(data)
+    trials, good = trial_list(tmp_path), recordings / "s0/a.wav"
+    before = listing(tmp_path)
+    for bundle, expected in ((altered, "was altered"), (tmp_path / "none", "is not a folder; expected a bundle")):
+        refused(run("rwae-vc", good, good, "-o", "out.wav", bundle=bundle), "rwae-vc", expected)
+        refused(run("rwae-embed", good, "-o", "x.safetensors", bundle=bundle), "rwae-embed", expected)
+        refused(run("rwae-eer", "--trials", trials, "--audio-dir", recordings, bundle=bundle), "rwae-eer", expected)
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "expected"),
+    [
+        ("rwae-vc", "a.wav b.wav --forse", "unknown option --forse; did you mean '--force'?"),
+        ("rwae-vc", "--sed=3", "unknown option --sed; did you mean '--seed'?"),
+        ("rwae-vc", "a.wav", "the following arguments are required: TARGET"),
+        ("rwae-vc", "a.wav b.wav --seed x", "invalid int value: 'x'"),
+        ("rwae-vc", "a.wav b.wav --seed", "--seed: expected one argument"),
+        ("rwae-vc", "a.wav b.wav -x", "unknown option -x; expected one of --"),
+        ("rwae-vc", "a.wav b.wav --jso", "unknown option --jso; did you mean '--json'?"),  # no abbreviations
+        ("rwae-vc", "a.wav b.wav -o out.mp3", "--output out.mp3; expected a name that ends in .wav or .flac"),
+        ("rwae-vc", "a.wav b.wav -o no/out.wav", "the folder no does not exist"),
+        ("rwae-vc", "a.wav b.wav -o there.wav", "there.wav is a folder"),
+        ("rwae-embed", "a.wav --ouput x.safetensors", "unknown option --ouput; did you mean '--output'?"),
+        ("rwae-embed", "a.wav", "required: -o/--output"),
+        ("rwae-embed", "a.wav -o x.npz", "expected a name that ends in .safetensors"),
+        ("rwae-embed", "a.wav b.wav a.wav -o x.safetensors", "a.wav is given twice"),
+        ("rwae-eer", "", "expected --trials FILE and --audio-dir DIR, or --from-scores FILE"),
+        ("rwae-eer", "--trials list.txt", "expected --trials FILE and --audio-dir DIR"),
+        ("rwae-eer", "--from-scores s.txt --trials list.txt", "--from-scores stands alone; got --trials as well"),
+        ("rwae-eer", "--form-scores s.txt", "unknown option --form-scores; did you mean '--from-scores'?"),
+        ("rwae-eer", "--from-scores s.txt stray", "unknown argument stray"),
+        ("rwae-eer", "--from-scores none.txt", "none.txt does not exist; expected a score file"),
+        ("rwae-eer", "--from-scores there.wav", "is a folder; expected a score file"),
+        ("rwae-eer", "--from-scores list.txt", "line 1 has 3 fields; expected a score file"),
+        ("rwae-eer", "--trials none.txt --audio-dir .", "none.txt does not exist; expected a trial list"),
+        ("rwae-eer", "--trials list.txt --audio-dir none", "--audio-dir none is not a folder"),
+        ("rwae-eer", "--trials list.txt --audio-dir .", "3 of 3 files are not in ., the first x/a.wav"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(name: str, words: str, expected: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "there.wav").mkdir()
+    (tmp_path / "list.txt").write_text("1 x/a.wav x/b.wav\n0 x/a.wav y/a.wav\n")
+    refused(run(name, *words.split(), bundle=None), name, expected)
+    assert listing(tmp_path) == ["list.txt", "there.wav"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1 s0/a.wav s0/b.b.wav\n0 s0/a.wav ../secret.wav\n", "names ../secret.wav; expected a path below"),
+        ("1 s0/a.wav s0/b.b.wav\n0 s0/a.wav s1/../../x.wav\n", "names s1/../../x.wav; expected a path below"),
+        ("1 s0/a.wav s0/b.b.wav\n0 s0/a.wav /etc/passwd\n", "names /etc/passwd; expected a path below"),
+        ("1 s0/a.wav s0/b.b.wav\n0 s0/a.wav a.wav\n", "1 of 3 files are not in"),  # not found by its basename
+        (f"1 s0/a.wav s0/b.b.wav\n0 s0/a.wav {'x' * 300}.wav\n", "1 of 3 files are not in"),
+        ("1 s0/a.wav s0/b.b.wav\n0 s0/a.wav s0/b\n", "1 of 3 files are not in"),  # nor cut at its first dot
+        ("1 s0/a.wav s0/b.b.wav\n0 s0/b.b.wav s0/a.wav\n", "joins two utterances that target trials give to one"),
+        ("1 s0/a.wav s0/b.b.wav\n2 s0/a.wav s1/a.wav\n", "line 2 has the label '2'"),
+        ("1 s0/a.wav s0/b.b.wav\n", "1 target trials of 1"),
+        ("", "is empty"),
+        ("\0\0", "NUL"),
+    ],
+)
+def test_a_wrong_trial_list_is_one_line(text: str, expected: str, recordings: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "trials.txt").write_text(text)
+    words = ("--trials", "trials.txt", "--audio-dir", recordings, "--scores", "scores.txt")
+    refused(run("rwae-eer", *words, bundle=Path("never read")), "rwae-eer", expected)
+    assert listing(tmp_path) == ["trials.txt"]
+
+
+# ---- rwae-vc
+
+
+def test_vc_writes_what_the_library_gives(recordings: Path, bundle_folder: Path, run: Run, tmp_path: Path) -> None:
+    paths = [recordings / name for name in ("s0/a.wav", "s1/a.wav", "s2/c.flac")]
+    code, out, err = run("rwae-vc", *paths, "-o", "out.flac", "--json", "--seed", "5")
+    assert code == 0, err
+    said = json.loads(out)
+    assert said == {
+        **said,
+        "source": str(paths[0]),
+        "targets": [str(path) for path in paths[1:]],
+        "output": "out.flac",
+        "sample_rate": 16000,
+        "seconds": len(load_audio(paths[0])) / 16000,
+        "vocoder": "griffin-lim",
+        "seed": 5,
+        "bundle": load_bundle(bundle_folder).digest,
+    }
+    assert said["real_time_factor"] > 0
+    from rwae_audio.conversion import convert_waveform
+
+    source, *targets = (load_audio(path) for path in paths)
+    expected = convert_waveform(load_bundle(bundle_folder), source, targets, seed=5)
+    np.testing.assert_allclose(load_audio("out.flac"), said["gain"] * expected, atol=1 / 32767)
+    assert soundfile.info("out.flac").format == "FLAC"
+
+
+def test_vc_keeps_what_is_there_unless_forced(recordings: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a_as_b.b.wav").write_text("mine")
+    words = (recordings / "s0/a.wav", recordings / "s1/b.b.wav")
+    refused(run("rwae-vc", *words), "rwae-vc", "a_as_b.b.wav is there already")
+    assert (tmp_path / "a_as_b.b.wav").read_text() == "mine"
+    code, out, err = run("rwae-vc", *words, "--force")
+    assert (code, out) == (0, ""), err
+    assert "wrote a_as_b.b.wav: 0.60 s at 16000 Hz" in err
+    assert len(load_audio("a_as_b.b.wav")) == 9600
+    assert listing(tmp_path) == ["a_as_b.b.wav"]
+
+
+def test_vc_of_two_long_names_says_that_their_join_is_too_long(recordings: Path, run: Run, tmp_path: Path) -> None:
+    for letter in "ab":
+        shutil.copy(recordings / "s0/a.wav", tmp_path / f"{letter * 140}.wav")
+    refused(run("rwae-vc", f"{'a' * 140}.wav", f"{'b' * 140}.wav"), "rwae-vc", "cannot write", "too long")
+    assert len(listing(tmp_path)) == 2
+
+
+def test_vc_of_silence_is_silence_with_a_warning(recordings: Path, run: Run) -> None:
+    code, _, err = run("rwae-vc", recordings / "silent.wav", recordings / "s1/a.wav", "-o", "out.wav")
+    assert code == 0
+    assert "warning" in err
+    assert "silent.wav is silent" in err
+    sound = load_audio("out.wav")
+    assert len(sound) == 9000
+    assert is_silent(sound)
+
+
+def test_vc_never_clips(recordings: Path, run: Run, tmp_path: Path) -> None:
+    """A bundle whose log-mels are 6 nats too loud."""
+    from dataclasses import replace
+
+    from rwae_audio.bundle import save_bundle
+
+    quiet = load_bundle(tiny_bundle(tmp_path / "quiet"))
+    loud = replace(quiet.normaliser, mean=quiet.normaliser.mean + 6)
+    save_bundle(
+        tmp_path / "loud", quiet.config, quiet.model, loud, quiet.dynamic_mean, synthetic=False, meta={}, card=""
+    )
+    words = (recordings / "s0/a.wav", recordings / "s1/a.wav", "-o", "out.wav", "--json")
+    code, out, err = run("rwae-vc", *words, bundle=tmp_path / "loud")
+    assert code == 0
+    gain = json.loads(out)["gain"]
+    assert gain < 1
+    assert f"scaled down by {gain:.3f}" in err
+    assert np.abs(load_audio("out.wav")).max() == pytest.approx(0.999, abs=1e-4)
+
+
+def test_vc_takes_its_arguments_in_any_order(recordings: Path, run: Run) -> None:
+    a, b = recordings / "s0/a.wav", recordings / "s1/a.wav"
+    for i, words in enumerate(([a, b, "-o", "0.wav"], ["-o", "1.wav", a, b], [a, "-o", "2.wav", b])):
+        assert run("rwae-vc", *words)[0] == 0
+        assert Path("0.wav").read_bytes() == Path(f"{i}.wav").read_bytes()
+
+
+# ---- rwae-embed
+
+
+def test_embed_writes_codes_under_the_names_given(
+    recordings: Path, bundle_folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Equal basenames stay apart; `./s1/a.wav` is not renamed."""
+    monkeypatch.chdir(recordings)
+    names = ("s0/a.wav", "./s1/a.wav", "narrow.wav")
+    output = tmp_path / "codes.safetensors"
+    code, out, err = run("rwae-embed", *names, "-o", output, "--dynamic")
+    assert (code, out) == (0, ""), err
+    assert "resampled narrow.wav 8000 → 16000 Hz" in err
+    bundle = load_bundle(bundle_folder)
+    with safe_open(output, "pt") as file:
+        assert set(file.keys()) == {f"{kind}/{name}" for kind in ("static", "dynamic") for name in names}
+        assert file.metadata() == {"bundle": bundle.digest, "version": __version__}
+        for name in names:
+            vectors = bundle.embed(load_audio(name))
+            torch.testing.assert_close(file.get_tensor(f"static/{name}"), torch.from_numpy(vectors.static[0]).float())
+            assert torch.equal(file.get_tensor(f"dynamic/{name}"), torch.from_numpy(vectors.codes))
+        assert not torch.equal(file.get_tensor("static/s0/a.wav"), file.get_tensor("static/./s1/a.wav"))
+
+
+def test_embed_is_static_alone_unless_asked_and_keeps_what_is_there(recordings: Path, run: Run, tmp_path: Path) -> None:
+    words = (recordings / "s0/a.wav", "-o", "x.safetensors")
+    assert run("rwae-embed", *words)[0] == 0
+    with safe_open(tmp_path / "x.safetensors", "pt") as file:
+        assert list(file.keys()) == [f"static/{recordings}/s0/a.wav"]
+        assert file.get_tensor(f"static/{recordings}/s0/a.wav").shape == (6,)
+    refused(run("rwae-embed", *words), "rwae-embed", "is there already")
+    assert run("rwae-embed", *words, "--force", "--dynamic")[0] == 0
+    with safe_open(tmp_path / "x.safetensors", "pt") as file:
+        assert len(list(file.keys())) == 2
+
+
+# ---- rwae-eer
+
+
+def test_eer_says_the_same_of_every_format_and_of_its_own_scores(recordings: Path, run: Run, tmp_path: Path) -> None:
+    words = ("--audio-dir", recordings, "--json")
+    code, out, err = run("rwae-eer", "--trials", trial_list(tmp_path), *words, "--scores", "scores.txt")
+    assert code == 0
+    assert err == "rwae-eer: wrote the static scores to scores.txt\n"
+    said = json.loads(out)
+    assert {"trials", "static", "dynamic", "gap", "synthetic"} <= set(said)
+    assert {"eer", "interval", "min_dcf", "threshold"} <= set(said["static"])
+    assert {"eer", "plain", "centred", "interval", "min_dcf"} <= set(said["dynamic"])
+    assert (said["trials"], said["target_trials"], said["speakers"], said["synthetic"]) == (15, 3, 3, False)
+    assert said["dynamic"]["eer"] == min(said["dynamic"]["plain"], said["dynamic"]["centred"]) <= 0.5
+    assert said["gap"] == pytest.approx(said["dynamic"]["eer"] - said["static"]["eer"])
+    low, high = said["static"]["interval"]
+    assert 0 <= low <= high <= 1
+    code, out, _ = run("rwae-eer", "--trials", trial_list(tmp_path, kaldi=True), *words)
+    assert json.loads(out) == said
+    rows = [line.split() for line in (tmp_path / "scores.txt").read_text().splitlines()]
+    assert [(row[0], row[1]) for row in rows] == LIST
+    code, out, _ = run("rwae-eer", "--from-scores", "scores.txt", "--json", bundle=None)
+    assert json.loads(out) == {"trials": 15, "target_trials": 3, **said["static"]}
+    (tmp_path / "kaldi-scores.txt").write_text("".join(f"{row[2]} {row[3]}\n" for row in rows))
+    code, out, _ = run("rwae-eer", "--from-scores", "kaldi-scores.txt", "--json", bundle=None)
+    assert json.loads(out) == {"trials": 15, "target_trials": 3, **said["static"], "interval": None}
+
+
+def test_eer_hears_each_file_of_an_equal_name(recordings: Path, bundle_folder: Path, run: Run, tmp_path: Path) -> None:
+    """A loader that goes by basename would score s0/a.wav against itself."""
+    run("rwae-eer", "--trials", trial_list(tmp_path), "--audio-dir", recordings, "--scores", "scores.txt")
+    bundle = load_bundle(bundle_folder)
+    for line in (tmp_path / "scores.txt").read_text().splitlines():
+        one, other, score, _ = line.split()
+        a, b = (torch.from_numpy(bundle.embed(load_audio(recordings / name)).static[0]) for name in (one, other))
+        assert float(score) == pytest.approx(float(torch.cosine_similarity(a, b, dim=0)), abs=1e-9)
+
+
+def test_eer_for_people(recordings: Path, run: Run, tmp_path: Path) -> None:
+    """A table; synthetic speech is marked; resampling is said."""
+    trials = trial_list(tmp_path)
+    trials.write_text(trials.read_text() + "0 narrow.wav s0/a.wav\n")
+    bundle = tiny_bundle(tmp_path / "synthetic", synthetic=True)
+    code, out, err = run("rwae-eer", "--trials", trials, "--audio-dir", recordings, bundle=bundle)
+    assert code == 0
+    assert out.startswith("16 trials, 3 of them target, 4 speakers; static threshold ")
+    assert "static EER %" in out
+    assert out.endswith("synthetic speech: these numbers say nothing about people\n")
+    assert err == "rwae-eer: resampled 1 of 7 files to 16000 Hz\n"
+    (tmp_path / "scores.txt").write_text("2 target\n1 target\n1 nontarget\n0 nontarget\n")
+    code, out, err = run("rwae-eer", "--from-scores", "scores.txt", bundle=None)
+    assert (code, err) == (0, "")
+    assert "4 trials, 2 of them target" in out
+    assert "EER 25.00 % (no names, no interval) at threshold 1.5" in out
+
+
+def test_eer_checks_where_scores_go_before_it_works(recordings: Path, run: Run, tmp_path: Path) -> None:
+    trials = trial_list(tmp_path)
+    words = ("--trials", trials, "--audio-dir", recordings, "--scores")
+    for place, expected in (("no/s.txt", "the folder no does not exist"), (".", "is a folder"), (trials, "itself")):
+        refused(run("rwae-eer", *words, place, bundle=Path("never read")), "rwae-eer", expected)
+    assert len(trials.read_text().splitlines()) == 15
+
+
+def test_eer_on_real_speech(corpora: Path, run: Run, tmp_path: Path) -> None:
+    """NLTK's TIMIT sample, whose .wav files are SPHERE: any three speakers, three sentences each."""
+    folder = corpora / "timit_sample/timit"
+    names = [
+        path.relative_to(folder).as_posix()
+        for speaker in sorted(p for p in folder.iterdir() if p.is_dir())[:3]
+        for path in sorted(speaker.glob("s[ix]*.wav"))[:3]
+    ]
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    (tmp_path / "t.txt").write_text("".join(f"{int(a.split('/')[0] == b.split('/')[0])} {a} {b}\n" for a, b in pairs))
+    code, out, err = run("rwae-eer", "--trials", "t.txt", "--audio-dir", folder, "--json")
+    assert (code, err) == (0, "")
+    assert (json.loads(out)["trials"], json.loads(out)["speakers"]) == (36, 3)

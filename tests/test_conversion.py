@@ -1,0 +1,63 @@
+"""Waveform to waveform: the source's length, the target's voice, silence for silence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from made_up import speech, tiny_bundle
+
+from rwae_audio.bundle import Bundle, load_bundle
+from rwae_audio.conversion import convert_waveform, is_silent
+from rwae_audio.files import InputError
+from rwae_audio.vocoder import griffin_lim
+
+
+@pytest.fixture(scope="module", params=["paper", "vocoder"])
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return load_bundle(tiny_bundle(tmp_path_factory.mktemp("bundle") / "b", request.param))
+
+
+@pytest.mark.parametrize("count", [1024, 8000, 12345])
+def test_the_length_is_the_sources(bundle: Bundle, count: int) -> None:
+    sound = convert_waveform(bundle, speech(0)[-count:], [speech(1)])
+    assert sound.shape == (count,)
+    assert sound.dtype == np.float32
+    assert np.isfinite(sound).all()
+    assert not is_silent(sound)
+
+
+def test_it_is_the_vocoders_sound_of_the_converted_frames(bundle: Bundle) -> None:
+    source, target, more = speech(0, 0.5), speech(1, 0.6), speech(2, 0.7)
+    frames = bundle.convert(bundle.frames(source), bundle.frames(target), bundle.frames(more))
+    expected = griffin_lim(frames, bundle.config.mel, seed=3).numpy()
+    sound = convert_waveform(bundle, source, [target, more], seed=3)
+    assert np.array_equal(sound[: len(expected)], expected)
+    assert not sound[len(expected) :].any()
+    assert np.array_equal(convert_waveform(bundle, source, [target, more], seed=3), sound)
+    assert not np.array_equal(convert_waveform(bundle, source, [target], seed=3), sound)
+
+
+def test_a_silent_source_gives_silence_of_its_length(bundle: Bundle) -> None:
+    hum = np.full(9000, 5e-5, dtype=np.float32)
+    for quiet in (np.zeros(9000, dtype=np.float32), hum):
+        assert is_silent(quiet)
+        sound = convert_waveform(bundle, quiet, [speech(1)])
+        assert sound.shape == (9000,)
+        assert not sound.any()
+    assert is_silent(np.zeros(0))
+    assert not is_silent(-2 * hum - 1e-4)
+
+
+def test_what_is_too_short_is_an_error(bundle: Bundle) -> None:
+    for source, target in ((speech(0)[:300], speech(1)), (speech(0), speech(1)[:300]), (np.zeros(0), speech(1))):
+        with pytest.raises(InputError, match="under one analysis window"):
+            convert_waveform(bundle, source.astype(np.float32), [target])
+
+
+def test_the_inputs_and_the_generator_are_left_alone(bundle: Bundle) -> None:
+    source, target = speech(0, 0.5), speech(1, 0.5)
+    kept, state = source.copy(), torch.get_rng_state()
+    convert_waveform(bundle, source, [target])
+    assert np.array_equal(source, kept)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,183 @@
+"""Trial lists and score files: read as written, wrong lines named, names never cut or mixed up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rwae_audio.files import InputError
+from rwae_audio.trials import (
+    Trials,
+    all_pairs,
+    match_names,
+    read_scores,
+    read_trials,
+    speakers_of,
+    write_scores,
+    write_trials,
+)
+
+NAMES = ("s1/a.1.wav", "s1/b.wav", "s2/a.1.wav", "s2/b.2.flac")
+
+
+@pytest.fixture
+def trials() -> Trials:
+    return all_pairs(NAMES, ["s1", "s1", "s2", "s2"])
+
+
+def written(folder: Path, text: str | bytes) -> Path:
+    path = folder / "list.txt"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def triples(trials: Trials) -> list[tuple[str, str, bool]]:
+    rows = zip(trials.enrol, trials.test, trials.target, strict=True)
+    return [(trials.names[a], trials.names[b], bool(t)) for a, b, t in rows]
+
+
+def test_all_pairs_are_each_pair_once(trials: Trials) -> None:
+    assert triples(trials) == [
+        (NAMES[i], NAMES[j], NAMES[i][:2] == NAMES[j][:2]) for i in range(4) for j in range(i + 1, 4)
+    ]
+    assert len(all_pairs([str(i) for i in range(192)], [str(i // 8) for i in range(192)])) == 18336
+
+
+def test_what_is_written_is_read(trials: Trials, tmp_path: Path) -> None:
+    write_trials(tmp_path / "list.txt", trials)
+    assert triples(read_trials(tmp_path / "list.txt")) == triples(trials)
+    assert (tmp_path / "list.txt").read_text().splitlines()[0] == "1 s1/a.1.wav s1/b.wav"
+
+
+def test_both_formats_say_the_same(trials: Trials, tmp_path: Path) -> None:
+    kaldi = "".join(f"{a}\t{b} {'target' if t else 'nontarget'}\r\n\n" for a, b, t in triples(trials))
+    assert triples(read_trials(written(tmp_path, kaldi))) == triples(trials)
+
+
+def test_a_kaldi_list_whose_first_name_is_a_number_is_kaldi(tmp_path: Path) -> None:
+    read = read_trials(written(tmp_path, "1 2 target\n0 1 nontarget\n"))
+    assert triples(read) == [("1", "2", True), ("0", "1", False)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "is empty"),
+        (" \n\n", "is empty"),
+        ("1 a b\n0 a c\n\n2 a d\n", "line 4 has the label '2'"),
+        ("1 a b\n0 a\n", "line 2 has 2 fields"),
+        ("1 a b\n0 a name with spaces.wav\n", "line 2 has 5 fields"),
+        ("1 a b\na c nontarget\n", "line 2 has the label 'a'"),
+        ("a b target\n0 a c\n", "line 2 has the label 'c'"),
+        ("a b Target\n", "line 1 has the label 'Target'"),
+        ("1 a b\0\n0 a c\n", "NUL"),
+        (b"1 a \xff\xfe\n", "cannot be read as text"),
+        ("1 a b\n1 a c\n", "2 target trials of 2"),
+        ("0 a b\n", "0 target trials of 1"),
+    ],
+)
+def test_a_wrong_trial_list_is_named_with_its_line(text: str | bytes, expected: str, tmp_path: Path) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(InputError, match=expected) as caught:
+        read_trials(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_list_and_a_folder_are_errors(tmp_path: Path) -> None:
+    for read in (read_trials, read_scores):
+        with pytest.raises(InputError, match="does not exist"):
+            read(tmp_path / "none.txt")
+        with pytest.raises(InputError, match="is a folder"):
+            read(tmp_path)
+
+
+def test_scores_written_are_the_scores_read(trials: Trials, tmp_path: Path) -> None:
+    """To the bit: codes of an untrained model have cosines that differ in the tenth digit only."""
+    scores = 1 - 1e-9 * np.random.default_rng(0).random(len(trials))
+    scores[0] = -1e-300
+    write_scores(tmp_path / "scores.txt", trials, scores)
+    read, named, target = read_scores(tmp_path / "scores.txt")
+    assert named is not None
+    assert triples(named) == triples(trials)
+    assert np.array_equal(target, trials.target)
+    assert np.array_equal(read, scores)
+    fields = (tmp_path / "scores.txt").read_text().splitlines()[1].split()
+    assert (fields[0], fields[1], fields[3]) == ("s1/a.1.wav", "s2/a.1.wav", "nontarget")
+
+
+def test_kaldi_scores_have_no_names(tmp_path: Path) -> None:
+    scores, trials, target = read_scores(written(tmp_path, "0.5 target\n-1e3 nontarget\n"))
+    assert trials is None
+    assert scores.tolist() == [0.5, -1000.0]
+    assert target.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "is empty"),
+        ("a b 0.5 target\n0.5 nontarget\n", "line 2 has 2 fields"),
+        ("0.5 target\na b 0.5 nontarget\n", "line 2 has 4 fields"),
+        ("a 0.5 target\n", "line 1 has 3 fields"),
+        ("0.5 target\n0.5 1\n", "line 2 has the label '1'"),
+        ("0.5 target\nnan nontarget\n", "line 2 has the score 'nan'"),
+        ("0.5 target\n-inf nontarget\n", "line 2 has the score '-inf'"),
+        ("0.5 target\n0,5 nontarget\n", "line 2 has the score '0,5'"),
+        ("0.5 target\n0.6 target\n", "2 target trials of 2"),
+        ("0.5\0 target\n", "NUL"),
+    ],
+)
+def test_a_wrong_score_file_is_named_with_its_line(text: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=expected):
+        read_scores(written(tmp_path, text))
+
+
+def named(*names: str) -> Trials:
+    return Trials(names, np.array([0]), np.array([len(names) - 1]), np.array([True]))
+
+
+def test_names_match_themselves_or_another_audio_extension() -> None:
+    known = ["s1/a.sph", "s2/a.sph", "s1/b.1.wav", "s1/b.2.wav"]
+    asked = named("s2/a.wav", "s1/a.sph", "s1/b.2", "s1/b.1.flac")
+    assert match_names(asked, known).names == ("s2/a.sph", "s1/a.sph", "s1/b.2.wav", "s1/b.1.wav")
+
+
+def test_a_dot_in_a_name_is_no_extension() -> None:
+    """`take.1` is not `take.wav`, and not `take.2`."""
+    for known in (["take.wav"], ["take.2"]):
+        with pytest.raises(InputError, match=r"1 of 1 names.*take\.1"):
+            match_names(named("take.1"), known)
+    with pytest.raises(InputError, match="unknown"):
+        match_names(named("."), ["a.wav"])
+
+
+def test_a_basename_alone_links_nothing() -> None:
+    with pytest.raises(InputError, match=r"2 of 2 names in the trial list are unknown, the first a\.wav"):
+        match_names(named("a.wav", "s3/a.wav"), ["s1/a.wav", "s2/a.wav"])
+
+
+def test_names_that_fit_twice_are_errors() -> None:
+    with pytest.raises(InputError, match=r"could be a\.wav or a\.flac"):
+        match_names(named("a.sph"), ["a.wav", "a.flac"])
+    assert match_names(named("a.flac"), ["a.wav", "a.flac"]).names == ("a.flac",)
+    with pytest.raises(InputError, match="in two ways"):
+        match_names(named("a.wav", "a.flac"), ["a.sph"])
+
+
+def test_speakers_are_what_target_trials_link() -> None:
+    """a–b and b–c are one speaker's, so a–c needs no trial; d and e are in no target trial: a speaker each."""
+    trials = Trials(
+        tuple("abcde"), np.array([0, 1, 0, 3]), np.array([1, 2, 3, 4]), np.array([True, True, False, False])
+    )
+    speakers = speakers_of(trials)
+    assert len(set(speakers[:3])) == 1
+    assert len(set(speakers)) == 3
+
+
+def test_a_list_that_contradicts_itself_is_an_error() -> None:
+    trials = Trials(tuple("abc"), np.array([0, 1, 0]), np.array([1, 2, 2]), np.array([True, True, False]))
+    with pytest.raises(InputError, match="the non-target trial a c joins"):
+        speakers_of(trials)
