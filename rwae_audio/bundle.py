@@ -135,11 +135,6 @@ def load_bundle(folder: str | Path | None = None) -> Bundle:
     if missing := [name for name in ("mel", "model", "objective", "train") if name not in description]:
         raise InputError(f"{folder / 'config.json'} has no table {missing[0]!r}; expected a bundle's configuration")
     config = RunConfig.of({name: description[name] for name in ("mel", "model", "objective", "train")})
-    if config.mel.n_mels != config.model.n_mels:
-        raise InputError(
-            f"{folder / 'config.json'} has {config.mel.n_mels} mels in [mel] and {config.model.n_mels} in [model]; "
-            "expected as many"
-        )
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise InputError(f"{weights} does not exist; expected the bundle's weights")

@@ -40,7 +40,7 @@ class ModelConfig:
     """
 
     n_mels: int = 80
-    static_dim: int = 32
+    static_dim: int = 16
     dynamic_dim: int = 8
     static_hidden: int = 128
     dynamic_hidden: int = 128
@@ -55,7 +55,7 @@ class ModelConfig:
     dynamic_norm: Literal["none", "mean", "instance"] = "mean"
     dynamic_posterior: PosteriorKind = "fixed"
     dynamic_variance: float = 1.0
-    dynamic_offset_variance: float = 0.0
+    dynamic_offset_variance: float = 4.0
     standardise: bool = True
     feedback: bool = False
     decoder: Literal["recurrent", "frame"] = "recurrent"

@@ -37,9 +37,9 @@ class TrainConfig:
     """
 
     seed: int = 0
-    updates: int = 3000
+    updates: int = 4000
     batch: int = 128
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup: int = 50
     gradient_clip: float = 50.0
@@ -72,7 +72,14 @@ class RunConfig:
         if unknown := set(tables) - {"mel", *kinds}:
             raise InputError(f"there is a table [{min(unknown)}]; expected [mel], [model], [objective] and [train]")
         parts: dict[str, Any] = {k: resolve(kind, tables.get(k, {}), f"[{k}]") for k, kind in kinds.items()}
-        return cls(MelConfig.from_table(tables.get("mel", {})), **parts)
+        config = cls(MelConfig.from_table(tables.get("mel", {})), **parts)
+        if config.mel.n_mels != config.model.n_mels:
+            raise InputError(f"[model] n_mels is {config.model.n_mels}; expected [mel] n_mels, {config.mel.n_mels}")
+        try:
+            new_objective(config)
+        except ValueError as error:  # the objective does not go with this model
+            raise InputError(str(error)) from error
+        return config
 
     def tables(self) -> dict[str, Any]:
         """Plain tables for JSON, from which `of` makes the same configuration."""

@@ -14,7 +14,7 @@ from rwae_audio.objectives.rwae_mmd import RwaeMmd, dynamic_penalty, static_pena
 from rwae_audio.randomness import generator
 
 SIZES = {"n_mels": 6, "static_dim": 4, "dynamic_dim": 3, "static_hidden": 8, "dynamic_hidden": 8}
-SIZES |= {"prior_hidden": 8, "decoder_hidden": 8}
+SIZES |= {"prior_hidden": 8, "decoder_hidden": 8, "dynamic_offset_variance": 0.0}
 
 
 def setting(**changes) -> tuple[RWAE, torch.Tensor]:

@@ -89,7 +89,9 @@ def metrics(folder: Path) -> list[dict]:
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 @pytest.mark.parametrize("stop_at", [0, 1, 4, 5])  # inside an epoch and at its end
 def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path: Path, objective: str, stop_at: int) -> None:
-    config = replace(CONFIG, objective=ObjectiveConfig(name=objective))
+    offset = 0.0 if objective == "dsvae" else 4.0
+    model = replace(MODEL, dynamic_offset_variance=offset)
+    config = replace(CONFIG, model=model, objective=ObjectiveConfig(name=objective))
     whole = run(tmp_path / "whole", config)
     with pytest.raises(Interrupted, match=f"update {stop_at + 1} of 8"):
         run(tmp_path / "parts", config, stop_at=stop_at)
@@ -209,6 +211,8 @@ def test_warp_stretches_the_mel_axis() -> None:
         ({"models": {}}, r"table \[models\]"),
         ({"objective": {"static_weight": -1.0}}, "expected 0 or more"),
         ({"mel": {"preset": "papre"}}, "did you mean 'paper'"),
+        ({"mel": {"n_mels": 40}}, r"\[model\] n_mels is 80; expected \[mel\] n_mels, 40"),
+        ({"objective": {"name": "dsvae"}}, "expected dynamic_offset_variance 0"),
     ],
 )
 def test_bad_configuration_is_answered_in_one_line(tables: dict, message: str) -> None:
