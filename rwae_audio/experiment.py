@@ -136,9 +136,10 @@ def leave_bundle(experiment: Experiment, model: RWAE, folder: Path, meta: Mappin
     return load_bundle(folder / "bundle")
 
 
-def test_rows(experiment: Experiment, model: RWAE) -> dict[str, Row]:
-    """The table of a run: the model, its static code of frames without speech, the untrained model, no model at all."""
-    name, mel, bench = experiment.config.objective.name, experiment.config.mel, experiment.test
+def test_rows(experiment: Experiment, model: RWAE, name: str) -> dict[str, Row]:
+    """The table of a run: the model, called `name`, its static code of frames without speech, the untrained model, and
+    no model at all."""
+    mel, bench = experiment.config.mel, experiment.test
     return {
         name: experiment.row(bench, model),
         f"{name}:non-speech": non_speech_row(bench, model, experiment.normaliser, mel),
@@ -147,9 +148,9 @@ def test_rows(experiment: Experiment, model: RWAE) -> dict[str, Row]:
     }
 
 
-def leave_results(experiment: Experiment, model: RWAE, rows: Mapping[str, Row], folder: Path) -> None:
-    """eer.json (the model's row), table.json (all rows), scores/ and plots/."""
-    name, bench = experiment.config.objective.name, experiment.test
+def leave_results(experiment: Experiment, model: RWAE, name: str, rows: Mapping[str, Row], folder: Path) -> None:
+    """eer.json (the model's row, `name`), table.json (all rows), scores/ and plots/."""
+    bench = experiment.test
     write_json(folder / "table.json", {key: report for key, (report, _) in rows.items()})
     (folder / "scores").mkdir(exist_ok=True)
     for key, (_, scores) in rows.items():
@@ -187,10 +188,10 @@ def leave_pictures(experiment: Experiment, model: RWAE, folder: Path, count: int
     plots.swaps(folder / "swaps.png", names, originals, grid, seconds)
 
 
-def finish(experiment: Experiment, model: RWAE, folder: Path, meta: Mapping[str, Any]) -> dict[str, Row]:
-    """All that is left after training: bundle, table, scores, plots. Returns the table's rows."""
+def finish(experiment: Experiment, model: RWAE, folder: Path, name: str, meta: Mapping[str, Any]) -> dict[str, Row]:
+    """All that is left after training: bundle, table (the model's row is called `name`), scores, plots. Returns the rows."""
     write_json(folder / "config.json", experiment.config.tables())
     bundle = leave_bundle(experiment, model, folder, meta)
-    rows = test_rows(experiment, bundle.model)
-    leave_results(experiment, bundle.model, rows, folder)
+    rows = test_rows(experiment, bundle.model, name)
+    leave_results(experiment, bundle.model, name, rows, folder)
     return rows

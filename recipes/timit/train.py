@@ -107,11 +107,13 @@ def train_and_test(experiment: Any, folder: Path, plan: dict[str, Any], resume: 
     print(f"{config.objective.name}, {config.train.updates} updates, seed {config.train.seed}, in {folder}")
     model = run(experiment, folder, resume=resume, say=print, progress=True, tensorboard=tensorboard)
     print(f"{parameters(model):,} parameters; {time.monotonic() - began:.0f} s; testing")
-    return finish(experiment, model, folder, {"command": plan["command"], "config": plan["name"]})
+    meta = {"command": plan["command"], "config": plan["name"]}
+    return finish(experiment, model, folder, plan["name"], meta)
 
 
 def new_plan(options: argparse.Namespace) -> dict[str, Any]:
-    """What run.json keeps: the configuration's tables, the corpora's folders, the corpus to test on, the command."""
+    """What run.json keeps: the configuration's tables, its name (the table's row), the corpora's folders, the corpus to
+    test on, the command."""
     from rwae_audio.config import nearest, read_toml
     from rwae_audio.corpora import READERS
 
@@ -137,7 +139,7 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
         tables["train"] = {**tables.get("train", {}), "seed": options.seed}
     return {
         "config": tables,
-        "name": source.stem if source else "defaults",
+        "name": options.config.stem if options.config else tables.get("objective", {}).get("name", "rwae-mmd"),
         "data": data,
         "test": test,
         "command": command(),
