@@ -14,19 +14,21 @@ from rwae_audio.features import MelConfig, Normaliser, non_speech_mask
 from rwae_audio.files import InputError
 from rwae_audio.model import RWAE
 from rwae_audio.store import FrameStore
-from rwae_audio.verification import Trials, all_pairs, match_names, read_trials, report
+from rwae_audio.verification import Trials, all_pairs, match_names, read_trials, report, restrict
 
 Row = tuple[dict[str, Any], dict[str, np.ndarray]]  # what eer.json says, and the scores behind it
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """trials over `rows`, the store's row numbers of trials.names, in their order."""
+    """trials over `rows`, the store's row numbers of trials.names, in their order; partial: what every row of a table
+    has to say of a corpus that is not all there, or nothing."""
 
     store: FrameStore
     rows: np.ndarray
     trials: Trials
     synthetic: bool
+    partial: str = ""
 
     @property
     def starts(self) -> np.ndarray:
@@ -56,15 +58,21 @@ def with_benchmark(corpus: Corpus) -> Corpus:
 def benchmark(store: FrameStore, corpus: Corpus, split: str, per_speaker: int = 8) -> Benchmark:
     """The corpus's own trial list of the split, or all pairs of its speakers' longest utterances.
 
-    The store may hold other corpora as well. Raises InputError when there are too few speakers.
+    Of a corpus that is not all there (corpus.partial), what remains of its list; all pairs, when that has not both
+    kinds of trial. The store may hold other corpora as well. Raises InputError when there are too few speakers.
     """
     mine = {(u.path, u.id): row for row, u in enumerate(store.utterances)}
-    utterances = corpus.of(split)
-    row_of = {u.id: mine[u.path, u.id] for u in utterances}
+    row_of = {u.id: mine[u.path, u.id] for u in corpus.utterances if (u.path, u.id) in mine}
+    partial = corpus.partial
     if split in corpus.trial_lists:
-        everyone = {u.id: mine[u.path, u.id] for u in corpus.utterances}
-        trials = match_names(read_trials(corpus.trial_lists[split]), list(everyone))
-        return Benchmark(store, np.array([everyone[name] for name in trials.names]), trials, corpus.synthetic)
+        listed = read_trials(corpus.trial_lists[split])
+        trials = restrict(listed, list(row_of)) if partial else match_names(listed, list(row_of))
+        if partial:
+            partial = f"{partial}; {len(trials):,} of the {len(listed):,} trials of its list remain"
+        if trials.target.any() and not trials.target.all():
+            rows = np.array([row_of[name] for name in trials.names])
+            return Benchmark(store, rows, trials, corpus.synthetic, partial)
+    utterances = corpus.of(split)
     lengths = {u.id: int(store.lengths[row_of[u.id]]) for u in utterances}
     chosen = select_longest(utterances, lengths, per_speaker)
     if len({u.speaker for u in chosen}) < 2:
@@ -72,7 +80,9 @@ def benchmark(store: FrameStore, corpus: Corpus, split: str, per_speaker: int = 
             f"{corpus.name} has fewer than two {split} speakers with two utterances each; expected two or more"
         )
     trials = all_pairs([u.id for u in chosen], [u.speaker for u in chosen])
-    return Benchmark(store, np.array([row_of[u.id] for u in chosen]), trials, corpus.synthetic)
+    if partial and split in corpus.trial_lists:
+        partial = f"{partial}; all {len(trials):,} pairs of {len({u.speaker for u in chosen})} speakers instead"
+    return Benchmark(store, np.array([row_of[u.id] for u in chosen]), trials, corpus.synthetic, partial)
 
 
 def embed_rows(bench: Benchmark, model: RWAE, normaliser: Normaliser, mel: MelConfig) -> Embeddings:
@@ -90,8 +100,7 @@ def dynamic_mean(
 
 def model_row(bench: Benchmark, vectors: Embeddings, mean: np.ndarray, replicates: int = 1000) -> Row:
     """Static and dynamic EER of a model's vectors."""
-    trials = bench.trials
-    return report(vectors.static, vectors.dynamic, trials, mean, synthetic=bench.synthetic, replicates=replicates)
+    return _row(bench, vectors.static, vectors.dynamic, mean, replicates)
 
 
 def non_speech_row(
@@ -110,7 +119,7 @@ def non_speech_row(
         kept.append(frames[mask])
     lengths = np.array([len(frames) for frames in kept])
     vectors = embed(model, normaliser, mel.segment, np.concatenate(kept), np.cumsum(lengths) - lengths, lengths)
-    return _static_row(bench, vectors.static, replicates)
+    return _row(bench, vectors.static, None, None, replicates)
 
 
 def log_mel_rows(bench: Benchmark, normaliser: Normaliser, replicates: int = 1000) -> Mapping[str, Row]:
@@ -123,8 +132,11 @@ def log_mel_rows(bench: Benchmark, normaliser: Normaliser, replicates: int = 100
         plain.append(frames.mean(0))
         own.append((frames.mean(0) - frames.mean()) / frames.std())
     rows = {"log-mel": np.array(plain), "log-mel-mvn": np.array(own)}
-    return {name: _static_row(bench, vectors, replicates) for name, vectors in rows.items()}
+    return {name: _row(bench, vectors, None, None, replicates) for name, vectors in rows.items()}
 
 
-def _static_row(bench: Benchmark, vectors: np.ndarray, replicates: int) -> Row:
-    return report(vectors, None, bench.trials, None, synthetic=bench.synthetic, replicates=replicates)
+def _row(
+    bench: Benchmark, static: np.ndarray, dynamic: np.ndarray | None, mean: np.ndarray | None, replicates: int
+) -> Row:
+    said, scores = report(static, dynamic, bench.trials, mean, synthetic=bench.synthetic, replicates=replicates)
+    return (said | {"partial": bench.partial} if bench.partial else said), scores

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rwae_audio.embedding import Embeddings, embed
 from rwae_audio.features import Normaliser, log_mel
-from rwae_audio.files import InputError, read_json, whole_folder
+from rwae_audio.files import InputError, put_back, read_json, whole_folder, write_tensors
 from rwae_audio.model import RWAE
 from rwae_audio.trainer import RunConfig
 
@@ -97,13 +97,11 @@ def save_bundle(
     card: str,
 ) -> None:
     """Write the folder whole or not at all; card: its README.md."""
-    from safetensors.torch import save_file
-
     tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     tensors |= {"normaliser.mean": normaliser.mean.cpu(), "normaliser.deviation": normaliser.deviation.cpu()}
     tensors["dynamic_mean"] = torch.as_tensor(dynamic_mean, dtype=torch.float32)
     with whole_folder(folder) as temporary:
-        save_file(tensors, temporary / "model.safetensors")
+        write_tensors(temporary / "model.safetensors", tensors)
         description = {
             "format": FORMAT,
             "sha256": _sha256(temporary / "model.safetensors"),
@@ -125,13 +123,16 @@ def load_bundle(folder: str | Path | None = None) -> Bundle:
     from safetensors.torch import load_file
 
     folder = SHIPPED if folder is None else Path(folder)
+    put_back(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected a bundle (model.safetensors, config.json)")
     description = read_json(folder / "config.json", "a bundle's configuration")
     if not isinstance(description, dict) or "sha256" not in description:
         raise InputError(f"{folder / 'config.json'} has no sha256; expected a bundle's configuration")
-    if description.get("format") != FORMAT:
-        raise InputError(f"{folder} has bundle format {description.get('format')}; this version reads format {FORMAT}")
+    if (version := description.get("format")) != FORMAT:
+        newer = isinstance(version, int) and version > FORMAT
+        origin = "; it is from a newer version of rwae-audio: expected that one, or a later one" if newer else ""
+        raise InputError(f"{folder} has bundle format {version}; this version reads format {FORMAT}{origin}")
     if missing := [name for name in ("mel", "model", "objective", "train") if name not in description]:
         raise InputError(f"{folder / 'config.json'} has no table {missing[0]!r}; expected a bundle's configuration")
     config = RunConfig.of({name: description[name] for name in ("mel", "model", "objective", "train")})
@@ -142,6 +143,8 @@ def load_bundle(folder: str | Path | None = None) -> Bundle:
         tensors = load_file(weights)
     except SafetensorError as error:
         raise InputError(f"{weights} is not a whole safetensors file ({error})") from error
+    except OSError as error:  # which says "not found" of what may not be read
+        raise InputError(f"{weights} cannot be read; expected the bundle's weights, readable by you") from error
     model = RWAE(config.model)
     sizes = {f"model.{name}": value.shape for name, value in model.state_dict().items()}
     sizes |= {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -103,10 +103,12 @@ class Critic(nn.Module):
             samples = torch.cat([states, samples], dim=-1)
         return self.layers(samples)
 
-    def step(self, loss: Tensor) -> None:
-        """One update of the critic alone: `loss` must be made of detached samples."""
+    def step(self, loss: Tensor, average: Callable[[Iterable[nn.Parameter]], None] = lambda parameters: None) -> None:
+        """One update of the critic alone: `loss` must be made of detached samples. Where several processes have a loss
+        each, `average` makes their gradients one."""
         self.optimizer.zero_grad()
         loss.backward()
+        average(self.parameters())
         self.optimizer.step()
         self.optimizer.zero_grad()
 

@@ -24,6 +24,7 @@ from rwae_audio.board import TensorBoard
 from rwae_audio.bundle import Bundle, load_bundle, save_bundle
 from rwae_audio.card import card
 from rwae_audio.corpora.base import Corpus
+from rwae_audio.distributed import first_one_first, local, rank, start
 from rwae_audio.features import Normaliser
 from rwae_audio.files import write_json
 from rwae_audio.model import RWAE
@@ -78,7 +79,10 @@ class Experiment:
 
 def prepare(config: RunConfig, corpora: Sequence[Corpus], tested: str, progress: bool = False) -> Experiment:
     """The frames of all corpora, trained on together; development and test speakers are those of the corpus `tested`."""
-    store = open_store(corpora, config.mel, progress=progress)
+    start()
+    local(config.train.batch)  # raises now what training would raise after all the reading
+    with first_one_first():  # the store is built once
+        store = open_store(corpora, config.mel, progress=progress)
     corpus = next(corpus for corpus in corpora if corpus.name == tested)
     rows = store.indices("train")
     normaliser = Normaliser.fit(store.frames[store.offsets[row] : store.offsets[row + 1]] for row in rows)
@@ -98,7 +102,7 @@ def run(
     tensorboard: bool = True,
 ) -> RWAE:
     """Train; the run folder gets metrics.jsonl, checkpoints/ and tensorboard/. Returns the best model on dev."""
-    board = TensorBoard(folder / "tensorboard", experiment.config.mel) if tensorboard else None
+    board = TensorBoard(folder / "tensorboard", experiment.config.mel) if tensorboard and rank() == 0 else None
     try:
         return train(
             experiment.config,

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn import functional as F
 
 PosteriorKind = Literal["deterministic", "fixed", "learned"]
@@ -51,11 +52,11 @@ class ModelConfig:
     static_stride: int = 2
     static_pooling: Literal["last", "mean-deviation"] = "mean-deviation"
     static_posterior: PosteriorKind = "fixed"
-    static_variance: float = 0.5
+    static_variance: float = 0.25
     dynamic_norm: Literal["none", "mean", "instance"] = "mean"
     dynamic_posterior: PosteriorKind = "fixed"
-    dynamic_variance: float = 1.0
-    dynamic_offset_variance: float = 4.0
+    dynamic_variance: float = 0.25
+    dynamic_offset_variance: float = 8.0
     standardise: bool = True
     feedback: bool = False
     decoder: Literal["recurrent", "frame"] = "recurrent"
@@ -139,8 +140,47 @@ class GaussianHead(nn.Module):
 
 
 def normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
-    """Standard normal numbers in the dtype and on the device of `like`, drawn on the CPU so that devices agree."""
-    return torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)
+    """Standard normal numbers in the dtype and on the device of `like`, drawn on the CPU so that devices agree.
+
+    shape (B, ...): this process's rows. All processes draw the global batch's noise and take their own of it.
+    """
+    world, rank = processes()
+    drawn = torch.randn((world * shape[0], *shape[1:]), generator=generator, dtype=like.dtype)
+    return drawn[rank * shape[0] : (rank + 1) * shape[0]].to(like.device)
+
+
+def processes() -> tuple[int, int]:
+    """How many processes train together, each on its rows of the global batch, and which of them this one is."""
+    together = dist.is_available() and dist.is_initialized()
+    return (dist.get_world_size(), dist.get_rank()) if together else (1, 0)
+
+
+class Standardise(nn.BatchNorm1d):
+    """Rows (N, d) → mean 0 and variance 1 in each column: over the rows of all processes in training, by the running
+    statistics otherwise. nn.BatchNorm1d without weights, to which it leaves whatever one process can do alone."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, affine=False, momentum=0.01)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        world, _ = processes()
+        if world == 1 or not self.training:
+            return super().forward(rows)
+        from torch.distributed.nn.functional import all_reduce
+
+        mean = all_reduce(rows.mean(0)) / world
+        variance = all_reduce((rows - mean).square().mean(0)) / world
+        count = world * len(rows)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        return (rows - mean) / (variance + self.eps).sqrt()
 
 
 class StaticEncoder(nn.Module):
@@ -178,7 +218,7 @@ class DynamicEncoder(nn.Module):
         self.frames_lstm = nn.LSTM(config.n_mels, hidden, batch_first=True)
         self.codes_lstm = nn.LSTM(hidden + config.dynamic_dim * config.feedback, hidden, batch_first=True)
         self.head = GaussianHead(hidden, config.dynamic_dim, config.dynamic_posterior, config.dynamic_variance)
-        self.norm = nn.BatchNorm1d(config.dynamic_dim, affine=False, momentum=0.01) if config.standardise else None
+        self.norm = Standardise(config.dynamic_dim) if config.standardise else None
 
     def forward(self, frames: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Posterior:
         """frames (B, T, n_mels) → z^m, (B, T, dynamic_dim); what stands in the padding is to be ignored."""
@@ -234,12 +274,14 @@ class DynamicPrior(nn.Module):
         return mean, variance, memory
 
     def rollout(self, count: int, steps: int, generator: torch.Generator) -> Tensor:
-        """Codes (count, steps, d) drawn from the prior on its own samples."""
+        """Codes (count, steps, d) drawn from the prior on its own samples, for this process alone."""
         code = self.head.weight.new_zeros(count, self.dim)
         codes, memory = [], None
         for _ in range(steps):
             mean, variance, memory = self.step(code, memory)
-            code = mean + variance.sqrt() * normal(mean.shape, generator, mean)
+            code = mean + variance.sqrt() * torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(
+                mean.device
+            )
             codes.append(code)
         return torch.stack(codes, dim=1)
 

@@ -68,7 +68,12 @@ def open_store(
     utterances = tuple(utterance for corpus in corpora for utterance in corpus.utterances)
     if not utterances:
         raise InputError("no utterance was given; expected at least one corpus with audio in it")
-    stats = [(u.id, str(u.path), u.path.stat().st_size, u.path.stat().st_mtime_ns) for u in utterances]
+    try:
+        stats = [(u.id, str(u.path), u.path.stat().st_size, u.path.stat().st_mtime_ns) for u in utterances]
+    except OSError as error:
+        raise InputError(
+            f"{error.filename} cannot be found any more ({error.strerror}); expected it to stay"
+        ) from error
     digest = hashlib.sha256(json.dumps([asdict(mel), stats]).encode()).hexdigest()[:16]
     name = "-".join(corpus.name for corpus in corpora) + f"-{digest}"
     data, index = folder / f"{name}.f32", folder / f"{name}.json"
@@ -104,7 +109,7 @@ def _build(
         try:
             for start in range(0, len(utterances), 256):  # so that results never pile up behind the writer
                 for values in pool.map(frames, utterances[start : start + 256]):
-                    values.tofile(file)
+                    file.write(values.tobytes())  # unlike tofile it says what went wrong
                     offsets.append(offsets[-1] + len(values))
                     bar.update()
         finally:
@@ -137,10 +142,11 @@ class Sampler:
         self.starts, self.lengths = store.offsets[:-1][utterances[long_enough]], lengths[long_enough]
         self.weights = torch.from_numpy(np.sqrt(self.lengths))
 
-    def draw(self, size: int, generator: torch.Generator) -> Batch:
-        """A batch of `size` crops."""
+    def draw(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> Batch:
+        """A batch of `size` crops, or the rows `part` of it: crop i is the same whoever draws it."""
         rows = torch.multinomial(self.weights, size, replacement=True, generator=generator).numpy()
         segment, window = (torch.rand(size, generator=generator, dtype=torch.float64).numpy() for _ in range(2))
+        rows, segment, window = rows[part], segment[part], window[part]
         first, length = self.starts[rows], self.lengths[rows]
         begin = np.floor(segment * (length - self.segment + 1)).astype(np.int64)
         frames = self.store.gather(first + begin, self.segment)

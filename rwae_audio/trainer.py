@@ -15,10 +15,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.config import resolve
-from rwae_audio.divergences import Critic
+from rwae_audio.distributed import average_numbers, barrier, local, mean_gradients, rank, start, world_size
 from rwae_audio.features import MelConfig, Normaliser
-from rwae_audio.files import InputError, whole_file, write_text
+from rwae_audio.files import InputError, write_text
 from rwae_audio.model import RWAE, ModelConfig
 from rwae_audio.objectives import OBJECTIVES, Objective, ObjectiveConfig
 from rwae_audio.randomness import generator
@@ -32,6 +33,7 @@ DETERMINISTIC = 0.1  # a posterior variance under this
 class TrainConfig:
     """One run: how many updates on how much, how fast, and how often the development speakers are asked.
 
+    batch       sequences an update, of all processes together
     schedule    the learning rate stays `constant`, or falls to zero along a `cosine`, after `warmup` updates
     mel_warp    the mel axis of the dynamic encoder's input is stretched by up to this factor, drawn anew each sequence
     """
@@ -39,7 +41,7 @@ class TrainConfig:
     seed: int = 0
     updates: int = 4000
     batch: int = 128
-    learning_rate: float = 4e-3
+    learning_rate: float = 8e-3
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup: int = 50
     gradient_clip: float = 50.0
@@ -93,17 +95,6 @@ class Board(Protocol):
     def pictures(self, step: int, model: RWAE, normaliser: Normaliser, batch: Batch) -> None: ...
 
 
-@dataclass
-class Position:
-    """Where a run stands; goes into the checkpoint beside the weights."""
-
-    step: int = 0
-    best_score: float = -1e9
-    best_step: int = 0
-    seconds: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)
-
-
 class Interrupted(Exception):  # noqa: N818 (no error: what was asked for)
     """The run was asked to stop; its checkpoint is written."""
 
@@ -126,27 +117,32 @@ def train(
     held_out: raw log-mels of development speakers, for the collapse check; evaluate: the model → numbers to log, of
     which `score` (higher is better) chooses the checkpoint; folder: the run's, which gets metrics.jsonl and
     checkpoints/. Raises Interrupted on Ctrl-C, once the checkpoint is written.
+
+    Among several processes (rwae_audio.distributed) each calls it alike; the first one alone evaluates and writes.
     """
     from accelerate import Accelerator
     from tqdm import tqdm
 
-    accelerator = Accelerator()
+    start()
+    accelerator, first = Accelerator(), rank() == 0
     settings = config.train
-    model = new_model(config)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    model = accelerator.prepare_model(new_model(config), evaluation_mode=True)  # no wrapper: see mean_gradients
+    optimizer = accelerator.prepare_optimizer(torch.optim.Adam(model.parameters(), lr=settings.learning_rate))
     objective = new_objective(config).to(accelerator.device)
     state = RunState(model, optimizer.optimizer, objective)
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    rows = local(settings.batch)
     latest, best = (folder / "checkpoints" / f"{name}.safetensors" for name in ("latest", "best"))
     started = resume and latest.exists()  # a run that was stopped before its first checkpoint begins anew
     position = load_checkpoint(latest, config, state) if started else Position()
-    log = MetricsLog(folder / "metrics.jsonl", position.step)
+    log = MetricsLog(folder / "metrics.jsonl")
+    if first:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        log.drop_after(position.step)
 
     def update(step: int) -> dict[str, float]:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
-        batch = sampler.draw(settings.batch, generator(settings.seed, "batch", step))
+        batch = sampler.draw(settings.batch, generator(settings.seed, "batch", step), rows)
         frames, static_frames = normalised(batch, normaliser, accelerator.device)
         dynamic_frames = None
         if settings.mel_warp:
@@ -159,12 +155,13 @@ def train(
         loss = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad()
         accelerator.backward(loss)
+        mean_gradients(model.parameters())
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
         if not math.isfinite(float(norm)):
             raise InputError(f"the loss is no longer finite at update {step}; expected a lower [train] learning_rate")
         optimizer.step()
         logged = {name: term.item() for name, term in terms.items()}
-        return {"loss": loss.item(), **logged, **critics, "gradient": float(norm)}
+        return average_numbers({"loss": loss.item(), **logged, **critics, "gradient": float(norm)}, accelerator.device)
 
     def look() -> None:
         """The end of an epoch: averages, the development speakers, the collapse check, the best checkpoint."""
@@ -189,7 +186,9 @@ def train(
             say(collapse_warning(code, codes, getattr(config.model, f"{code}_posterior")))
 
     model.train()
-    bar = tqdm(total=settings.updates, initial=position.step, unit="update", disable=None if progress else True)
+    bar = tqdm(
+        total=settings.updates, initial=position.step, unit="update", disable=None if progress and first else True
+    )
     with interruptible() as stopped, contextlib.closing(bar):
         while position.step < settings.updates:
             began = time.monotonic()
@@ -201,9 +200,13 @@ def train(
             bar.update()
             bar.set_postfix(loss=f"{values['loss']:.0f}", refresh=False)
             if position.step % settings.evaluate_every == 0 or position.step == settings.updates:
-                look()
-            if stopped():
-                save_checkpoint(latest, config, state, position)
+                if first:
+                    look()
+                barrier()
+            if average_numbers({"stopped": stopped()}, accelerator.device)["stopped"]:  # any of the processes
+                if first:
+                    save_checkpoint(latest, config, state, position)
+                barrier()
                 raise Interrupted(f"stopped after update {position.step} of {settings.updates}")
     load_checkpoint(best, config, RunState(model))
     return accelerator.unwrap_model(model).eval()
@@ -240,7 +243,8 @@ def learning_rate(settings: TrainConfig, step: int) -> float:
 def warp_mels(frames: Tensor, limit: float, noise: torch.Generator) -> Tensor:
     """frames (B, T, n_mels) with each sequence's mel axis stretched by a factor in 1 ± limit, linearly interpolated."""
     size = frames.shape[-1]
-    factor = 1 + limit * (2 * torch.rand(len(frames), 1, generator=noise) - 1).to(frames.device)
+    whole = len(frames) * world_size()  # sequence i of the global batch has its factor wherever it is
+    factor = 1 + limit * (2 * torch.rand(whole, 1, generator=noise)[local(whole)] - 1).to(frames.device)
     position = (torch.arange(size, device=frames.device) * factor).clamp(max=size - 1)
     low = position.floor().long().clamp(max=size - 2)
     weight = (position - low)[:, None]
@@ -325,85 +329,15 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 class MetricsLog:
     """JSON lines; when a run goes on, lines after its checkpoint are dropped."""
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        kept = path.read_text(encoding="utf-8").splitlines() if step and path.exists() else []
-        write_text(path, "".join(line + "\n" for line in kept if json.loads(line)["step"] <= step))
+
+    def drop_after(self, step: int) -> None:
+        """Keep the lines up to update `step`: none of them at 0."""
+        text = self.path.read_text(encoding="utf-8") if step and self.path.exists() else ""
+        lines = text.split("\n")[:-1]  # the last one is empty, or cut short by a kill or a full disk
+        write_text(self.path, "".join(line + "\n" for line in lines if json.loads(line)["step"] <= step))
 
     def write(self, values: Mapping[str, float]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
-
-
-@dataclass(frozen=True)
-class RunState:
-    """What a checkpoint holds: the model, its optimizer, the objective with its critics and theirs."""
-
-    model: torch.nn.Module
-    optimizer: torch.optim.Optimizer | None = None
-    objective: Objective | None = None
-
-    def modules(self) -> dict[str, torch.nn.Module]:
-        """Prefix in the checkpoint → module."""
-        return {"model": self.model, **({"objective": self.objective} if self.objective is not None else {})}
-
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Prefix in the checkpoint → optimizer."""
-        found = {"optimizer": self.optimizer} if self.optimizer is not None else {}
-        for name, module in self.objective.named_children() if self.objective is not None else ():
-            if isinstance(module, Critic):
-                found[f"optimizer-{name}"] = module.optimizer
-        return found
-
-
-def save_checkpoint(path: Path, config: RunConfig, state: RunState, position: Position) -> None:
-    """Weights, optimizers and position in one safetensors file (the JSON in its header), whole or not at all.
-
-    All randomness is drawn from (seed, purpose, step), so the seed and the step are the generators' whole state.
-    """
-    from safetensors.torch import save_file
-
-    tensors: dict[str, Tensor] = {}
-    for prefix, module in state.modules().items():
-        tensors |= {f"{prefix}.{name}": value.contiguous() for name, value in module.state_dict().items()}
-    for prefix, optimizer in state.optimizers().items():
-        for index, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"{prefix}.{index}.{key}": torch.as_tensor(value).clone() for key, value in values.items()}
-    header = {"position": json.dumps(asdict(position)), "config": json.dumps(config.tables())}
-    with whole_file(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
-
-
-def load_checkpoint(path: Path, config: RunConfig, state: RunState) -> Position:
-    """The counterpart. Raises InputError when there is none, or when it belongs to another configuration."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; expected a checkpoint to go on from")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a whole checkpoint ({error})") from error
-    saved, wanted = json.loads(header["config"]), json.loads(json.dumps(config.tables()))
-    for table in wanted:
-        for key, value in wanted[table].items():
-            if saved.get(table, {}).get(key) != value:
-                was = saved.get(table, {}).get(key)
-                raise InputError(
-                    f"{path} was trained with [{table}] {key} = {was}, this run has {value}; expected the same"
-                )
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
-
-    for prefix, module in state.modules().items():
-        module.load_state_dict(part(prefix))
-    for prefix, optimizer in state.optimizers().items():
-        values: dict[int, dict[str, Tensor]] = {}
-        for name, value in part(prefix).items():
-            index, key = name.split(".")
-            values.setdefault(int(index), {})[key] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": values})
-    return Position(**json.loads(header["position"]))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -34,20 +37,20 @@ def read_trials(path: str | Path) -> Trials:
     """
     expected = "a trial list: `1|0 enrol test` or `enrol test target|nontarget` a line"
     rows = _rows(path, expected)
-    number, first = rows[0]
+    head = next(rows)
+    first = head[1]
     label_first = first[0] in ("1", "0") and len(first) == 3 and first[2] not in ("target", "nontarget")
     words = ("1", "0") if label_first else ("target", "nontarget")
-    enrol, test, target = [], [], []
-    for number, row in rows:
+    names, target = _Names(), bytearray()
+    for number, row in itertools.chain([head], rows):
         if len(row) != 3:
             raise InputError(f"{path}, line {number} has {len(row)} fields; expected {expected}")
         label, one, other = row if label_first else (row[2], row[0], row[1])
         if label not in words:
             raise InputError(f"{path}, line {number} has the label {label!r}; expected {words[0]} or {words[1]}")
-        enrol.append(one)
-        test.append(other)
+        names.add(one, other)
         target.append(LABELS[label])
-    return _trials(path, enrol, test, np.array(target))
+    return _trials(path, names, np.frombuffer(target, dtype=bool))
 
 
 def write_trials(path: str | Path, trials: Trials) -> None:
@@ -90,6 +93,15 @@ def match_names(trials: Trials, known: Sequence[str]) -> Trials:
     return replace(trials, names=tuple(names))
 
 
+def restrict(trials: Trials, known: Sequence[str]) -> Trials:
+    """The trials whose two names are both known, perhaps none."""
+    there = np.isin(np.array(trials.names), list(known))
+    kept = there[trials.enrol] & there[trials.test]
+    used = np.unique(np.concatenate([trials.enrol[kept], trials.test[kept]]))
+    enrol, test = np.searchsorted(used, trials.enrol[kept]), np.searchsorted(used, trials.test[kept])
+    return Trials(tuple(trials.names[i] for i in used), enrol, test, trials.target[kept])
+
+
 def speakers_of(trials: Trials) -> np.ndarray:
     """A speaker's number for each name, (M,): utterances that a chain of target trials links are one speaker's.
 
@@ -124,24 +136,27 @@ def read_scores(path: str | Path) -> tuple[np.ndarray, Trials | None, np.ndarray
     """
     expected = "a score file: `enrol test score target|nontarget` or `score target|nontarget` a line"
     rows = _rows(path, expected)
-    width = len(rows[0][1])
-    scores, target = np.empty(len(rows)), np.empty(len(rows), dtype=bool)
-    for i, (number, row) in enumerate(rows):
+    head = next(rows)
+    width = len(head[1])
+    names, scores, target = _Names(), array("d"), bytearray()
+    for number, row in itertools.chain([head], rows):
         if len(row) != width or width not in (2, 4):
             raise InputError(f"{path}, line {number} has {len(row)} fields; expected {expected}")
         if row[-1] not in ("target", "nontarget"):
             raise InputError(f"{path}, line {number} has the label {row[-1]!r}; expected target or nontarget")
         try:
-            scores[i] = float(row[-2])
+            score = float(row[-2])
         except ValueError:
-            scores[i] = np.nan
-        if not np.isfinite(scores[i]):
+            score = math.nan
+        if not math.isfinite(score):
             raise InputError(f"{path}, line {number} has the score {row[-2]!r}; expected a finite number")
-        target[i] = row[-1] == "target"
-    if width == 2:
-        _both(path, target)
-        return scores, None, target
-    return scores, _trials(path, [row[0] for _, row in rows], [row[1] for _, row in rows], target), target
+        scores.append(score)
+        target.append(row[-1] == "target")
+        if width == 4:
+            names.add(row[0], row[1])
+    is_target = np.frombuffer(target, dtype=bool)
+    _both(path, is_target)
+    return np.frombuffer(scores), _trials(path, names, is_target) if width == 4 else None, is_target
 
 
 def _stem(name: str) -> str:
@@ -150,25 +165,43 @@ def _stem(name: str) -> str:
     return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name
 
 
-def _rows(path: str | Path, expected: str) -> list[tuple[int, list[str]]]:
-    """(line number, fields) of the lines that are not blank."""
+def _rows(path: str | Path, expected: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number, fields) of the lines that are not blank, of which there has to be one; one line held at a time."""
     text = read_text(path, expected)
     if "\0" in text:
         raise InputError(f"{path} holds a NUL byte; expected {expected}")
-    rows = [(i, fields) for i, line in enumerate(text.split("\n"), 1) if (fields := line.split())]
-    if not rows:
+    if not text or text.isspace():
         raise InputError(f"{path} is empty; expected {expected}")
-    return rows
+    start = number = 0
+    while start <= len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        number += 1
+        if fields := text[start:end].split():
+            yield number, fields
+        start = end + 1
 
 
-def _trials(path: str | Path, enrol: Sequence[str], test: Sequence[str], target: np.ndarray) -> Trials:
+class _Names:
+    """The names of a list's trials, each held once: a list may have a million lines."""
+
+    def __init__(self) -> None:
+        self.index: dict[str, int] = {}
+        self.enrol, self.test = array("q"), array("q")
+
+    def add(self, enrol: str, test: str) -> None:
+        self.enrol.append(self.index.setdefault(enrol, len(self.index)))
+        self.test.append(self.index.setdefault(test, len(self.index)))
+
+
+def _trials(path: str | Path, names: _Names, target: np.ndarray) -> Trials:
+    """Numbered in the order in which the names are first heard of, those that enrol before the others."""
     _both(path, target)
-    index: dict[str, int] = {}
-    for names in (enrol, test):
-        for name in names:
-            index.setdefault(name, len(index))
-    one, other = (np.fromiter((index[name] for name in names), np.int64, len(names)) for names in (enrol, test))
-    return Trials(tuple(index), one, other, target)
+    enrol, test = np.frombuffer(names.enrol, dtype=np.int64), np.frombuffer(names.test, dtype=np.int64)
+    order = np.argsort(np.unique(np.concatenate([enrol, test]), return_index=True)[1])
+    number = np.argsort(order)
+    known = list(names.index)
+    return Trials(tuple(known[i] for i in order), number[enrol], number[test], target)
 
 
 def _both(path: str | Path, target: np.ndarray) -> None:

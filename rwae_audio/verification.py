@@ -14,6 +14,7 @@ from rwae_audio.trials import (
     match_names,
     read_scores,
     read_trials,
+    restrict,
     speakers_of,
     write_scores,
     write_trials,
@@ -239,6 +240,7 @@ def format_table(rows: Mapping[str, Report]) -> str:
     lines.insert(1, "-" * len(lines[0]))
     if any(said["synthetic"] for said in rows.values()):
         lines.append("synthetic speech: these numbers say nothing about people")
+    lines += [f"partial: {why}" for why in _partial(rows)]
     return "\n".join(lines)
 
 
@@ -248,7 +250,13 @@ def markdown_table(rows: Mapping[str, Report]) -> str:
     lines.insert(1, "|---|" + "---:|" * (len(HEADER) - 1))
     if any(said["synthetic"] for said in rows.values()):
         lines.append("\nSynthetic speech: these numbers say nothing about people.")
+    lines += [f"\nPartial: {why}." for why in _partial(rows)]
     return "\n".join(lines)
+
+
+def _partial(rows: Mapping[str, Report]) -> list[str]:
+    """What the rows say of a corpus or a trial list that was not all there, each once."""
+    return list(dict.fromkeys(said["partial"] for said in rows.values() if said.get("partial")))
 
 
 def _rate(summary: Report | None) -> str:
@@ -271,6 +279,7 @@ __all__ = [
     "read_scores",
     "read_trials",
     "report",
+    "restrict",
     "speakers_of",
     "write_scores",
     "write_trials",

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import timit_trees
 from made_up import tiny_bundle
 
 
@@ -22,3 +23,16 @@ def corpora() -> Path:
 def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained bundle with tiny layers, preset `vocoder`; nobody writes to it."""
     return tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def timit_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Short clips and label files, for timit_trees to link to."""
+    timit_trees.clips(pool := tmp_path_factory.mktemp("timit") / "pool")
+    return pool
+
+
+@pytest.fixture(scope="session")
+def timit_tree(timit_pool: Path) -> Path:
+    """TIMIT as released: 630 speakers with the official ids, labels beside; nobody writes to it."""
+    return timit_trees.tree(timit_pool.parent / "TIMIT", timit_pool, labels=True)

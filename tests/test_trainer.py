@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from rwae_audio.checkpoint import RunState, load_checkpoint
 from rwae_audio.corpora.base import Utterance
 from rwae_audio.features import MelConfig, Normaliser
 from rwae_audio.files import InputError
@@ -21,13 +22,11 @@ from rwae_audio.store import Batch, FrameStore, Sampler
 from rwae_audio.trainer import (
     Interrupted,
     RunConfig,
-    RunState,
     TrainConfig,
     code_state,
     collapse_warning,
     interruptible,
     learning_rate,
-    load_checkpoint,
     new_model,
     train,
     warp_mels,
@@ -68,10 +67,10 @@ def run(folder: Path, config: RunConfig = CONFIG, *, resume: bool = False, stop_
     if stop_at is not None:
         draw, calls = sampler.draw, iter(range(1000))
 
-        def drawing(size: int, noise: torch.Generator) -> Batch:
+        def drawing(size: int, noise: torch.Generator, part: slice) -> Batch:
             if next(calls) == stop_at:
                 signal.raise_signal(signal.SIGINT)
-            return draw(size, noise)
+            return draw(size, noise, part)
 
         sampler.draw = drawing  # type: ignore[method-assign]
 

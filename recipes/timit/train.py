@@ -5,20 +5,27 @@
     python recipes/timit/train.py --config recipes/timit/conf/rwae-mmd.toml \
         --data an4=DIR --data librispeech=DIR --test an4            several corpora; tested on one of them
     python recipes/timit/train.py --resume runs/an4-rwae-mmd        go on after an interruption
+    python recipes/timit/train.py --download an4 --to corpora       fetch, check and unpack a corpus
+
+Several GPUs or machines: torchrun or accelerate launch, see recipes/timit/DISTRIBUTED.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from rwae_audio.commands.common import Parser, guarded
-from rwae_audio.files import InputError, read_json, write_json
+from rwae_audio.files import InputError, only_one, read_json, write_json
 
 HERE = Path(__file__).parent
+# of the processes that torchrun or accelerate has launched: this one writes and speaks
+FIRST = os.environ.get("RANK", "0") == "0"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -28,23 +35,35 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--data", action="append", default=[], metavar="NAME=DIR", help="an4, librispeech, timit, folder"
     )
     parser.add_argument("--test", metavar="NAME", help="the corpus to test on (the first one given)")
+    parser.add_argument("--with-sa", action="store_true", help="keep TIMIT's SA1 and SA2, which everybody says")
+    parser.add_argument("--partial", action="store_true", help="go on when files of TIMIT are missing; marks the table")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="one setting, as in TOML")
     parser.add_argument("--seed", type=int, help="instead of the configuration's")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
     parser.add_argument("--no-tensorboard", action="store_true", help="write no TensorBoard events")
+    parser.add_argument("--download", metavar="NAME", help="fetch an4, timit-sample, librispeech-dev-clean … instead")
+    parser.add_argument("--to", type=Path, default=Path("corpora"), metavar="DIR", help="where to (corpora)")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    plan = (
-        read_json(options.resume / "run.json", "the folder of an earlier run") if options.resume else new_plan(options)
-    )
+    if options.download:
+        return fetch(options.download, options.to)
+    plan = old_plan(options.resume) if options.resume else new_plan(options)
+    with contextlib.ExitStack() as locks:  # of the run's folder, for this process alone
+        if options.resume and FIRST:
+            locks.enter_context(only_one(options.resume))
+        return train_run(options, plan, locks)
 
+
+def train_run(options: argparse.Namespace, plan: dict[str, Any], locks: contextlib.ExitStack) -> int:
+    """All of it, with the plan that run.json keeps."""
     import torch  # slow to load, so only now that the command line is known to be right
 
+    from rwae_audio.distributed import from_first
     from rwae_audio.trainer import Interrupted, RunConfig
     from rwae_audio.verification import format_table
 
@@ -52,18 +71,33 @@ def main(argv: list[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     experiment = prepare(config, plan)
-    folder = options.resume or new_folder(options.out, f"{plan['test']}-{config.objective.name}")
-    write_json(folder / "run.json", plan)
+    folder = options.resume or from_first(lambda: new_folder(options.out, f"{plan['test']}-{config.objective.name}"))
+    if FIRST:
+        if not options.resume:
+            locks.enter_context(only_one(folder))
+        write_json(folder / "run.json", plan)
     try:
         rows = train_and_test(experiment, folder, plan, bool(options.resume), not options.no_tensorboard)
     except (Interrupted, KeyboardInterrupt) as stop:  # the second: before the first update, or after the last
-        print(f"{stop or 'stopped'}; go on with: python recipes/timit/train.py --resume {folder}", file=sys.stderr)
-        return 130
+        if FIRST:
+            print(f"{stop or 'stopped'}; go on with: python recipes/timit/train.py --resume {folder}", file=sys.stderr)
+        return 130 * FIRST  # torchrun would stop the first one for another's error
+    if not FIRST:
+        return 0
     trials = experiment.test.trials
     print(f"\n{plan['test']}: {len(trials):,} trials, {int(trials.target.sum())} of them target, test speakers only")
     print(format_table({name: report for name, (report, _) in rows.items()}))
     for name, what in LEFT.items():
         print(f"{folder / name}: {what}")
+    return 0
+
+
+def fetch(name: str, to: Path) -> int:
+    """--download."""
+    from rwae_audio.corpora.download import download
+
+    corpus, folder, fetched = download(name, to, progress=sys.stderr.isatty())
+    print(f"{name} is {'now' if fetched else 'already'} in {folder}: --data {corpus}={folder}")
     return 0
 
 
@@ -76,58 +110,74 @@ LEFT = {
 }
 
 
+def say(line: str) -> None:
+    """Print it, once among several processes."""
+    if FIRST:
+        print(line)
+
+
 def prepare(config: Any, plan: dict[str, Any]) -> Any:
     """Read the corpora, say what is in them, and make their frames."""
     from rwae_audio import experiment
     from rwae_audio.benchmark import with_benchmark
     from rwae_audio.corpora import read_corpus
 
-    corpora = [read_corpus(name, Path(place) if place else None) for name, place in plan["data"].items()]
+    how = {"timit": plan.get("timit", {})}
+    corpora = [
+        read_corpus(name, Path(place) if place else None, **how.get(name, {})) for name, place in plan["data"].items()
+    ]
     corpora = [with_benchmark(corpus) if corpus.name == plan["test"] else corpus for corpus in corpora]
     for corpus in corpora:
         counts = [
             f"{split} {len(corpus.of(split))} ({len(corpus.speakers(split))})" for split in ("train", "dev", "test")
         ]
-        print(f"{corpus.name}: utterances (speakers): {', '.join(counts)}")
+        say(f"{corpus.name}: utterances (speakers): {', '.join(counts)}")
         for note in corpus.notes:
-            print(f"{corpus.name}: {note}")
+            say(f"{corpus.name}: {note}")
     ready = experiment.prepare(config, corpora, plan["test"], progress=True)
     short = ready.sampler.left_out
-    print(f"training on {ready.hours:.2f} hours; {short} utterances under {ready.sampler.window} frames are left out")
+    say(f"training on {ready.hours:.2f} hours; {short} utterances under {ready.sampler.window} frames are left out")
     return ready
 
 
 def train_and_test(experiment: Any, folder: Path, plan: dict[str, Any], resume: bool, tensorboard: bool) -> Any:
-    """Returns the rows of the table, as experiment.finish does."""
+    """Returns the rows of the table, as experiment.finish does; none but in the first process, which tests alone."""
+    from rwae_audio.distributed import leave
     from rwae_audio.experiment import finish, run
     from rwae_audio.model import parameters
 
     began = time.monotonic()
     config = experiment.config
-    print(f"{config.objective.name}, {config.train.updates} updates, seed {config.train.seed}, in {folder}")
+    say(f"{config.objective.name}, {config.train.updates} updates, seed {config.train.seed}, in {folder}")
     model = run(experiment, folder, resume=resume, say=print, progress=True, tensorboard=tensorboard)
+    leave()
+    if not FIRST:
+        return {}
     print(f"{parameters(model):,} parameters; {time.monotonic() - began:.0f} s; testing")
     meta = {"command": plan["command"], "config": plan["name"]}
     return finish(experiment, model, folder, plan["name"], meta)
 
 
+def old_plan(folder: Path) -> dict[str, Any]:
+    """What new_plan made of the run in this folder."""
+    plan = read_json(folder / "run.json", "the folder of an earlier run")
+    kinds = {"config": dict, "name": str, "data": dict, "test": str, "command": str}
+    if not isinstance(plan, dict) or any(not isinstance(plan.get(name), kind) for name, kind in kinds.items()):
+        raise InputError(f"{folder / 'run.json'} does not say what was run; expected the folder of an earlier run")
+    return plan
+
+
 def new_plan(options: argparse.Namespace) -> dict[str, Any]:
     """What run.json keeps: the configuration's tables, its name (the table's row), the corpora's folders, the corpus to
-    test on, the command."""
-    from rwae_audio.config import nearest, read_toml
-    from rwae_audio.corpora import READERS
+    test on, how to read TIMIT, the command."""
+    from rwae_audio.config import read_toml
+    from rwae_audio.corpora import corpus_folders
 
-    data: dict[str, str] = {}
-    for item in options.data:
-        name, _, place = item.partition("=")
-        if not place or name not in READERS:
-            raise InputError(f"--data {item}; expected NAME=DIR, {nearest(name, sorted(READERS))}")
-        if name in data:
-            raise InputError(f"--data {name} is given twice; expected each corpus once")
-        data[name] = str(Path(place).resolve())
-    source = options.config
+    data, source = corpus_folders(options.data), options.config
+    if (options.partial or options.with_sa) and "timit" not in data:
+        raise InputError(f"{'--partial' if options.partial else '--with-sa'} is for timit; expected --data timit=DIR")
     if not data:
-        print("no corpus was given (--data NAME=DIR): training on the built-in demo corpus of synthetic speech")
+        say("no corpus was given (--data NAME=DIR): training on the built-in demo corpus of synthetic speech")
         data, source = {"demo": ""}, source or HERE / "conf" / "demo.toml"
     test = options.test or next(iter(data))
     if test not in data:
@@ -142,6 +192,7 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
         "name": options.config.stem if options.config else tables.get("objective", {}).get("name", "rwae-mmd"),
         "data": data,
         "test": test,
+        "timit": {"with_sa": options.with_sa, "partial": options.partial},
         "command": command(),
     }
 

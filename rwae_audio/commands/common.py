@@ -6,13 +6,14 @@ import argparse
 import itertools
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rwae_audio import __version__
 from rwae_audio.config import nearest
-from rwae_audio.files import InputError
+from rwae_audio.files import NO_ROOM, InputError
 
 if TYPE_CHECKING:
     from rwae_audio.audio import Audio
@@ -53,7 +54,8 @@ def say(command: str, message: str) -> None:
 
 
 def guarded(command: Callable[[], int], name: str) -> int:
-    """Run it; a user's error is one line and 2, Ctrl-C 130, a closed pipe 0; a bug shows its traceback."""
+    """Run it; a user's error or a full disk is one line and 2, Ctrl-C 130, a closed pipe 0; a bug shows its traceback."""
+    threading.excepthook = _in_thread
     try:
         code = command()
         sys.stdout.flush()  # a closed pipe shows here, not when the interpreter ends
@@ -65,8 +67,28 @@ def guarded(command: Callable[[], int], name: str) -> int:
         say(name, "interrupted")
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return 0
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        say(name, f"cannot write{f' {error.filename}' if error.filename else ''}: {error.strerror}; expected room to")
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_stdout()
+        return 2
+
+
+def _in_thread(error: threading.ExceptHookArgs) -> None:
+    """What went wrong in another thread, but for a full disk: the main thread meets that itself, and says it."""
+    if not (isinstance(error.exc_value, OSError) and error.exc_value.errno in NO_ROOM):
+        threading.__excepthook__(error)
+
+
+def _drop_stdout() -> None:
+    """Let what is still to be written go nowhere: the interpreter would fail once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def free_output(path: Path, force: bool) -> None:

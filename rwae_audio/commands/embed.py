@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rwae_audio import __version__
 from rwae_audio.commands.common import Parser, free_output, guarded, read_speech, say, say_resampled
-from rwae_audio.files import InputError, whole_file
+from rwae_audio.files import InputError, write_tensors
 
 NAME = "rwae-embed"
 
@@ -44,7 +44,6 @@ def embed(options: argparse.Namespace) -> int:
             raise InputError(f"{name} is given twice; expected each recording once")
 
     import torch
-    from safetensors.torch import save_file
 
     from rwae_audio.bundle import load_bundle
 
@@ -59,8 +58,7 @@ def embed(options: argparse.Namespace) -> int:
         read[name] = replace(
             audio, samples=audio.samples[:0].copy()
         )  # how it was read, not what: there may be thousands
-    with whole_file(options.output) as temporary:
-        save_file(tensors, temporary, metadata={"bundle": bundle.digest, "version": __version__})
+    write_tensors(options.output, tensors, {"bundle": bundle.digest, "version": __version__})
     for name, audio in read.items():
         say_resampled(NAME, name, audio)
     kinds = "static and dynamic codes" if options.dynamic else "static codes"

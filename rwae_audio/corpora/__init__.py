@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rwae_audio.config import nearest
@@ -14,7 +14,7 @@ from rwae_audio.corpora.librispeech import read_librispeech
 from rwae_audio.corpora.timit import read_timit
 from rwae_audio.files import InputError
 
-READERS: dict[str, Callable[[Path], Corpus]] = {
+READERS: dict[str, Callable[..., Corpus]] = {
     "an4": read_an4,
     "demo": read_demo,
     "folder": read_folder,
@@ -23,16 +23,32 @@ READERS: dict[str, Callable[[Path], Corpus]] = {
 }
 
 
-def read_corpus(name: str, folder: Path | None = None) -> Corpus:
-    """The corpus `name` in `folder` (the demo corpus needs none). Raises InputError."""
+def read_corpus(name: str, folder: Path | None = None, **options: bool) -> Corpus:
+    """The corpus `name` in `folder` (the demo corpus needs none). options: TIMIT's `with_sa` and `partial`, as
+    read_timit has them. Raises InputError."""
     if name not in READERS:
         raise InputError(f"there is no corpus {name!r}; {nearest(name, sorted(READERS))}")
+    if given := [option.replace("_", "-") for option, value in options.items() if value and name != "timit"]:
+        raise InputError(f"--{given[0]} is an option of timit; {name} has none")
     if name == "demo" and folder is None:
         return read_demo()
     if folder is None or not folder.is_dir():
         what = "missing" if folder is None or not folder.exists() else "not a folder"
         raise InputError(f"the folder of {name}, {folder}, is {what}; expected the corpus's folder")
-    return READERS[name](folder)
+    return READERS[name](folder, **options) if name == "timit" else READERS[name](folder)
 
 
-__all__ = ["READERS", "Corpus", "Phone", "Utterance", "read_corpus"]
+def corpus_folders(items: Sequence[str]) -> dict[str, str]:
+    """What `--data NAME=DIR` says, given once or more: corpus → its absolute folder. Raises InputError."""
+    folders: dict[str, str] = {}
+    for item in items:
+        name, _, place = item.partition("=")
+        if not place or name not in READERS:
+            raise InputError(f"--data {item}; expected NAME=DIR, {nearest(name, sorted(READERS))}")
+        if name in folders:
+            raise InputError(f"--data {name} is given twice; expected each corpus once")
+        folders[name] = str(Path(place).resolve())
+    return folders
+
+
+__all__ = ["READERS", "Corpus", "Phone", "Utterance", "corpus_folders", "read_corpus"]

@@ -24,7 +24,7 @@ SUFFIXES = (
 
 @dataclass(frozen=True)
 class Phone:
-    """A labelled stretch of speech, in seconds."""
+    """A labelled stretch of speech, a phone or a word, in seconds."""
 
     start: float
     end: float
@@ -33,7 +33,7 @@ class Phone:
 
 @dataclass(frozen=True)
 class Utterance:
-    """id: the path relative to the corpus's audio folder, with its extension."""
+    """id: the path relative to the corpus's audio folder, with its extension (TIMIT: as on its disc)."""
 
     id: str
     speaker: str
@@ -41,18 +41,21 @@ class Utterance:
     path: Path
     text: str | None = None
     phones: tuple[Phone, ...] | None = None
+    words: tuple[Phone, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Corpus:
     """trial_lists: the lists that the corpus brings for `dev` and `test` (its names are ids, perhaps with another
-    extension); notes: what a user has to be told, a line each; synthetic: no human speech in it."""
+    extension); notes: what a user has to be told, a line each; synthetic: no human speech in it; partial: why it is
+    not all there, which every table has to say, or nothing."""
 
     name: str
     utterances: tuple[Utterance, ...]
     trial_lists: Mapping[str, Path] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     synthetic: bool = False
+    partial: str = ""
 
     def of(self, split: str) -> tuple[Utterance, ...]:
         """The utterances of a split."""
@@ -66,11 +69,17 @@ class Corpus:
 def audio_files(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> Iterator[tuple[Path, str]]:
     """Every audio file below `folder`, sorted, with its path relative to it; hidden ones and folders are passed over."""
     for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not _leads_back(place, name))
         for name in sorted(names):
             if name.lower().endswith(tuple(suffixes)) and not name.startswith("."):
                 path = Path(place, name)
                 yield path, path.relative_to(folder).as_posix()
+
+
+def _leads_back(place: str, name: str) -> bool:
+    """Is it a link to a folder that it lies in? The walk would not end."""
+    path = os.path.join(place, name)
+    return os.path.islink(path) and Path(os.path.realpath(place)).is_relative_to(os.path.realpath(path))
 
 
 def once_each(files: Iterable[tuple[Path, str]], order: Sequence[str] = SUFFIXES) -> tuple[list[tuple[Path, str]], int]:

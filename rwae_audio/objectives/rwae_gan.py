@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rwae_audio.distributed import mean_gradients
 from rwae_audio.divergences import Critic, frozen
 from rwae_audio.model import RWAE, ModelConfig, Output, normal
 from rwae_audio.objectives.base import Objective, ObjectiveConfig, squared_error
@@ -31,9 +32,9 @@ class RwaeGan(Objective):
             drawn_static = normal(static.shape, generator, static)
             drawn_dynamic, _ = prior_draws(model, dynamic, generator)
         static_loss = real(self.static_critic(drawn_static)) + fake(self.static_critic(static))
-        self.static_critic.step(static_loss)
+        self.static_critic.step(static_loss, mean_gradients)
         dynamic_loss = real(self.dynamic_critic(drawn_dynamic, dynamic)) + fake(self.dynamic_critic(dynamic, dynamic))
-        self.dynamic_critic.step(dynamic_loss)
+        self.dynamic_critic.step(dynamic_loss, mean_gradients)
         return {"static_critic": static_loss.item(), "dynamic_critic": dynamic_loss.item()}
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rwae_audio.distributed import average, gather
 from rwae_audio.divergences import mmd
 from rwae_audio.model import RWAE, Output, normal
 from rwae_audio.objectives.base import Objective, ObjectiveConfig, squared_error
@@ -28,8 +29,8 @@ class RwaeMmd(Objective):
 
 
 def static_penalty(static: Tensor, generator: torch.Generator) -> Tensor:
-    """MMD² between the aggregated posterior's samples (B, d) and as many of N(0, I)."""
-    return mmd(static, normal(static.shape, generator, static))
+    """MMD² between the aggregated posterior's samples (B, d) and as many of N(0, I), over the global batch."""
+    return mmd(gather(static), gather(normal(static.shape, generator, static)))
 
 
 def prior_draws(model: RWAE, dynamic: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -44,13 +45,13 @@ def with_history(codes: Tensor, history: Tensor) -> Tensor:
 
 
 def dynamic_penalty(config: ObjectiveConfig, model: RWAE, dynamic: Tensor, generator: torch.Generator) -> Tensor:
-    """Σ_t MMD² between z̃^m_t and the prior's z^m_t given z̃^m_{<t}; `joint`: both beside z̃^m_{t-1}.
+    """Σ_t MMD² between z̃^m_t and the prior's z^m_t given z̃^m_{<t}, over the global batch; `joint`: both beside z̃^m_{t-1}.
 
     dynamic: the posterior's samples, (B, T, d).
     """
     drawn, variance = prior_draws(model, dynamic, generator)
-    scale = variance.detach().mean((0, 2)) if config.dynamic_scale == "prior" else 1.0
-    q, p = dynamic, drawn
+    scale = average(variance.detach().mean((0, 2))) if config.dynamic_scale == "prior" else 1.0
+    q, p = gather(dynamic), gather(drawn)
     if config.dynamic_match == "joint":
-        q, p = with_history(dynamic, dynamic), with_history(drawn, dynamic)
+        q, p = with_history(q, q), with_history(p, q)
     return mmd(q.transpose(0, 1), p.transpose(0, 1), scale, paired=True).sum()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rwae_audio.distributed import gather, mean_gradients
 from rwae_audio.divergences import Critic, frozen, scaled_mmd
 from rwae_audio.model import RWAE, ModelConfig, Output
 from rwae_audio.objectives.base import Objective, ObjectiveConfig, squared_error
@@ -27,7 +28,7 @@ class RwaeSmmd(Objective):
             dynamic = output.dynamic.sample.detach()
             drawn, _ = prior_draws(model, dynamic, generator)
         penalty = self.penalty(dynamic, drawn)
-        self.features.step(-penalty)
+        self.features.step(-penalty, mean_gradients)
         return {"features": penalty.item()}
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -42,7 +43,8 @@ class RwaeSmmd(Objective):
         }
 
     def penalty(self, dynamic: Tensor, drawn: Tensor) -> Tensor:
-        """Σ_t SMMD² of the posterior's samples and the prior's draws, both (B, T, d)."""
+        """Σ_t SMMD² of the posterior's samples and the prior's draws, both (B, T, d), over the global batch."""
+        dynamic, drawn = gather(dynamic), gather(drawn)
         if self.config.dynamic_match == "joint":
             dynamic, drawn = with_history(dynamic, dynamic), with_history(drawn, dynamic)
         return scaled_mmd(dynamic.transpose(0, 1), drawn.transpose(0, 1), self.features, paired=True).sum()

@@ -1,0 +1,104 @@
+"""Checkpoints: all that a run needs to go on with the bits it would have had, in one file, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from rwae_audio.divergences import Critic
+from rwae_audio.files import InputError, write_tensors
+from rwae_audio.objectives import Objective
+
+if TYPE_CHECKING:
+    from rwae_audio.trainer import RunConfig
+
+
+@dataclass
+class Position:
+    """Where a run stands; goes into the checkpoint beside the weights."""
+
+    step: int = 0
+    best_score: float = -1e9
+    best_step: int = 0
+    seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a checkpoint holds: the model, its optimizer, the objective with its critics and theirs."""
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer | None = None
+    objective: Objective | None = None
+
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """Prefix in the checkpoint → module."""
+        return {"model": self.model, **({"objective": self.objective} if self.objective is not None else {})}
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Prefix in the checkpoint → optimizer."""
+        found = {"optimizer": self.optimizer} if self.optimizer is not None else {}
+        for name, module in self.objective.named_children() if self.objective is not None else ():
+            if isinstance(module, Critic):
+                found[f"optimizer-{name}"] = module.optimizer
+        return found
+
+
+def save_checkpoint(path: Path, config: RunConfig, state: RunState, position: Position) -> None:
+    """Weights, optimizers and position in one safetensors file (the JSON in its header), whole or not at all.
+
+    All randomness is drawn from (seed, purpose, step), so the seed and the step are the generators' whole state.
+    """
+    tensors: dict[str, Tensor] = {}
+    for prefix, module in state.modules().items():
+        tensors |= {f"{prefix}.{name}": value.contiguous() for name, value in module.state_dict().items()}
+    for prefix, optimizer in state.optimizers().items():
+        for index, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"{prefix}.{index}.{key}": torch.as_tensor(value).clone() for key, value in values.items()}
+    header = {"position": json.dumps(asdict(position)), "config": json.dumps(config.tables())}
+    write_tensors(path, tensors, header)
+
+
+def load_checkpoint(path: Path, config: RunConfig, state: RunState) -> Position:
+    """The counterpart. Raises InputError when there is none, or when it belongs to another configuration."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; expected a checkpoint to go on from")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a whole checkpoint ({error})") from error
+    except OSError as error:  # which says "not found" of what may not be read
+        raise InputError(f"{path} cannot be read; expected a checkpoint, readable by you") from error
+    if not {"config", "position"} <= set(header):
+        raise InputError(f"{path} has no position in its header; expected a run's checkpoint")
+    saved, wanted = json.loads(header["config"]), json.loads(json.dumps(config.tables()))
+    for table in wanted:
+        for key, value in wanted[table].items():
+            if saved.get(table, {}).get(key) != value:
+                was = saved.get(table, {}).get(key)
+                raise InputError(
+                    f"{path} was trained with [{table}] {key} = {was}, this run has {value}; expected the same"
+                )
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
+
+    for prefix, module in state.modules().items():
+        module.load_state_dict(part(prefix))
+    for prefix, optimizer in state.optimizers().items():
+        values: dict[int, dict[str, Tensor]] = {}
+        for name, value in part(prefix).items():
+            index, key = name.split(".")
+            values.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": values})
+    return Position(**json.loads(header["position"]))
