@@ -39,9 +39,9 @@ class TrainConfig:
     """
 
     seed: int = 0
-    updates: int = 4000
+    updates: int = 2500
     batch: int = 128
-    learning_rate: float = 8e-3
+    learning_rate: float = 4e-3
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup: int = 50
     gradient_clip: float = 50.0
@@ -308,6 +308,9 @@ def epoch_line(position: Position, updates: int, values: Mapping[str, float]) ->
     parts.append(
         f"effect of static {100 * values['dev/static_effect']:.0f} %, dynamic {100 * values['dev/dynamic_effect']:.0f} %"
     )
+    for code in ("static", "dynamic"):
+        if values[f"dev/{code}_variance"] < DETERMINISTIC:
+            parts.append(f"{code} posterior deterministic")
     return "  ".join(parts) + ("  (best)" if position.best_step == position.step else "")
 
 

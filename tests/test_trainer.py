@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,7 +60,14 @@ def store(count: int = 12) -> FrameStore:
     return FrameStore(torch.cat(frames).numpy(), np.cumsum([0, *lengths]), utterances)
 
 
-def run(folder: Path, config: RunConfig = CONFIG, *, resume: bool = False, stop_at: int | None = None) -> RWAE:
+def run(
+    folder: Path,
+    config: RunConfig = CONFIG,
+    *,
+    resume: bool = False,
+    stop_at: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> RWAE:
     """A whole run; at update `stop_at` the process gets what Ctrl-C sends."""
     data = store()
     sampler = Sampler(data, np.arange(12), config.mel.segment, config.model)
@@ -77,7 +85,7 @@ def run(folder: Path, config: RunConfig = CONFIG, *, resume: bool = False, stop_
     def evaluate(model: RWAE) -> dict[str, float]:
         return {"score": -code_state(model, held_out.frames, held_out.static_frames)["error"]}
 
-    return train(config, sampler, Normaliser.fit(data.frames), held_out, evaluate, folder, resume=resume)
+    return train(config, sampler, Normaliser.fit(data.frames), held_out, evaluate, folder, resume=resume, say=say)
 
 
 def metrics(folder: Path) -> list[dict]:
@@ -167,6 +175,14 @@ def test_a_code_that_the_decoder_ignores_is_collapsed() -> None:
     assert "posterior noisy, mean variance 0.5" in collapse_warning("static", state, "fixed")
     assert "deterministic" in collapse_warning("static", {**state, "static_variance": 0.01}, "fixed")
     assert ['"fixed"' in collapse_warning("static", state, kind) for kind in ("learned", "fixed")] == [True, False]
+
+
+def test_a_small_posterior_variance_is_called_deterministic_and_no_collapse(tmp_path: Path) -> None:
+    lines: list[str] = []
+    config = replace(CONFIG, model=replace(MODEL, dynamic_posterior="deterministic"))
+    run(tmp_path, config, say=lines.append)
+    told = [line for line in lines if line.startswith("update")]
+    assert all("dynamic posterior deterministic" in line and "static posterior" not in line for line in told)
 
 
 def test_signals_are_remembered_and_handlers_put_back() -> None:
