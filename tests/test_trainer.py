@@ -42,6 +42,7 @@ MODEL = ModelConfig(
     prior_hidden=8,
     decoder_hidden=8,
     static_window=10,
+    static_variance=0.5,
 )
 CONFIG = RunConfig(
     MelConfig(n_mels=8, segment=6),
