@@ -175,10 +175,13 @@ def leave_results(experiment: Experiment, model: RWAE, name: str, rows: Mapping[
 
 
 def leave_pictures(experiment: Experiment, model: RWAE, folder: Path, count: int = 4) -> None:
-    """Reconstructions and swaps of one utterance each of the first development speakers (at most 2 s)."""
+    """Reconstructions and swaps of one utterance each of some development speakers, spread over their names (at most 2 s):
+    corpora that name women f… and men m… show both."""
     mel, bench = experiment.config.mel, experiment.dev
     seconds = mel.hop_length / mel.sample_rate
-    first = [bench.speakers.index(speaker) for speaker in sorted(set(bench.speakers))[:count]]
+    everyone = sorted(set(bench.speakers))
+    chosen = [everyone[i] for i in np.linspace(0, len(everyone) - 1, min(count, len(everyone))).round().astype(int)]
+    first = [bench.speakers.index(speaker) for speaker in chosen]
     bundle = Bundle(experiment.config, model, experiment.normaliser, np.zeros(0), "", False, {})
     frames = [bench.store.of(int(bench.rows[i])) for i in first]
     clips = [clip[: int(2 / seconds)] for clip in frames]

@@ -1,0 +1,187 @@
+"""The recipe as a user runs it: a subprocess, tiny settings, a corpus made on the spot."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).parent.parent
+TRAIN = [sys.executable, str(ROOT / "recipes/timit/train.py")]
+TINY = [
+    *("--set", "train.updates=6", "--set", "train.evaluate_every=3", "--set", "train.batch=8"),
+    *("--set", "model.static_hidden=8", "--set", "model.dynamic_hidden=8", "--set", "model.prior_hidden=8"),
+    *("--set", "model.decoder_hidden=8", "--set", "model.static_window=30", "--threads", "1"),
+]
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """8 made-up voices × 4 recordings in the layout speaker/utterance.wav: harmonics under a moving envelope, in noise."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("recordings")
+    time_axis = np.arange(12000) / 16000
+    for s in range(8):
+        (folder / f"s{s}").mkdir()
+        for u in range(4):
+            pitch = (90 + 20 * s) * (1 + 0.1 * np.sin(2 * np.pi * (1 + u) * time_axis))
+            phase = 2 * np.pi * np.cumsum(pitch) / 16000
+            sound = sum(np.sin(k * phase) / k for k in range(1, 12)) * (0.2 + np.abs(np.sin(9 * time_axis + u)))
+            soundfile.write(folder / f"s{s}" / f"{u}.wav", 0.05 * sound + 0.002 * rng.standard_normal(12000), 16000)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {**os.environ, "RWAE_CACHE": str(tmp_path_factory.mktemp("cache")), "OMP_NUM_THREADS": "1"}
+
+
+def call(environment: dict[str, str], where: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*TRAIN, *words], cwd=where, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="session")
+def finished(
+    recordings: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """(the run folder of a whole run, what it printed)."""
+    where = tmp_path_factory.mktemp("whole")
+    done = call(environment, where, "--data", f"folder={recordings}", "--out", "run", *TINY)
+    assert done.returncode == 0, done.stderr
+    return where / "run", done.stdout
+
+
+def test_a_run_leaves_what_the_readme_says(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+    for name in ("run.json", "config.json", "metrics.jsonl", "eer.json", "table.json", "checkpoints/best.safetensors"):
+        assert (folder / name).is_file(), name
+    for name in ("model.safetensors", "config.json", "README.md"):
+        assert (folder / "bundle" / name).is_file(), name
+    for name in ("det", "reconstructions", "swaps", "speakers"):
+        assert (folder / "plots" / f"{name}.png").stat().st_size > 5000
+    assert list((folder / "tensorboard").glob("events*"))
+    report = json.loads((folder / "eer.json").read_text())
+    row = json.loads((folder / "table.json").read_text())["rwae-mmd"]
+    assert {**report, "codes": row["codes"], "collapsed": row["collapsed"]} == row
+    assert report["synthetic"] is False
+    assert set(report) >= {"trials", "static", "dynamic", "gap"}
+    assert set(report["dynamic"]) >= {"eer", "plain", "centred", "interval", "min_dcf"}
+    table = json.loads((folder / "table.json").read_text())
+    assert set(table) == {"rwae-mmd", "rwae-mmd:non-speech", "untrained", "log-mel", "log-mel-mvn"}
+    assert "run/bundle" in printed
+    assert len(re.findall(r"^update \d+/6", printed, re.M)) == 2
+
+
+def test_the_scores_of_a_run_give_its_eer(finished: tuple[Path, str]) -> None:
+    from rwae_audio.verification import eer, read_scores
+
+    folder, _ = finished
+    scores, _, target = read_scores(folder / "scores/rwae-mmd.static.txt")
+    assert eer(scores, target) == pytest.approx(
+        json.loads((folder / "eer.json").read_text())["static"]["eer"], abs=1e-9
+    )
+
+
+def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(
+    finished: tuple[Path, str], recordings: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    slow = [*TINY, "--set", "train.batch=8", "--out", "run", "--no-tensorboard"]
+    words = ["--data", f"folder={recordings}", *slow]
+    process = subprocess.Popen(
+        [*TRAIN, *words], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.time() + 120
+    while not (tmp_path / "run/metrics.jsonl").exists() and time.time() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "go on with: python recipes/timit/train.py --resume run" in errors
+    done = call(environment, tmp_path, "--resume", "run", "--no-tensorboard", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    weights = [(folder / "bundle/model.safetensors").read_bytes() for folder in (finished[0], tmp_path / "run")]
+    assert weights[0] == weights[1]
+    assert (finished[0] / "eer.json").read_text() == (tmp_path / "run/eer.json").read_text()
+
+
+def test_two_processes_leave_one_run_like_that_of_one(
+    finished: tuple[Path, str], recordings: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    alone = {**environment, "CUDA_VISIBLE_DEVICES": "", "RWAE_CACHE": str(tmp_path / "cache")}  # builds its own store
+    done = subprocess.run(
+        [*torchrun, TRAIN[1], "--data", f"folder={recordings}", *TINY],
+        cwd=tmp_path,
+        env=alone,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs/folder-rwae-mmd"
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+    def names(of: Path) -> set[str]:
+        return {str(path.relative_to(of)) for path in of.rglob("*") if "events" not in path.name}
+
+    assert names(folder) == names(finished[0])
+    assert len(list((folder / "tensorboard").glob("events*"))) == 1
+    printed = (done.stdout, finished[1])
+    assert len(printed[0].splitlines()) == len(printed[1].splitlines())
+    assert len(re.findall(r"^update \d+/6", done.stdout, re.M)) == 2
+    weights = [load_file(part / "bundle/model.safetensors") for part in (folder, finished[0])]
+    loose = ("head.mean.bias", "running_mean", "dynamic_mean")  # the bias that standardisation cancels; what follows it
+    for name, value in weights[0].items():
+        tolerance = 1e-2 if name.endswith(loose) else 1e-4
+        np.testing.assert_allclose(value, weights[1][name], rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--data", "an5=x"], "did you mean 'an4'"),
+        (["--data", "an4"], "expected NAME=DIR"),
+        (["--data", "folder=missing"], "missing"),
+        (["--data", "folder={}", "--test", "timit"], "expected one of folder"),
+        (["--data", "folder={}", "--set", "model.decodr=frame"], "did you mean 'decoder'"),
+        (["--data", "folder={}", "--set", "decoder"], "expected TABLE.KEY=VALUE"),
+        (["--data", "folder={}", "--config", "broken.toml"], "is not TOML"),
+        (["--data", "folder={}", "--config", "none.toml"], "does not exist"),
+        (["--data", "folder={}", "--out", "there"], "is there already"),
+        (["--resume", "nowhere"], "does not exist"),
+        (["--updates", "3"], "--updates"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    words: list[str], expected: str, recordings: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.toml").write_text("[model\n")
+    (tmp_path / "there").mkdir()
+    done = call(environment, tmp_path, *(word.replace("{}", str(recordings)) for word in words))
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert expected in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.toml", "there"]
+
+
+def test_the_readme_says_what_results_json_says() -> None:
+    sys.path.insert(0, str(ROOT / "recipes/timit"))
+    from results import HERE, READMES, rendered
+
+    results = json.loads((HERE / "results.json").read_text())
+    for readme in READMES:
+        assert rendered(readme.read_text(), results) == readme.read_text()
+    rows = {"rwae-mmd", "dsvae", "untrained", "log-mel", "log-mel-mvn", "rwae-mmd:non-speech"}
+    assert rows <= set(results)
+    for row in results.values():
+        assert {"trials", "static", "dynamic", "gap", "synthetic", "command", "config", "seeds"} <= set(row)
