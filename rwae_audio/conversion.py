@@ -21,8 +21,9 @@ def is_silent(samples: np.ndarray) -> bool:
 def convert_waveform(bundle: Bundle, source: np.ndarray, targets: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
     """The source's words (N,) in the voice of the targets (each (M,)), all at the bundle's rate; (N,), float32.
 
-    Griffin-Lim's phases depend on `seed`. A silent source gives silence. The result is not limited to ±1: write_audio
-    scales it down where it must. Raises InputError when a waveform is under one analysis window.
+    Griffin-Lim's phases depend on `seed`. The result is as loud as the source (RMS); a silent source gives silence. It is
+    not limited to ±1: write_audio scales it down where it must. Raises InputError when a waveform is under one analysis
+    window.
     """
     voices = [bundle.frames(target) for target in targets]
     frames = bundle.convert(bundle.frames(source), *voices)
@@ -32,4 +33,5 @@ def convert_waveform(bundle: Bundle, source: np.ndarray, targets: Sequence[np.nd
     fitted = torch.zeros(len(source))
     count = min(len(source), len(samples))
     fitted[:count] = samples[:count]
-    return fitted.numpy()
+    loudness = float(np.sqrt(np.mean(np.square(source, dtype=np.float64))))
+    return (fitted * (loudness / fitted.square().mean().sqrt().clamp_min(1e-8))).numpy()
