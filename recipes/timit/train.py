@@ -111,9 +111,9 @@ LEFT = {
 
 
 def say(line: str) -> None:
-    """Print it, once among several processes."""
+    """Print it, once among several processes, and at once: a run is watched through a pipe or a file as well."""
     if FIRST:
-        print(line)
+        print(line, flush=True)
 
 
 def prepare(config: Any, plan: dict[str, Any]) -> Any:
@@ -149,7 +149,7 @@ def train_and_test(experiment: Any, folder: Path, plan: dict[str, Any], resume: 
     began = time.monotonic()
     config = experiment.config
     say(f"{config.objective.name}, {config.train.updates} updates, seed {config.train.seed}, in {folder}")
-    model = run(experiment, folder, resume=resume, say=print, progress=True, tensorboard=tensorboard)
+    model = run(experiment, folder, resume=resume, say=say, progress=True, tensorboard=tensorboard)
     leave()
     if not FIRST:
         return {}
