@@ -87,6 +87,15 @@ def bench_training_step() -> bool:
 
         share = [100 * value * flops / reference for value in ratios(update, multiply)]
         fine &= line(f"training step, LSTM {hidden}, {flops / 1e9:.1f} GFLOP, of torch.mm's rate", share, 50, " %")
+
+        lstm, ahead = nn.LSTM(config.n_mels, hidden, batch_first=True), torch.ones(batch, steps, hidden)
+
+        def alone(lstm=lstm, frames=frames, ahead=ahead) -> None:
+            lstm(frames)[0].backward(ahead)
+
+        flops = lstm_flops(batch, steps, config.n_mels, hidden)
+        share = [100 * value * flops / reference for value in ratios(alone, multiply)]
+        line(f"one nn.LSTM {hidden} of it alone: what the library leaves", share, 50, " %")
     return fine
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from rwae_audio.config import nearest, resolve
 from rwae_audio.files import InputError
 
-BLOCK = 256  # frames transformed at once: they stay in a core's cache, and a long recording needs little memory
+BLOCK = 160_000  # samples in the frames transformed at once: they stay in a core's cache, and an hour needs little memory
 NOTHING = 1e-8  # mel power that counts as none: -80 dB
 MIN_DEVIATION = 0.1  # nats: speech varies by 2 to 4 in every bin, so anything below is a bin without content
 
@@ -101,19 +102,20 @@ def log_mel(waveform: torch.Tensor, config: MelConfig) -> torch.Tensor:
     samples = waveform.reshape(-1, n)
     if config.center:
         samples = _padded(samples, config)
-    window, filters = hann(config).to(waveform.device), mel_filters(config).to(waveform.device).T
+    window, filters = hann(config).to(waveform.device), mel_filters(config).to(waveform.device)
     count = 1 + (samples.shape[-1] - config.n_fft) // config.hop_length
     mels = torch.empty(len(samples), count, config.n_mels, device=waveform.device)
-    step = max(BLOCK // max(len(samples), 1), 16)
-    for start in range(0, count, step):
-        block = mels[:, start : start + step]
-        first, length = start * config.hop_length, (block.shape[1] - 1) * config.hop_length + config.n_fft
-        frames = samples[:, first : first + length].double().unfold(-1, config.n_fft, config.hop_length)
-        real, imaginary = torch.view_as_real(torch.fft.rfft(frames * window)).square_().unbind(-1)
-        spectrum = (real + imaginary).float()
-        if config.power == 1:
-            spectrum.sqrt_()
-        block.copy_(spectrum @ filters)
+    step = math.ceil(count / math.ceil(count * config.n_fft / BLOCK))
+    for signal, rows in zip(samples, mels, strict=True):
+        for start in range(0, count, step):
+            block = rows[start : start + step]
+            first, length = start * config.hop_length, (len(block) - 1) * config.hop_length + config.n_fft
+            frames = signal[first : first + length].double().unfold(-1, config.n_fft, config.hop_length)
+            real, imaginary = torch.view_as_real(torch.fft.rfft(frames * window)).float().square_().unbind(-1)
+            spectrum = real + imaginary
+            if config.power == 1:
+                spectrum.sqrt_()
+            torch.mm(spectrum, filters, out=block)
     return mels.clamp_(min=config.floor).log_().reshape(*waveform.shape[:-1], count, config.n_mels)
 
 
@@ -136,7 +138,7 @@ def hann(config: MelConfig) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=8)
 def mel_filters(config: MelConfig) -> torch.Tensor:
-    """The mel filters (n_mels, 1 + n_fft // 2), float32. Raises InputError when a filter falls between two bins."""
+    """The mel filters (1 + n_fft // 2, n_mels), float32. Raises InputError when a filter falls between two bins."""
     import warnings
 
     import librosa
@@ -154,7 +156,7 @@ def mel_filters(config: MelConfig) -> torch.Tensor:
         )
     empty = int((filters.max(axis=1) == 0).sum())
     _expect(empty == 0, "n_mels", config.n_mels, f"fewer, or a longer n_fft: {empty} mel filters hold no bin")
-    return torch.from_numpy(filters)
+    return torch.from_numpy(filters).T.contiguous()
 
 
 def non_speech_mask(log_mels: np.ndarray | torch.Tensor, config: MelConfig) -> np.ndarray:

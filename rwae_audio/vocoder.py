@@ -55,7 +55,7 @@ def linear_spectrum(mels: Tensor, config: MelConfig, iterations: int = 50) -> Te
     Lee & Seung 2001. A pseudo-inverse is quicker, but where mel filters are narrower than a bin (25 ms windows) it is
     ill-conditioned and its negative values, once clipped, leave the sound several dB too loud.
     """
-    filters = mel_filters(config)
+    filters = mel_filters(config).T
     wanted = mels @ filters
     linear = wanted.clone()
     gram = filters.T @ filters
