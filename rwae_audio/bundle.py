@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rwae_audio.embedding import Embeddings, embed
 from rwae_audio.features import Normaliser, log_mel
-from rwae_audio.files import InputError, put_back, read_json, whole_folder, write_tensors
+from rwae_audio.files import InputError, put_back, read_json, read_tensors, whole_folder, write_tensors
 from rwae_audio.model import RWAE
 from rwae_audio.trainer import RunConfig
 
@@ -119,9 +119,6 @@ def load_bundle(folder: str | Path | None = None) -> Bundle:
     Raises InputError when a file is missing, when the weights are not the ones that config.json vouches for, and when
     a tensor is missing or has another shape than the configuration asks for.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = SHIPPED if folder is None else Path(folder)
     put_back(folder)
     if not folder.is_dir():
@@ -137,14 +134,7 @@ def load_bundle(folder: str | Path | None = None) -> Bundle:
         raise InputError(f"{folder / 'config.json'} has no table {missing[0]!r}; expected a bundle's configuration")
     config = RunConfig.of({name: description[name] for name in ("mel", "model", "objective", "train")})
     weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise InputError(f"{weights} does not exist; expected the bundle's weights")
-    try:
-        tensors = load_file(weights)
-    except SafetensorError as error:
-        raise InputError(f"{weights} is not a whole safetensors file ({error})") from error
-    except OSError as error:  # which says "not found" of what may not be read
-        raise InputError(f"{weights} cannot be read; expected the bundle's weights, readable by you") from error
+    tensors = read_tensors(weights, "the bundle's weights")
     model = RWAE(config.model)
     sizes = {f"model.{name}": value.shape for name, value in model.state_dict().items()}
     sizes |= {

@@ -28,6 +28,7 @@ from rwae_audio.distributed import first_one_first, local, rank, start
 from rwae_audio.features import Normaliser
 from rwae_audio.files import write_json
 from rwae_audio.model import RWAE
+from rwae_audio.objectives import OBJECTIVES
 from rwae_audio.randomness import generator
 from rwae_audio.store import Batch, FrameStore, Sampler, open_store
 from rwae_audio.trainer import RunConfig, code_state, collapsed_codes, new_model, normalised, train
@@ -86,7 +87,8 @@ def prepare(config: RunConfig, corpora: Sequence[Corpus], tested: str, progress:
     corpus = next(corpus for corpus in corpora if corpus.name == tested)
     rows = store.indices("train")
     normaliser = Normaliser.fit(store.frames[store.offsets[row] : store.offsets[row + 1]] for row in rows)
-    sampler = Sampler(store, rows, config.mel.segment, config.model)
+    pairs = OBJECTIVES[config.objective.name].pairs
+    sampler = Sampler(store, rows, config.mel.segment, config.model, pairs)
     dev, test = (benchmark(store, corpus, split) for split in ("dev", "test"))
     held_out = Sampler(store, dev.rows, config.mel.segment, config.model).draw(128, generator(0, "held-out"))
     return Experiment(config, corpora, store, rows, normaliser, sampler, held_out, dev, test)

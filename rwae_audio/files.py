@@ -141,6 +141,22 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mappi
         temporary.write_bytes(save(dict(tensors), None if header is None else dict(header)))
 
 
+def read_tensors(path: str | Path, expected: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, by name. Raises InputError; `expected` says what was looked for."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; expected {expected}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a whole safetensors file ({error})") from error
+    except OSError as error:  # which says "not found" of what may not be read
+        raise InputError(f"{path} cannot be read; expected {expected}, readable by you") from error
+
+
 def read_text(path: str | Path, expected: str) -> str:
     """A UTF-8 text file; `expected` names what it should have been, e.g. "a trial list". Raises InputError."""
     path = Path(path)

@@ -31,6 +31,8 @@ class ModelConfig:
     static_pooling   the code is read off the LSTM's `last` state, or the `mean` and `deviation` of its states
     dynamic_norm     what is taken from each mel bin of the dynamic encoder's input: nothing, its `mean` over the
                      sequence, or mean and deviation (`instance` norm)
+    static_prior     `gaussian`: N(0, I); `sphere`: uniform on the sphere of radius √static_dim, on which the code then
+                     lies: what the cosine of two codes, by which voices are compared, takes for granted
     *_posterior      `deterministic` (variance 0), `fixed` (variance `*_variance`) or `learned` (starts at `*_variance`)
     dynamic_offset_variance    variance of a noise that all frames of a sequence share, on top of each frame's own: what
                      is constant over time could else be averaged out of the frames' noise, and the voice is constant
@@ -51,6 +53,7 @@ class ModelConfig:
     static_window: int = 60
     static_stride: int = 2
     static_pooling: Literal["last", "mean-deviation"] = "mean-deviation"
+    static_prior: Literal["gaussian", "sphere"] = "gaussian"
     static_posterior: PosteriorKind = "fixed"
     static_variance: float = 0.25
     dynamic_norm: Literal["none", "mean", "instance"] = "mean"
@@ -91,11 +94,15 @@ class Posterior(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What one pass gives: static (B, static_dim), dynamic (B, T, dynamic_dim), reconstruction (B, T, n_mels)."""
+    """What one pass gives: static (B, static_dim), dynamic (B, T, dynamic_dim), reconstruction (B, T, n_mels).
+
+    second: the static code of another window of the same utterances, where one was given.
+    """
 
     static: Posterior
     dynamic: Posterior
     reconstruction: Tensor
+    second: Posterior | None = None
 
 
 def frame_mask(lengths: Tensor | None, frames: Tensor) -> Tensor:
@@ -147,6 +154,11 @@ def normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator, like
     world, rank = processes()
     drawn = torch.randn((world * shape[0], *shape[1:]), generator=generator, dtype=like.dtype)
     return drawn[rank * shape[0] : (rank + 1) * shape[0]].to(like.device)
+
+
+def on_sphere(codes: Tensor) -> Tensor:
+    """codes (..., d), each scaled to length √d, at which its components have a variance of 1."""
+    return F.normalize(codes, dim=-1) * codes.shape[-1] ** 0.5
 
 
 def processes() -> tuple[int, int]:
@@ -205,7 +217,10 @@ class StaticEncoder(nn.Module):
             pooled = last[0]
         else:
             pooled = states[torch.arange(len(states), device=states.device), lengths - 1]
-        return self.head(pooled, generator)
+        posterior = self.head(pooled, generator)
+        if self.config.static_prior == "gaussian":
+            return posterior
+        return Posterior(on_sphere(posterior.mean), posterior.variance, on_sphere(posterior.sample))
 
 
 class DynamicEncoder(nn.Module):
@@ -333,19 +348,22 @@ class RWAE(nn.Module):
         generator: torch.Generator | None = None,
         lengths: Tensor | None = None,
         dynamic_frames: Tensor | None = None,
+        second_frames: Tensor | None = None,
     ) -> Output:
         """Encode, draw (means without a generator) and decode.
 
         frames (B, T, n_mels), padded on the right where `lengths` (B,) says so. static_frames (B, S, n_mels) is the
         static encoder's window of the same utterances, the frames themselves when None; dynamic_frames (B, T, n_mels)
-        what the dynamic encoder sees instead of the frames (a perturbed copy).
+        what the dynamic encoder sees instead of the frames (a perturbed copy); second_frames (B, S, n_mels) a second
+        window for the static encoder, whose code nothing is decoded from.
         """
         if static_frames is None:
             static = self.static_encoder(frames, generator, lengths)
         else:
             static = self.static_encoder(static_frames, generator)
         dynamic = self.dynamic_encoder(frames if dynamic_frames is None else dynamic_frames, generator, lengths)
-        return Output(static, dynamic, self.decoder(static.sample, dynamic.sample))
+        second = None if second_frames is None else self.static_encoder(second_frames, generator)
+        return Output(static, dynamic, self.decoder(static.sample, dynamic.sample), second)
 
     @property
     def static_frames(self) -> int | None:

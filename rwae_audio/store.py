@@ -119,18 +119,24 @@ def _build(
 
 @dataclass(frozen=True)
 class Batch:
-    """frames (B, T, n_mels) and static_frames (B, S, n_mels) or None, both raw log-mels of the same utterances."""
+    """frames (B, T, n_mels), static_frames and second_frames (B, S, n_mels) or None: raw log-mels of the same utterances."""
 
     frames: Tensor
     static_frames: Tensor | None
+    second_frames: Tensor | None = None
 
 
 class Sampler:
-    """Draws training batches: utterances by the square root of their length, crops uniformly within them."""
+    """Draws training batches: utterances by the square root of their length, crops uniformly within them.
 
-    def __init__(self, store: FrameStore, utterances: np.ndarray, segment: int, model: ModelConfig) -> None:
+    With `pairs`, a second window for the static encoder is drawn from each utterance.
+    """
+
+    def __init__(
+        self, store: FrameStore, utterances: np.ndarray, segment: int, model: ModelConfig, pairs: bool = False
+    ) -> None:
         self.segment = segment
-        self.static_from = model.static_from
+        self.static_from, self.pairs = model.static_from, pairs
         self.window = segment if model.static_from == "segment" else max(segment, model.static_window)
         self.store = store
         lengths = store.lengths[utterances]
@@ -156,4 +162,9 @@ class Sampler:
             other = np.floor(window * (length - self.window + 1)).astype(np.int64)
         else:
             other = np.clip(begin - (self.window - self.segment) // 2, 0, length - self.window)
-        return Batch(frames, self.store.gather(first + other, self.window))
+        static_frames = self.store.gather(first + other, self.window)
+        if not self.pairs:
+            return Batch(frames, static_frames)
+        again = torch.rand(size, generator=generator, dtype=torch.float64).numpy()[part]
+        second = np.floor(again * (length - self.window + 1)).astype(np.int64)
+        return Batch(frames, static_frames, self.store.gather(first + second, self.window))

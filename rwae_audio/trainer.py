@@ -36,6 +36,8 @@ class TrainConfig:
     batch       sequences an update, of all processes together
     schedule    the learning rate stays `constant`, or falls to zero along a `cosine`, after `warmup` updates
     mel_warp    the mel axis of the dynamic encoder's input is stretched by up to this factor, drawn anew each sequence
+    equalise    standard deviation, in nats, of a smooth random curve over the mel axis that is added to the static
+                encoder's second window, where the objective has one: the voice is what is left when the channel changes
     """
 
     seed: int = 0
@@ -47,6 +49,7 @@ class TrainConfig:
     gradient_clip: float = 50.0
     evaluate_every: int = 250
     mel_warp: float = 0.0
+    equalise: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in {"updates": 1, "batch": 2, "evaluate_every": 1, "warmup": 0, "seed": 0}.items():
@@ -56,6 +59,8 @@ class TrainConfig:
             raise ValueError(f"[train] learning_rate is {self.learning_rate}; expected between 0 and 1")
         if not 0 <= self.mel_warp < 0.5:
             raise ValueError(f"[train] mel_warp is {self.mel_warp}; expected at least 0 and under 0.5")
+        if not 0 <= self.equalise < 10:
+            raise ValueError(f"[train] equalise is {self.equalise}; expected at least 0 and under 10 nats")
 
 
 @dataclass(frozen=True)
@@ -144,12 +149,14 @@ def train(
             group["lr"] = learning_rate(settings, step)
         batch = sampler.draw(settings.batch, generator(settings.seed, "batch", step), rows)
         frames, static_frames = normalised(batch, normaliser, accelerator.device)
-        dynamic_frames = None
+        dynamic_frames, second_frames = None, None
         if settings.mel_warp:
             dynamic_frames = warp_mels(frames, settings.mel_warp, generator(settings.seed, "warp", step))
-        output = model(
-            frames, static_frames, generator(settings.seed, "posterior", step), dynamic_frames=dynamic_frames
-        )
+        if batch.second_frames is not None:
+            other = equalised(batch.second_frames, settings.equalise, generator(settings.seed, "equalise", step))
+            second_frames = normaliser(other).to(accelerator.device)
+        noise = generator(settings.seed, "posterior", step)
+        output = model(frames, static_frames, noise, dynamic_frames=dynamic_frames, second_frames=second_frames)
         critics = objective.step_critics(model, output, generator(settings.seed, "critic", step))
         terms = objective(model, output, frames, generator(settings.seed, "prior", step))
         loss = torch.stack(list(terms.values())).sum()
@@ -250,6 +257,19 @@ def warp_mels(frames: Tensor, limit: float, noise: torch.Generator) -> Tensor:
     weight = (position - low)[:, None]
     low = low[:, None].expand(frames.shape)
     return frames.gather(2, low) * (1 - weight) + frames.gather(2, low + 1) * weight
+
+
+def equalised(log_mels: Tensor, deviation: float, noise: torch.Generator, curves: int = 6) -> Tensor:
+    """log_mels (B, S, n_mels) of each sequence through another channel: a gain and the first cosines over the mel axis,
+    drawn anew, so that the bins' levels have this standard deviation, in nats."""
+    if not deviation:
+        return log_mels
+    whole = len(log_mels) * world_size()
+    weights = torch.randn(whole, curves, generator=noise)[local(whole)]
+    size = log_mels.shape[-1]
+    bins = (torch.arange(size) + 0.5) * math.pi / size
+    basis = torch.cos(torch.arange(curves)[:, None] * bins)
+    return log_mels + (weights @ basis * deviation / basis.square().sum(0).mean() ** 0.5)[:, None]
 
 
 @torch.no_grad()

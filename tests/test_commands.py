@@ -19,6 +19,7 @@ import soundfile
 import torch
 from made_up import speech, tiny_bundle
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from rwae_audio import __version__
 from rwae_audio.audio import load_audio
@@ -247,9 +248,18 @@ def test_a_bundle_that_will_not_do(recordings: Path, bundle_folder: Path, run: R
         ("rwae-embed", "a.wav", "required: -o/--output"),
         ("rwae-embed", "a.wav -o x.npz", "expected a name that ends in .safetensors"),
         ("rwae-embed", "a.wav b.wav a.wav -o x.safetensors", "a.wav is given twice"),
-        ("rwae-eer", "", "expected --trials FILE and --audio-dir DIR, or --from-scores FILE"),
+        (
+            "rwae-eer",
+            "",
+            "expected --trials FILE and --audio-dir DIR, --trials and --embeddings, or --from-scores FILE",
+        ),
         ("rwae-eer", "--trials list.txt", "expected --trials FILE and --audio-dir DIR"),
         ("rwae-eer", "--from-scores s.txt --trials list.txt", "--from-scores stands alone; got --trials as well"),
+        ("rwae-eer", "--embeddings e.safetensors", "--embeddings FILE goes with --trials FILE"),
+        ("rwae-eer", "--trials list.txt --embeddings e --audio-dir .", "stands in for audio; got --audio-dir as well"),
+        ("rwae-eer", "--trials list.txt --embeddings none", "none does not exist; expected a safetensors file"),
+        ("rwae-eer", "--trials list.txt --embeddings there.wav", "is a folder; expected a safetensors file"),
+        ("rwae-eer", "--trials list.txt --embeddings list.txt", "list.txt is not a whole safetensors file"),
         ("rwae-eer", "--form-scores s.txt", "unknown option --form-scores; did you mean '--from-scores'?"),
         ("rwae-eer", "--from-scores s.txt stray", "unknown argument stray"),
         ("rwae-eer", "--from-scores none.txt", "none.txt does not exist; expected a score file"),
@@ -437,6 +447,47 @@ def test_eer_hears_each_file_of_an_equal_name(recordings: Path, bundle_folder: P
         one, other, score, _ = line.split()
         a, b = (torch.from_numpy(bundle.embed(load_audio(recordings / name)).static[0]) for name in (one, other))
         assert float(score) == pytest.approx(float(torch.cosine_similarity(a, b, dim=0)), abs=1e-9)
+
+
+def test_eer_of_vectors_from_anywhere(recordings: Path, run: Run, tmp_path: Path) -> None:
+    """What rwae-embed writes scores as the bundle itself does, and so do bare keys, whatever their extension."""
+    trials = trial_list(tmp_path)
+    _, out, _ = run("rwae-eer", "--trials", trials, "--audio-dir", recordings, "--json")
+    static = json.loads(out)["static"]
+    names = sorted({name for pair in LIST for name in pair})
+    assert run("rwae-embed", *(recordings / name for name in names), "-o", "codes.safetensors")[0] == 0
+    with safe_open(tmp_path / "codes.safetensors", "pt") as file:
+        codes = {name: file.get_tensor(f"static/{recordings / name}") for name in names}
+    words = ("--trials", trials, "--embeddings", "bare.safetensors")
+    for keys in ({f"static/{name}": name for name in names}, {name.replace(".wav", ".flac"): name for name in names}):
+        save_file({key: codes[name] for key, name in keys.items()}, tmp_path / "bare.safetensors")
+        code, out, err = run("rwae-eer", *words, "--json", "--scores", "s.txt", bundle=None)
+        assert (code, err) == (0, "rwae-eer: wrote the scores to s.txt\n")
+        assert json.loads(out)["eer"] == pytest.approx(static["eer"])
+        assert json.loads(out)["threshold"] == pytest.approx(static["threshold"], abs=1e-5)
+    assert len((tmp_path / "s.txt").read_text().splitlines()) == 15
+    code, out, _ = run("rwae-eer", *words, bundle=None)
+    assert out.startswith("15 trials, 3 of them target\nEER ")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"s0/a.wav": None}, "1 of 6 names in the trial list are unknown, the first s0/a.wav"),
+        ({"s0/a.wav": torch.zeros(4)}, "s0/a.wav has a vector of length 0"),
+        ({"s0/a.wav": torch.full((4,), torch.nan)}, "s0/a.wav has a vector of length nan"),
+        ({"s1/a.wav": torch.ones(5)}, "s1/a.wav has shape (5,); expected one vector a name, (4,) for all"),
+        ({"s1/a.wav": torch.ones(2, 4)}, "s1/a.wav has shape (2, 4)"),
+        ({"s0/a.wav": torch.tensor(1.0)}, "s0/a.wav has shape ()"),
+    ],
+)
+def test_wrong_vectors_are_one_line(change: dict, expected: str, run: Run, tmp_path: Path) -> None:
+    names = sorted({name for pair in LIST for name in pair})
+    vectors = {name: torch.ones(4) * (1 + i) for i, name in enumerate(names)} | change
+    save_file({name: value for name, value in vectors.items() if value is not None}, tmp_path / "e.safetensors")
+    words = ("--trials", trial_list(tmp_path), "--embeddings", "e.safetensors", "--scores", "s.txt")
+    refused(run("rwae-eer", *words, bundle=None), "rwae-eer", expected)
+    assert not (tmp_path / "s.txt").exists()
 
 
 def test_eer_for_people(recordings: Path, run: Run, tmp_path: Path) -> None:

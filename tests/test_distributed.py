@@ -40,6 +40,8 @@ CASES = {
     "smmd": (ObjectiveConfig("rwae-smmd"), {}),
     "smmd-joint": (ObjectiveConfig("rwae-smmd", dynamic_match="joint"), {"static_posterior": "learned"}),
     "gan": (ObjectiveConfig("rwae-gan"), {}),
+    "plus": (ObjectiveConfig("rwae-plus"), {"static_prior": "sphere"}),
+    "plus-contrast": (ObjectiveConfig("rwae-plus", pair_cost="contrast"), {}),
     "dsvae": (ObjectiveConfig("dsvae"), {"dynamic_offset_variance": 0.0, "dynamic_posterior": "learned"}),
 }
 B, T, STATIC, DYNAMIC = 12, 5, 4, 3  # of the measured penalties

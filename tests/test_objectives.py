@@ -11,6 +11,7 @@ from rwae_audio.objectives import OBJECTIVES, Objective, ObjectiveConfig
 from rwae_audio.objectives.dsvae import Dsvae
 from rwae_audio.objectives.rwae_gan import fake, real
 from rwae_audio.objectives.rwae_mmd import RwaeMmd, dynamic_penalty, static_penalty
+from rwae_audio.objectives.rwae_plus import RwaePlus, contrast, uniformity
 from rwae_audio.randomness import generator
 
 SIZES = {"n_mels": 6, "static_dim": 4, "dynamic_dim": 3, "static_hidden": 8, "dynamic_hidden": 8}
@@ -26,7 +27,8 @@ def setting(**changes) -> tuple[RWAE, torch.Tensor]:
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_terms_are_finite_named_and_weighted(name: str) -> None:
     model, frames = setting(static_posterior="learned", dynamic_posterior="learned")
-    output = model(frames, generator=generator(0, "noise"))
+    second = frames.flip(0) if OBJECTIVES[name].pairs else None
+    output = model(frames, generator=generator(0, "noise"), second_frames=second)
 
     def terms(**weights: float) -> dict[str, torch.Tensor]:
         config = ObjectiveConfig(name=name, **weights)
@@ -34,7 +36,7 @@ def test_terms_are_finite_named_and_weighted(name: str) -> None:
         return OBJECTIVES[name](config, model.config).double()(model, output, frames, generator(0, "prior"))
 
     once, more = terms(static_weight=1.0, dynamic_weight=1.0), terms(static_weight=3.0, dynamic_weight=0.5)
-    assert set(once) == {"reconstruction", "static", "dynamic"}
+    assert set(once) == {"reconstruction", "static", "dynamic", *(["pair"] if OBJECTIVES[name].pairs else [])}
     torch.testing.assert_close(more["static"], 3 * once["static"])
     torch.testing.assert_close(more["dynamic"], 0.5 * once["dynamic"])
     error = (
@@ -208,3 +210,70 @@ def test_features_ascend() -> None:
     model, objective, _, output = critics_setting("rwae-smmd")
     values = [objective.step_critics(model, output, generator(0, "critic"))["features"] for _ in range(30)]
     assert values[-1] > values[0]
+
+
+def plus(cost: str, prior: str, **weights: float) -> dict[str, torch.Tensor]:
+    """The terms of R-WAE+ on codes of two different windows."""
+    model, frames = setting(static_prior=prior)
+    output = model(frames, generator=generator(0, "noise"), second_frames=frames + 0.5)
+    config = ObjectiveConfig(name="rwae-plus", pair_cost=cost, **weights)
+    terms = RwaePlus(config, model.config)(model, output, frames, generator(0, "prior"))
+    first, second = output.static.sample, output.second.sample
+    plain = RwaeMmd(config, model.config)(model, output, frames, generator(0, "prior"))
+    return {**terms, "first": first, "second": second, "plain static": plain["static"]}
+
+
+def test_pair_terms_against_sums_by_hand() -> None:
+    near = plus("distance", "gaussian", pair_weight=2.0)
+    gaps = [((a - b) ** 2).mean().item() for a, b in zip(near["first"], near["second"], strict=True)]
+    assert near["pair"].item() == pytest.approx(2 * sum(gaps) / 16)
+    torch.testing.assert_close(near["static"], near["plain static"])
+
+    told = plus("contrast", "gaussian", pair_weight=3.0, temperature=0.2)
+    first, second = (x / x.norm(dim=1, keepdim=True) for x in (told["first"], told["second"]))
+    expected = 0.0
+    for i in range(16):
+        for one, others in ((first[i], second), (second[i], first)):
+            odds = torch.stack([(one @ other / 0.2).exp() for other in others])
+            expected -= (odds[i] / odds.sum()).log().item() / 32
+    assert told["pair"].item() == pytest.approx(3 * expected)
+
+
+def test_codes_on_the_sphere_are_kept_from_one_another() -> None:
+    terms = plus("distance", "sphere", static_weight=4.0)
+    for codes in (terms["first"], terms["second"]):
+        torch.testing.assert_close(codes.square().sum(1), torch.full((16,), 4.0, dtype=torch.float64))
+    expected = 0.0
+    for codes in (terms["first"], terms["second"]):
+        kernels = [
+            (-2 * (codes[i] - codes[j]).square().sum() / 4).exp() for i in range(16) for j in range(16) if i != j
+        ]
+        expected += torch.stack(kernels).mean().log().item() / 2
+    assert terms["static"].item() == pytest.approx(4 * expected)
+
+
+def test_uniform_codes_cost_least_and_telling_pairs_apart_costs_nothing() -> None:
+    noise = generator(0, "codes")
+    spread = torch.randn(256, 8, generator=noise)
+    huddled = spread + 4 * torch.ones(8)
+    assert uniformity(spread) < uniformity(huddled) - 1 < uniformity(torch.ones(256, 8)) - 1
+    assert uniformity(torch.ones(256, 8)).item() == pytest.approx(0, abs=1e-5)
+    apart = torch.eye(8)
+    assert contrast(apart, apart, 0.05).item() < 1e-6
+    assert contrast(apart, apart.roll(1, 0), 0.05).item() > 10
+
+
+def test_the_second_window_moves_the_static_code_alone() -> None:
+    model, frames = setting()
+    alone = model(frames, generator=generator(0, "noise"))
+    both = model(frames, generator=generator(0, "noise"), second_frames=frames + 1)
+    torch.testing.assert_close(alone.reconstruction, both.reconstruction)
+    terms = RwaePlus(ObjectiveConfig(name="rwae-plus"), model.config)(model, both, frames, generator(0, "prior"))
+    terms["pair"].backward()
+    assert model.static_encoder.lstm.weight_ih_l0.grad.any()
+    assert model.dynamic_encoder.head.mean.weight.grad is None
+
+
+def test_rwae_plus_refuses_one_window() -> None:
+    with pytest.raises(ValueError, match="needs static_from"):
+        RwaePlus(ObjectiveConfig(name="rwae-plus"), ModelConfig(**{**SIZES, "static_from": "segment"}))

@@ -116,6 +116,23 @@ def test_crops_stay_inside_their_utterance(where: str) -> None:
     assert bool(inside.all()) == (where == "longer")
 
 
+def test_a_second_window_is_drawn_after_everything_else() -> None:
+    store = numbered([40, 100, 31])
+    model = ModelConfig(static_from="another", static_window=30)
+    alone = Sampler(store, np.arange(3), 10, model).draw(2000, generator(0, "batch"))
+    both = Sampler(store, np.arange(3), 10, model, pairs=True).draw(2000, generator(0, "batch"))
+    assert alone.second_frames is None
+    assert torch.equal(alone.frames, both.frames)
+    assert alone.static_frames is not None
+    assert both.static_frames is not None
+    assert both.second_frames is not None
+    assert torch.equal(alone.static_frames, both.static_frames)
+    assert torch.equal(both.second_frames[:, 0, 0], both.frames[:, 0, 0])
+    starts = both.second_frames[:, 0, 1]
+    assert (starts[both.frames[:, 0, 0] == 1].min(), starts[both.frames[:, 0, 0] == 1].max()) == (0, 70)
+    assert (starts != both.static_frames[:, 0, 1]).float().mean() > 0.8
+
+
 def test_utterances_are_drawn_by_the_root_of_their_length() -> None:
     store = numbered([25, 100, 400])
     sampler = Sampler(store, np.arange(3), 10, ModelConfig(static_from="segment"))

@@ -26,6 +26,7 @@ from rwae_audio.trainer import (
     TrainConfig,
     code_state,
     collapse_warning,
+    equalised,
     interruptible,
     learning_rate,
     new_model,
@@ -71,7 +72,8 @@ def run(
 ) -> RWAE:
     """A whole run; at update `stop_at` the process gets what Ctrl-C sends."""
     data = store()
-    sampler = Sampler(data, np.arange(12), config.mel.segment, config.model)
+    pairs = OBJECTIVES[config.objective.name].pairs
+    sampler = Sampler(data, np.arange(12), config.mel.segment, config.model, pairs)
     held_out = sampler.draw(16, generator(0, "held-out"))
     if stop_at is not None:
         draw, calls = sampler.draw, iter(range(1000))
@@ -99,7 +101,8 @@ def metrics(folder: Path) -> list[dict]:
 def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path: Path, objective: str, stop_at: int) -> None:
     offset = 0.0 if objective == "dsvae" else 4.0
     model = replace(MODEL, dynamic_offset_variance=offset)
-    config = replace(CONFIG, model=model, objective=ObjectiveConfig(name=objective))
+    train = replace(CONFIG.train, equalise=0.3)
+    config = replace(CONFIG, model=model, objective=ObjectiveConfig(name=objective), train=train)
     whole = run(tmp_path / "whole", config)
     with pytest.raises(Interrupted, match=f"update {stop_at + 1} of 8"):
         run(tmp_path / "parts", config, stop_at=stop_at)
@@ -239,3 +242,14 @@ def test_bad_configuration_is_answered_in_one_line(tables: dict, message: str) -
 
 def test_configuration_survives_json() -> None:
     assert RunConfig.of(json.loads(json.dumps(CONFIG.tables()))) == CONFIG
+
+
+def test_another_channel_is_a_smooth_curve_that_frames_share() -> None:
+    frames = torch.randn(400, 3, 80, generator=generator(0, "frames"))
+    added = equalised(frames, 0.5, generator(0, "equalise")) - frames
+    assert (added - added[:, :1]).abs().max() < 1e-5
+    curves = added[:, 0]
+    assert curves.std(0).mean().item() == pytest.approx(0.5, rel=0.1)
+    assert (curves.diff(dim=1).abs().mean() < 0.2 * curves.abs().mean()).item()
+    assert (torch.corrcoef(curves)[~torch.eye(400, dtype=torch.bool)].mean().abs() < 0.05).item()
+    assert equalised(frames, 0.0, generator(0, "equalise")) is frames

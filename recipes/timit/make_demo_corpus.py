@@ -196,10 +196,10 @@ class Espeak:
 
 def recorded(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The samples (N,) as if recorded on some day: level, spectral tilt, a little noise."""
-    tilt = rng.uniform(-0.25, 0.25)
+    tilt = rng.uniform(-0.1, 0.1)
     samples = samples - tilt * np.concatenate([[0.0], samples[:-1]])
     loud = np.sqrt(np.mean(samples**2)) + 1e-9
-    samples = samples * (10 ** (rng.uniform(-29, -23) / 20) / loud)
+    samples = samples * (10 ** (rng.uniform(-27.5, -24.5) / 20) / loud)
     noise = rng.standard_normal(len(samples)) * 10 ** (rng.uniform(-68, -58) / 20)
     return np.clip(samples + noise, -0.99, 0.99)
 
@@ -242,7 +242,7 @@ def main() -> int:
                 voice = draw_voice(rng, female)
                 (folder / speaker).mkdir(parents=True)
                 for k, text in enumerate(rng.choice(SENTENCES, PER_SPEAKER, replace=False).tolist()):
-                    rate, pitch = int(voice.rate * rng.uniform(0.92, 1.08)), int(rng.integers(44, 57))
+                    rate, pitch = int(voice.rate * rng.uniform(0.92, 1.08)), int(rng.integers(47, 54))
                     samples, phones = espeak.speak(text, f"s{number}", voice, rate, pitch)
                     samples, labels = trimmed(samples, phones, espeak.rate)
                     samples = recorded(librosa.resample(samples, orig_sr=espeak.rate, target_sr=RATE), rng)

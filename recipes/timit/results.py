@@ -54,7 +54,7 @@ def collect(runs: list[Path]) -> dict[str, Any]:
             trained = key.split(":")[0] == plan["name"]
             if trained or not groups[key]:
                 groups[key].append(run)
-    order = ["rwae-mmd", "dsvae", "untrained", "log-mel", "log-mel-mvn"]
+    order = ["rwae-mmd", "rwae-gan", "rwae-smmd", "rwae-feedback", "dsvae", "untrained", "log-mel", "log-mel-mvn"]
     keys = sorted(groups, key=lambda key: (":" in key, order.index(k) if (k := key.split(":")[0]) in order else 9))
     return {key: row(key, groups[key]) for key in keys}
 

@@ -1,4 +1,4 @@
-"""rwae-eer: EER of a bundle's static and dynamic codes on a trial list, or of any system's score file."""
+"""rwae-eer: EER of a bundle's codes on a trial list, or of any system's vectors or scores."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__)
     parser.add_argument("--trials", type=Path, help="lines `1|0 enrol test`, or Kaldi's `enrol test target|nontarget`")
     parser.add_argument("--audio-dir", type=Path, metavar="DIR", help="the names in the list are paths below it")
+    parser.add_argument(
+        "--embeddings",
+        type=Path,
+        metavar="FILE",
+        help="any system's vectors instead of audio: safetensors, a name a key",
+    )
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained bundle (the shipped one)")
     parser.add_argument(
         "--scores", type=Path, metavar="FILE", help="write `enrol test score target|nontarget` (static)"
@@ -30,24 +36,70 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--from-scores", type=Path, metavar="FILE", help="report on a score file of any system instead")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     options = parser.parse_args(argv)
-    others = [name for name in ("trials", "audio_dir", "bundle", "scores") if getattr(options, name) is not None]
-    if options.from_scores and others:
-        parser.error(f"--from-scores stands alone; got --{others[0].replace('_', '-')} as well")
-    if not options.from_scores and (options.trials is None or options.audio_dir is None):
-        parser.error("expected --trials FILE and --audio-dir DIR, or --from-scores FILE")
+    names = ("trials", "audio_dir", "bundle", "scores", "embeddings")
+    given = {name: f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None}
+    if options.from_scores and given:
+        parser.error(f"--from-scores stands alone; got {next(iter(given.values()))} as well")
+    if options.embeddings and (others := {"audio_dir", "bundle"} & set(given)):
+        parser.error(f"--embeddings stands in for audio; got {given[min(others)]} as well")
+    if options.embeddings and "trials" not in given:
+        parser.error("--embeddings FILE goes with --trials FILE")
+    if not (options.from_scores or options.embeddings or {"trials", "audio_dir"} <= set(given)):
+        parser.error("expected --trials FILE and --audio-dir DIR, --trials and --embeddings, or --from-scores FILE")
     return options
 
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    return guarded(lambda: report_file(options) if options.from_scores else report_bundle(options), NAME)
+    how = report_file if options.from_scores else report_embeddings if options.embeddings else report_bundle
+    return guarded(lambda: how(options), NAME)
 
 
 def report_file(options: argparse.Namespace) -> int:
     """--from-scores."""
     from rwae_audio.verification import read_scores, report_scores
 
-    said = report_scores(*read_scores(options.from_scores))
+    return _say_scores(report_scores(*read_scores(options.from_scores)), options)
+
+
+def report_embeddings(options: argparse.Namespace) -> int:
+    """--trials and --embeddings."""
+    from rwae_audio.verification import cosine_scores, read_trials, report_scores, write_scores
+
+    trials = read_trials(options.trials)
+    trials, vectors = read_vectors(options.embeddings, trials)
+    if options.scores:
+        _scores_place(options)
+    scores = cosine_scores(vectors, trials)
+    said = report_scores(scores, trials, trials.target)
+    if options.scores:
+        write_scores(options.scores, trials, scores)
+        say(NAME, f"wrote the scores to {options.scores}")
+    return _say_scores(said, options)
+
+
+def read_vectors(path: Path, trials: Trials) -> tuple[Trials, Any]:
+    """The trials, named as in the file, and a vector (M, d) for each of their names, from a safetensors file with a key
+    an utterance; keys as rwae-embed writes them (static/NAME) will do. Raises InputError."""
+    import numpy as np
+
+    from rwae_audio.files import read_tensors
+    from rwae_audio.trials import match_names
+
+    tensors = read_tensors(path, "a safetensors file with a vector a name")
+    static = {key.removeprefix("static/"): value for key, value in tensors.items() if key.startswith("static/")}
+    tensors = static or tensors
+    trials = match_names(trials, list(tensors))
+    first = tensors[trials.names[0]]
+    for name in trials.names:
+        shape = tuple(tensors[name].shape)
+        if len(shape) != 1 or shape != tuple(first.shape):
+            wanted = f"one vector a name, ({first.shape[-1] if first.ndim else 'd'},) for all"
+            raise InputError(f"{path}: {name} has shape {shape}; expected {wanted}")
+    return trials, np.stack([tensors[name].double().numpy() for name in trials.names])
+
+
+def _say_scores(said: dict[str, Any], options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(said))
         return 0
@@ -68,9 +120,7 @@ def report_bundle(options: argparse.Namespace) -> int:
     paths = audio_paths(trials, options.audio_dir)
     speakers_of(trials)  # raises where the list contradicts itself, before minutes are spent on it
     if options.scores:
-        free_output(options.scores, force=True)
-        if os.path.exists(options.scores) and options.scores.samefile(options.trials):
-            raise InputError(f"--scores {options.scores} is the trial list itself; expected another file")
+        _scores_place(options)
 
     from rwae_audio.bundle import load_bundle
 
@@ -89,6 +139,13 @@ def report_bundle(options: argparse.Namespace) -> int:
     print(f"{count}; static threshold {said['static']['threshold']:.4g}")
     print(format_table({bundle.config.objective.name: said}))
     return 0
+
+
+def _scores_place(options: argparse.Namespace) -> None:
+    """Raises InputError where --scores cannot be written, or would replace the trial list."""
+    free_output(options.scores, force=True)
+    if os.path.exists(options.scores) and options.scores.samefile(options.trials):
+        raise InputError(f"--scores {options.scores} is the trial list itself; expected another file")
 
 
 def audio_paths(trials: Trials, folder: Path) -> list[Path]:

@@ -6,12 +6,14 @@ from rwae_audio.objectives.base import Objective, ObjectiveConfig
 from rwae_audio.objectives.dsvae import Dsvae
 from rwae_audio.objectives.rwae_gan import RwaeGan
 from rwae_audio.objectives.rwae_mmd import RwaeMmd
+from rwae_audio.objectives.rwae_plus import RwaePlus
 from rwae_audio.objectives.rwae_smmd import RwaeSmmd
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "rwae-mmd": RwaeMmd,
     "rwae-smmd": RwaeSmmd,
     "rwae-gan": RwaeGan,
+    "rwae-plus": RwaePlus,
     "dsvae": Dsvae,
 }
 

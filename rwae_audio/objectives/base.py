@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rwae_audio.model import RWAE, ModelConfig, Output
 
-Name = Literal["rwae-mmd", "rwae-smmd", "rwae-gan", "dsvae"]
+Name = Literal["rwae-mmd", "rwae-smmd", "rwae-gan", "rwae-plus", "dsvae"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class ObjectiveConfig:
     critic_*         of the latent critics (rwae-gan) and of the learned features (rwae-smmd): Adam's learning rate, the
                      width of their layers
     feature_dim      how many features rwae-smmd learns
+    pair_weight, pair_cost, temperature    what rwae-plus asks of the static codes of two windows of an utterance: their
+                     squared `distance`, or a `contrast` with the batch's other utterances at this temperature
     """
 
     name: Name = "rwae-mmd"
@@ -33,11 +35,17 @@ class ObjectiveConfig:
     critic_learning_rate: float = 1e-3
     critic_hidden: int = 64
     feature_dim: int = 8
+    pair_weight: float = 10.0
+    pair_cost: Literal["distance", "contrast"] = "distance"
+    temperature: float = 0.1
 
     def __post_init__(self) -> None:
         if self.static_weight < 0 or self.dynamic_weight < 0:
             weights = f"{self.static_weight} and {self.dynamic_weight}"
             raise ValueError(f"[objective] static_weight and dynamic_weight are {weights}; expected 0 or more")
+        if self.pair_weight < 0 or self.temperature <= 0:
+            given = f"{self.pair_weight} and {self.temperature}"
+            raise ValueError(f"[objective] pair_weight and temperature are {given}; expected 0 or more, more than 0")
         if not 0 < self.critic_learning_rate < 1:
             rate = self.critic_learning_rate
             raise ValueError(f"[objective] critic_learning_rate is {rate}; expected between 0 and 1")
@@ -47,7 +55,12 @@ class ObjectiveConfig:
 
 
 class Objective(nn.Module):
-    """Called with a pass's output, it gives the terms; what it learns itself (critics) is trained by `step_critics`."""
+    """Called with a pass's output, it gives the terms; what it learns itself (critics) is trained by `step_critics`.
+
+    pairs: the pass must have a second window of each utterance (`Output.second`).
+    """
+
+    pairs = False
 
     def __init__(self, config: ObjectiveConfig, model: ModelConfig) -> None:
         super().__init__()
