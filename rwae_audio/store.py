@@ -166,5 +166,17 @@ class Sampler:
         if not self.pairs:
             return Batch(frames, static_frames)
         again = torch.rand(size, generator=generator, dtype=torch.float64).numpy()[part]
-        second = np.floor(again * (length - self.window + 1)).astype(np.int64)
+        second = apart(other, length, self.window, again)
         return Batch(frames, static_frames, self.store.gather(first + second, self.window))
+
+
+def apart(other: np.ndarray, length: np.ndarray, window: int, drawn: np.ndarray) -> np.ndarray:
+    """Where a second window begins, (B,): anywhere that leaves the one at `other` (B,) alone, by numbers `drawn` (B,) from
+    0 to 1, or as far from it as the utterance's `length` (B,) allows. What windows have in common, they should not share
+    by overlapping."""
+    before = np.maximum(other - window + 1, 0)  # starts that end before the other begins
+    after = np.maximum(length - 2 * window - other + 1, 0)
+    place = np.floor(drawn * (before + after)).astype(np.int64)
+    free = np.where(place < before, place, place - before + other + window)
+    farthest = np.where(2 * other > length - window, 0, length - window)
+    return np.where(before + after > 0, free, farthest)

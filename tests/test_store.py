@@ -17,7 +17,7 @@ from rwae_audio.features import MelConfig, Normaliser, log_mel
 from rwae_audio.files import InputError
 from rwae_audio.model import RWAE, ModelConfig
 from rwae_audio.randomness import generator
-from rwae_audio.store import FrameStore, Sampler, open_store
+from rwae_audio.store import FrameStore, Sampler, apart, open_store
 
 MEL = MelConfig(segment=10)
 
@@ -128,9 +128,21 @@ def test_a_second_window_is_drawn_after_everything_else() -> None:
     assert both.second_frames is not None
     assert torch.equal(alone.static_frames, both.static_frames)
     assert torch.equal(both.second_frames[:, 0, 0], both.frames[:, 0, 0])
-    starts = both.second_frames[:, 0, 1]
-    assert (starts[both.frames[:, 0, 0] == 1].min(), starts[both.frames[:, 0, 0] == 1].max()) == (0, 70)
-    assert (starts != both.static_frames[:, 0, 1]).float().mean() > 0.8
+    owner, first, second = both.frames[:, 0, 0], both.static_frames[:, 0, 1], both.second_frames[:, 0, 1]
+    roomy = owner == 1  # 100 frames: whatever lies where, there is room for another 30
+    assert ((second - first).abs()[roomy] >= 30).all()
+    assert (second[roomy].min(), second[roomy].max()) == (0, 70)
+    tight = owner == 0
+    assert set(second[tight].tolist()) == {0.0, 10.0}
+    assert torch.equal(second[tight] == 0, first[tight] > 5)
+
+
+def test_places_apart_are_equally_likely() -> None:
+    drawn = (np.arange(6000) + 0.5) / 6000
+    starts = apart(np.full(6000, 12), np.full(6000, 40), 10, drawn)  # free: 0 to 2 and 22 to 30
+    places, counts = np.unique(starts, return_counts=True)
+    assert places.tolist() == [0, 1, 2, *range(22, 31)]
+    assert (counts == 500).all()
 
 
 def test_utterances_are_drawn_by_the_root_of_their_length() -> None:

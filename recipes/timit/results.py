@@ -4,7 +4,7 @@
     python recipes/timit/results.py                                        render the tables from results.json
 
 Several seeds of one configuration become one row: the mean of their rates, and the interval of that mean under the
-same bootstrap draws of speakers.
+same bootstrap draws of speakers. Under the same draws rows are compared, two by two.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from rwae_audio.verification import bootstrap_eers, fold, markdown_table, read_s
 
 HERE = Path(__file__).resolve().parent
 READMES = (HERE / "README.md", HERE.parent.parent / "README.md")
+COMPARED = {"rwae-mmd": "dsvae", "rwae-gan": "dsvae", "rwae-smmd": "rwae-mmd", "rwae-feedback": "rwae-mmd"}
 PICTURES = ("det", "reconstructions", "speakers", "swaps")  # of the first run
 BEGIN, END = "<!-- results.json: begin -->", "<!-- results.json: end -->"
 
@@ -56,7 +57,27 @@ def collect(runs: list[Path]) -> dict[str, Any]:
                 groups[key].append(run)
     order = ["rwae-mmd", "rwae-gan", "rwae-smmd", "rwae-feedback", "dsvae", "untrained", "log-mel", "log-mel-mvn"]
     keys = sorted(groups, key=lambda key: (":" in key, order.index(k) if (k := key.split(":")[0]) in order else 9))
-    return {key: row(key, groups[key]) for key in keys}
+    rows = {key: row(key, groups[key]) for key in keys}
+    for key, other in COMPARED.items():
+        if key in rows and other in rows:
+            rows[key]["against"] = {"row": other, **against(rows, groups, key, other)}
+    return rows
+
+
+def against(rows: dict[str, Any], groups: dict[str, list[Path]], key: str, other: str) -> dict[str, Any]:
+    """What `key` has more than `other` in static and dynamic EER and in gap, each with the interval of the difference."""
+    draws = {name: [replicates(run, name) for run in groups[name]] for name in (key, other)}
+    mean = {
+        name: {code: np.mean([draw[code] for draw in draws[name]], axis=0) for code in ("static", "dynamic")}
+        for name in draws
+    }
+    said: dict[str, Any] = {}
+    for code in ("static", "dynamic"):
+        difference = rows[key][code]["eer"] - rows[other][code]["eer"]
+        said[code] = {"difference": difference, "interval": interval(mean[key][code] - mean[other][code])}
+    gaps = [mean[name]["dynamic"] - mean[name]["static"] for name in (key, other)]
+    said["gap"] = {"difference": rows[key]["gap"] - rows[other]["gap"], "interval": interval(gaps[0] - gaps[1])}
+    return said
 
 
 def row(key: str, runs: list[Path]) -> dict[str, Any]:
@@ -117,7 +138,20 @@ def rendered(readme: str, results: dict[str, Any]) -> str:
         raise InputError(f"the README has no marks {BEGIN} … {END} for the table; expected both")
     commands = {entry["command"]: entry["seeds"] for key, entry in results.items() if key == entry["config"]}
     lines = [f"- seeds {', '.join(map(str, seeds))}: `{command}`" for command, seeds in commands.items()]
-    return f"{before}{BEGIN}\n\n{markdown_table(results)}\n\n" + "\n".join(lines) + f"\n\n{END}{after}"
+    differences = [compared(key, entry["against"]) for key, entry in results.items() if "against" in entry]
+    parts = [markdown_table(results), "\n".join(lines), "\n".join(differences)]
+    return f"{before}{BEGIN}\n\n" + "\n\n".join(part for part in parts if part) + f"\n\n{END}{after}"
+
+
+def compared(key: str, said: dict[str, Any]) -> str:
+    """A line on two rows: in points, with the interval of the difference, bold where it leaves 0 out."""
+
+    def points(name: str) -> str:
+        low, high = (100 * value for value in said[name]["interval"])
+        text = f"{100 * said[name]['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+        return f"{name} **{text}**" if low > 0 or high < 0 else f"{name} {text}"
+
+    return f"- `{key}` less `{said['row']}`: " + ", ".join(points(name) for name in ("static", "dynamic", "gap"))
 
 
 if __name__ == "__main__":
