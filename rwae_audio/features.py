@@ -16,9 +16,7 @@ from torch.nn import functional as F
 from rwae_audio.config import nearest, resolve
 from rwae_audio.files import InputError
 
-BLOCK = (
-    160_000  # samples in the frames transformed at once: they stay in a core's cache, and an hour needs little memory
-)
+BLOCK = 160_000  # samples in the frames transformed at once: they stay in a core's cache, an hour needs little memory
 NOTHING = 1e-8  # mel power that counts as none: -80 dB
 MIN_DEVIATION = 0.1  # nats: speech varies by 2 to 4 in every bin, so anything below is a bin without content
 

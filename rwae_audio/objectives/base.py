@@ -57,13 +57,16 @@ class ObjectiveConfig:
 class Objective(nn.Module):
     """Called with a pass's output, it gives the terms; what it learns itself (critics) is trained by `step_critics`.
 
-    pairs: the pass must have a second window of each utterance (`Output.second`).
+    pairs: the pass must have a second window of each utterance (`Output.second`). Raises ValueError where the model's
+    static code lies on the sphere and the objective has no term for it.
     """
 
     pairs = False
 
     def __init__(self, config: ObjectiveConfig, model: ModelConfig) -> None:
         super().__init__()
+        if model.static_prior == "sphere" and not self.pairs:
+            raise ValueError(f'[objective] {config.name} matches a Gaussian; expected static_prior = "gaussian"')
         self.config = config
 
     def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, float]:
