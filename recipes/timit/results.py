@@ -25,7 +25,13 @@ from rwae_audio.verification import bootstrap_eers, fold, markdown_table, read_s
 
 HERE = Path(__file__).resolve().parent
 READMES = (HERE / "README.md", HERE.parent.parent / "README.md")
-COMPARED = {"rwae-mmd": "dsvae", "rwae-gan": "dsvae", "rwae-smmd": "rwae-mmd", "rwae-feedback": "rwae-mmd"}
+COMPARED = {
+    "rwae-mmd": "dsvae",
+    "rwae-gan": "dsvae",
+    "rwae-smmd": "rwae-mmd",
+    "rwae-feedback": "rwae-mmd",
+    "rwae-plus": "rwae-mmd",
+}
 PICTURES = ("det", "reconstructions", "speakers", "swaps")  # of the first run
 BEGIN, END = "<!-- results.json: begin -->", "<!-- results.json: end -->"
 
@@ -55,7 +61,17 @@ def collect(runs: list[Path]) -> dict[str, Any]:
             trained = key.split(":")[0] == plan["name"]
             if trained or not groups[key]:
                 groups[key].append(run)
-    order = ["rwae-mmd", "rwae-gan", "rwae-smmd", "rwae-feedback", "dsvae", "untrained", "log-mel", "log-mel-mvn"]
+    order = [
+        "rwae-mmd",
+        "rwae-gan",
+        "rwae-smmd",
+        "rwae-feedback",
+        "rwae-plus",
+        "dsvae",
+        "untrained",
+        "log-mel",
+        "log-mel-mvn",
+    ]
     keys = sorted(groups, key=lambda key: (":" in key, order.index(k) if (k := key.split(":")[0]) in order else 9))
     rows = {key: row(key, groups[key]) for key in keys}
     for key, other in COMPARED.items():
