@@ -100,32 +100,32 @@ def log_mel(waveform: torch.Tensor, config: MelConfig) -> torch.Tensor:
             f"{n} samples at {config.sample_rate} Hz are under one analysis window; expected at least {config.shortest}"
         )
     samples = waveform.reshape(-1, n)
-    if config.center:
-        samples = _padded(samples, config)
+    samples = _padded(samples, config) if config.center else samples.double()
     window, filters = hann(config).to(waveform.device), mel_filters(config).to(waveform.device)
     count = 1 + (samples.shape[-1] - config.n_fft) // config.hop_length
     mels = torch.empty(len(samples), count, config.n_mels, device=waveform.device)
     step = math.ceil(count / math.ceil(count * config.n_fft / BLOCK))
     for signal, rows in zip(samples, mels, strict=True):
+        frames = signal.unfold(-1, config.n_fft, config.hop_length)
         for start in range(0, count, step):
-            block = rows[start : start + step]
-            first, length = start * config.hop_length, (len(block) - 1) * config.hop_length + config.n_fft
-            frames = signal[first : first + length].double().unfold(-1, config.n_fft, config.hop_length)
-            real, imaginary = torch.view_as_real(torch.fft.rfft(frames * window)).float().square_().unbind(-1)
+            spectra = torch.fft.rfft(frames[start : start + step] * window)
+            real, imaginary = torch.view_as_real(spectra).float().square_().unbind(-1)
             spectrum = real + imaginary
             if config.power == 1:
                 spectrum.sqrt_()
-            torch.mm(spectrum, filters, out=block)
+            torch.mm(spectrum, filters, out=rows[start : start + step])
     return mels.clamp_(min=config.floor).log_().reshape(*waveform.shape[:-1], count, config.n_mels)
 
 
 def _padded(samples: torch.Tensor, config: MelConfig) -> torch.Tensor:
-    """Samples (B, N) with half a window more on both sides."""
+    """Samples (B, N) in float64, with half a window more on both sides."""
     edge = config.n_fft // 2
-    if config.pad_mode == "constant":
-        return F.pad(samples, (edge, edge))
-    # what F.pad's "reflect" gives, in a third of its time
-    return torch.cat([samples[:, 1 : edge + 1].flip(-1), samples, samples[:, -edge - 1 : -1].flip(-1)], dim=-1)
+    padded = samples.new_empty(len(samples), samples.shape[-1] + 2 * edge, dtype=torch.float64)
+    padded[:, edge:-edge] = samples
+    reflect = config.pad_mode == "reflect"  # as F.pad has it, in a third of its time
+    padded[:, :edge] = samples[:, 1 : edge + 1].flip(-1) if reflect else 0.0
+    padded[:, -edge:] = samples[:, -edge - 1 : -1].flip(-1) if reflect else 0.0
+    return padded
 
 
 @functools.lru_cache(maxsize=8)
