@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     results = read_json(HERE / "results.json", "the results of this recipe")
     for readme in READMES:
         write_text(readme, rendered(read_text(readme, "a README with a table"), results))
-        print(f"{readme}: the table of {len(results)} rows")
+        print(f"{readme}: the table, from the {len(results)} rows of results.json")
     return 0
 
 
@@ -155,7 +155,9 @@ def rendered(readme: str, results: dict[str, Any]) -> str:
     commands = {entry["command"]: entry["seeds"] for key, entry in results.items() if key == entry["config"]}
     lines = [f"- seeds {', '.join(map(str, seeds))}: `{command}`" for command, seeds in commands.items()]
     differences = [compared(key, entry["against"]) for key, entry in results.items() if "against" in entry]
-    parts = [markdown_table(results), "\n".join(lines), "\n".join(differences)]
+    first = next(iter(results))  # what the frames without speech know is shown of it alone
+    shown = {key: entry for key, entry in results.items() if ":" not in key or key.startswith(f"{first}:")}
+    parts = [markdown_table(shown), "\n".join(lines), "\n".join(differences)]
     return f"{before}{BEGIN}\n\n" + "\n\n".join(part for part in parts if part) + f"\n\n{END}{after}"
 
 
