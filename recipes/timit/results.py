@@ -10,6 +10,7 @@ same bootstrap draws of speakers. Under the same draws rows are compared, two by
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 import shutil
 import sys
@@ -21,7 +22,7 @@ import numpy as np
 
 from rwae_audio.commands.common import Parser, guarded
 from rwae_audio.files import InputError, read_json, read_text, whole_file, write_json, write_text
-from rwae_audio.verification import bootstrap_eers, fold, markdown_table, read_scores, speakers_of
+from rwae_audio.verification import bootstrap_eers, fold, interval, markdown_table, read_scores, speakers_of
 
 HERE = Path(__file__).resolve().parent
 READMES = (HERE / "README.md", HERE.parent.parent / "README.md")
@@ -128,6 +129,7 @@ def averaged(key: str, runs: list[Path], tables: list[dict[str, Any]]) -> dict[s
     return merged
 
 
+@functools.cache  # a row is averaged, and compared
 def replicates(run: Path, key: str) -> dict[str, np.ndarray]:
     """Bootstrap draws of a run's static and dynamic EER, from its score files."""
     found = {}
@@ -140,10 +142,6 @@ def replicates(run: Path, key: str) -> dict[str, np.ndarray]:
     if "dynamic_plain" in found:
         found["dynamic"] = np.minimum(fold(found["dynamic_plain"]), fold(found["dynamic_centred"]))
     return found
-
-
-def interval(draws: np.ndarray) -> list[float]:
-    return [float(value) for value in np.nanquantile(draws, [0.025, 0.975])]
 
 
 def rendered(readme: str, results: dict[str, Any]) -> str:
