@@ -28,7 +28,9 @@ class ModelConfig:
     static_from      where the static code's frames lie: the training `segment`, a `longer` window around it, or
                      `another` window of the same utterance, `static_window` frames long; the encoder reads every
                      `static_stride`-th of them
-    static_pooling   the code is read off the LSTM's `last` state, or the `mean` and `deviation` of its states
+    static_network   `recurrent`: an LSTM (the paper's); `convolutional`: convolutions over time, as in x-vectors
+    static_pooling   the code is read off the LSTM's `last` state, the `mean` and `deviation` of its states over time, or
+                     the same under weights that it learns (`attentive`)
     dynamic_norm     what is taken from each mel bin of the dynamic encoder's input: nothing, its `mean` over the
                      sequence, or mean and deviation (`instance` norm)
     static_prior     `gaussian`: N(0, I); `sphere`: uniform on the sphere of radius √static_dim, on which the code then
@@ -52,7 +54,8 @@ class ModelConfig:
     static_from: Literal["segment", "longer", "another"] = "another"
     static_window: int = 60
     static_stride: int = 2
-    static_pooling: Literal["last", "mean-deviation"] = "mean-deviation"
+    static_network: Literal["recurrent", "convolutional"] = "recurrent"
+    static_pooling: Literal["last", "mean-deviation", "attentive"] = "mean-deviation"
     static_prior: Literal["gaussian", "sphere"] = "gaussian"
     static_posterior: PosteriorKind = "fixed"
     static_variance: float = 0.25
@@ -83,6 +86,8 @@ class ModelConfig:
                 raise ValueError(f"[model] {name} is {getattr(self, name)}; expected between 0 and 100")
         if not 0 <= self.dynamic_offset_variance < 100:
             raise ValueError(f"[model] dynamic_offset_variance is {self.dynamic_offset_variance}; expected 0 to 100")
+        if self.static_network == "convolutional" and self.static_pooling == "last":
+            raise ValueError('[model] static_pooling is "last"; a convolutional static_network needs another')
 
 
 class Posterior(NamedTuple):
@@ -195,32 +200,92 @@ class Standardise(nn.BatchNorm1d):
         return (rows - mean) / (variance + self.eps).sqrt()
 
 
+class Convolutions(nn.Module):
+    """Frames (B, S, n_mels) → states (B, ⌈S / stride⌉, width), each of the 17 frames around it at a stride of 2.
+
+    The first layers of Snyder et al., "X-vectors: robust DNN embeddings for speaker recognition", ICASSP 2018.
+    """
+
+    def __init__(self, n_mels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        shapes = [(n_mels, 5, stride, 1), (width, 3, 1, 1), (width, 3, 1, 2), (width, 1, 1, 1)]
+        self.layers = nn.ModuleList(
+            nn.Conv1d(inputs, width, kernel, step, padding=kernel // 2 * dilation, dilation=dilation)
+            for inputs, kernel, step, dilation in shapes
+        )
+        self.norms = nn.ModuleList(Standardise(width) for _ in shapes)
+
+    def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """lengths (B,) of the frames; what stands in the padding is neither read nor of use."""
+        states = frames * frame_mask(lengths, frames)
+        kept = None if lengths is None else (lengths + self.stride - 1) // self.stride
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            states = F.relu(layer(states.transpose(1, 2))).transpose(1, 2)
+            states = norm(states.flatten(0, 1)).view_as(states) * frame_mask(kept, states)
+        return states
+
+
+class AttentivePooling(nn.Module):
+    """States (B, S, width) → (B, 2 · width), standardised: each channel's mean and deviation over time, weighted.
+
+    Okabe, Koshinaka, Shinoda, "Attentive statistics pooling for deep speaker embedding", Interspeech 2018, with weights
+    of a channel's own (Desplanques et al., "ECAPA-TDNN", Interspeech 2020).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.score = nn.Sequential(
+            nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, width, bias=False)
+        )  # up to a constant
+        self.norm = Standardise(2 * width)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        weight = self.score(states).masked_fill(mask == 0, -torch.inf).softmax(1)
+        mean = (weight * states).sum(1)
+        variance = (weight * states.square()).sum(1) - mean.square()
+        return self.norm(torch.cat([mean, variance.clamp_min(1e-5).sqrt()], dim=-1))
+
+
 class StaticEncoder(nn.Module):
-    """q(z^c | x_{1:S}): an LSTM over every `static_stride`-th frame of the window, pooled over time."""
+    """q(z^c | x_{1:S}): an LSTM over every `static_stride`-th frame of the window, or convolutions, pooled over time."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.lstm = nn.LSTM(config.n_mels, config.static_hidden, batch_first=True)
-        pooled = config.static_hidden * (1 if config.static_pooling == "last" else 2)
+        hidden = config.static_hidden
+        if config.static_network == "recurrent":
+            self.lstm = nn.LSTM(config.n_mels, hidden, batch_first=True)
+        else:
+            self.convolutions = Convolutions(config.n_mels, hidden, config.static_stride)
+        if config.static_pooling == "attentive":
+            self.attention = AttentivePooling(hidden)
+        pooled = hidden * (1 if config.static_pooling == "last" else 2)
         self.head = GaussianHead(pooled, config.static_dim, config.static_posterior, config.static_variance)
 
     def forward(self, frames: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Posterior:
         """frames (B, S, n_mels), padded on the right where `lengths` (B,) says so → z^c, (B, static_dim)."""
         stride = self.config.static_stride
-        frames = frames[:, ::stride]
-        lengths = None if lengths is None else (lengths + stride - 1) // stride
-        states, (last, _) = self.lstm(frames)
-        if self.config.static_pooling == "mean-deviation":
-            pooled = torch.cat(mean_deviation(states, frame_mask(lengths, frames)), dim=-1)
-        elif lengths is None:
-            pooled = last[0]
+        kept = None if lengths is None else (lengths + stride - 1) // stride
+        if self.config.static_network == "recurrent":
+            states, (last, _) = self.lstm(frames[:, ::stride])
         else:
-            pooled = states[torch.arange(len(states), device=states.device), lengths - 1]
-        posterior = self.head(pooled, generator)
+            states, last = self.convolutions(frames, lengths), None
+        posterior = self.head(self._pooled(states, last, kept), generator)
         if self.config.static_prior == "gaussian":
             return posterior
         return Posterior(on_sphere(posterior.mean), posterior.variance, on_sphere(posterior.sample))
+
+    def _pooled(self, states: Tensor, last: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """States (B, S, hidden), the LSTM's last ones (1, B, hidden) → what the code is read off."""
+        if self.config.static_pooling == "attentive":
+            return self.attention(states, frame_mask(lengths, states))
+        if self.config.static_pooling == "mean-deviation":
+            return torch.cat(mean_deviation(states, frame_mask(lengths, states)), dim=-1)
+        if lengths is None:
+            assert last is not None
+            return last[0]
+        return states[torch.arange(len(states), device=states.device), lengths - 1]
 
 
 class DynamicEncoder(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -124,6 +124,11 @@ class Batch:
     frames: Tensor
     static_frames: Tensor | None
     second_frames: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same change to every part that there is."""
+        others = (None if part is None else change(part) for part in (self.static_frames, self.second_frames))
+        return Batch(change(self.frames), *others)
 
 
 class Sampler:

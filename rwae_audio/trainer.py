@@ -35,6 +35,8 @@ class TrainConfig:
 
     batch       sequences an update, of all processes together
     schedule    the learning rate stays `constant`, or falls to zero along a `cosine`, after `warmup` updates
+    voice_warp  the mel axis of all that is drawn of an utterance is stretched by one factor, up to this far from 1, drawn
+                anew each time: another voice that says the same (vocal tract length perturbation, Jaitly & Hinton 2013)
     mel_warp    the mel axis of the dynamic encoder's input is stretched by up to this factor, drawn anew each sequence
     equalise    standard deviation, in nats, of a smooth random curve over the mel axis that is added to the static
                 encoder's second window, where the objective has one: the voice is what is left when the channel changes
@@ -48,6 +50,7 @@ class TrainConfig:
     warmup: int = 50
     gradient_clip: float = 50.0
     evaluate_every: int = 250
+    voice_warp: float = 0.0
     mel_warp: float = 0.0
     equalise: float = 0.0
 
@@ -57,8 +60,9 @@ class TrainConfig:
                 raise ValueError(f"[train] {name} is {getattr(self, name)}; expected {least} or more")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"[train] learning_rate is {self.learning_rate}; expected between 0 and 1")
-        if not 0 <= self.mel_warp < 0.5:
-            raise ValueError(f"[train] mel_warp is {self.mel_warp}; expected at least 0 and under 0.5")
+        for name in ("voice_warp", "mel_warp"):
+            if not 0 <= getattr(self, name) < 0.5:
+                raise ValueError(f"[train] {name} is {getattr(self, name)}; expected at least 0 and under 0.5")
         if not 0 <= self.equalise < 10:
             raise ValueError(f"[train] equalise is {self.equalise}; expected at least 0 and under 10 nats")
 
@@ -148,6 +152,10 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
         batch = sampler.draw(settings.batch, generator(settings.seed, "batch", step), rows)
+        if settings.voice_warp:
+            batch = batch.map(
+                lambda part: warp_mels(part, settings.voice_warp, generator(settings.seed, "voice", step))
+            )
         frames, static_frames = normalised(batch, normaliser, accelerator.device)
         dynamic_frames, second_frames = None, None
         if settings.mel_warp:

@@ -28,6 +28,19 @@ def frames(count: int = 3, steps: int = 9) -> torch.Tensor:
 @pytest.mark.parametrize("pooling", ["last", "mean-deviation"])
 def test_padded_batch_equals_its_members(pooling: str, norm: str, feedback: bool) -> None:
     model = small(static_pooling=pooling, dynamic_norm=norm, feedback=feedback)
+    members_alone(model)
+
+
+@pytest.mark.parametrize("network", ["recurrent", "convolutional"])
+def test_padded_batch_equals_its_members_with_attention(network: str) -> None:
+    model = small(static_network=network, static_pooling="attentive").train()
+    for step in range(50):  # statistics that are not those of the first batch
+        model(3 * frames(4, 12) + 1, generator=generator(step, "noise"))
+    members_alone(model.eval())
+
+
+def members_alone(model: RWAE) -> None:
+    """A padded batch gives each of its members what it has alone."""
     lengths = torch.tensor([9, 4, 7])
     padded = frames()
     for row, length in enumerate(lengths):
@@ -43,6 +56,28 @@ def test_padded_batch_equals_its_members(pooling: str, norm: str, feedback: bool
 SWITCHES = itertools.product(
     ["deterministic", "fixed", "learned"], ["recurrent", "frame"], [False, True], [False, True]
 )
+
+
+@pytest.mark.parametrize("network", ["recurrent", "convolutional"])
+@pytest.mark.parametrize("pooling", ["mean-deviation", "attentive"])
+def test_every_static_encoder_trains_every_weight(network: str, pooling: str) -> None:
+    model = small(static_network=network, static_pooling=pooling).train()
+    output = model(frames(4, 5), frames(4, 8), generator(0, "noise"))
+    (output.static.sample * torch.randn(4, 1, generator=generator(1, "weights"))).sum().backward()
+    encoder = dict(model.static_encoder.named_parameters())
+    assert [name for name, weight in encoder.items() if weight.grad is None or not weight.grad.any()] == []
+
+
+def test_convolutions_see_seventeen_frames_and_attention_all() -> None:
+    """At a stride of 2 a state depends on 8 frames to each side of its own, and on no others."""
+    model = small(static_network="convolutional", static_pooling="attentive")
+    inputs = frames(1, 40).requires_grad_()
+    model.static_encoder.convolutions(inputs)[0, 10].sum().backward()
+    seen = inputs.grad[0].abs().sum(1).nonzero()[:, 0].tolist()
+    assert (min(seen), max(seen)) == (20 - 8, 20 + 8)
+    inputs.grad = None
+    model.static_encoder(inputs, None).mean.sum().backward()
+    assert inputs.grad.abs().sum(2).gt(0).all()
 
 
 @pytest.mark.parametrize(("posterior", "decoder", "feedback", "standardise"), SWITCHES)
@@ -150,7 +185,15 @@ def test_frame_decoder_has_no_memory_and_the_recurrent_one_has() -> None:
         assert bool(same.abs().max() < 1e-6) == (kind == "frame")
 
 
-@pytest.mark.parametrize("change", [{"static_dim": 0}, {"dynamic_variance": 0.0}, {"static_variance": -1.0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"static_dim": 0},
+        {"dynamic_variance": 0.0},
+        {"static_variance": -1.0},
+        {"static_network": "convolutional", "static_pooling": "last"},
+    ],
+)
 def test_impossible_sizes_are_refused(change: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         ModelConfig(**change)

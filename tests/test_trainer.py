@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from rwae_audio.checkpoint import RunState, load_checkpoint
 from rwae_audio.corpora.base import Utterance
 from rwae_audio.features import MelConfig, Normaliser
 from rwae_audio.files import InputError
-from rwae_audio.model import RWAE, ModelConfig
+from rwae_audio.model import RWAE, ModelConfig, Output
 from rwae_audio.objectives import OBJECTIVES, ObjectiveConfig
 from rwae_audio.randomness import generator
 from rwae_audio.store import Batch, FrameStore, Sampler
@@ -49,7 +50,7 @@ CONFIG = RunConfig(
     MelConfig(n_mels=8, segment=6),
     MODEL,
     ObjectiveConfig(),
-    TrainConfig(updates=8, batch=6, evaluate_every=3, mel_warp=0.1),
+    TrainConfig(updates=8, batch=6, evaluate_every=3, mel_warp=0.1, voice_warp=0.1),
 )
 
 
@@ -207,6 +208,41 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert rates[-1] < 1e-5
     constant = TrainConfig(updates=100, warmup=0, learning_rate=1e-2, schedule="constant")
     assert {learning_rate(constant, step) for step in range(100)} == {1e-2}
+
+
+def test_another_voice_is_one_in_all_windows_of_an_utterance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """voice_warp: segment, static window and second window of an utterance are stretched by one factor, drawn anew."""
+    seen: list[list[torch.Tensor]] = []
+    forward = RWAE.forward
+
+    def watched(model: RWAE, frames: torch.Tensor, static_frames: torch.Tensor, *args: Any, **more: Any) -> Output:
+        if model.training:
+            seen.append([frames, static_frames, more["second_frames"]])
+        return forward(model, frames, static_frames, *args, **more)
+
+    def ramp(self: Sampler, size: int, noise: torch.Generator, part: slice) -> Batch:
+        return Batch(*(torch.arange(8.0).expand(size, length, 8) for length in (6, 10, 10)))
+
+    monkeypatch.setattr(RWAE, "forward", watched)
+    config = replace(
+        CONFIG,
+        objective=ObjectiveConfig(name="rwae-plus"),
+        train=replace(CONFIG.train, updates=2, mel_warp=0.0, voice_warp=0.3),
+    )
+    monkeypatch.setattr(Sampler, "draw", ramp)
+    monkeypatch.setattr(f"{train.__module__}.normalised", lambda batch, *_: (batch.frames, batch.static_frames))
+    data = store()
+    sampler = Sampler(data, np.arange(12), config.mel.segment, config.model, pairs=True)
+    held_out = Batch(torch.randn(4, 6, 8), torch.randn(4, 10, 8))
+    identity = Normaliser(torch.zeros(8), torch.ones(8))
+    train(config, sampler, identity, held_out, lambda model: {"score": 0.0}, tmp_path)
+    factors = [[part[:, 0, 1] for part in parts] for parts in seen]  # bin 1 shows what stood at 1 · factor
+    for frames, static_frames, second_frames in factors:
+        torch.testing.assert_close(frames, static_frames)
+        torch.testing.assert_close(frames, second_frames)
+        assert 0.05 < (frames - 1).abs().max() <= 0.3
+    assert len(factors) == 2
+    assert not torch.equal(factors[0][0], factors[1][0])
 
 
 def test_warp_stretches_the_mel_axis() -> None:
