@@ -56,8 +56,12 @@ class Bundle:
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
-        """Log-mels (T, n_mels) → what is said: dynamic codes (T, dynamic_dim), in one pass with carried state."""
-        return self.model.dynamic_encoder(self.normaliser(frames)[None], None).mean[0]
+        """Log-mels (T, n_mels) → what is said: dynamic codes (T, dynamic_dim), in one pass with carried state.
+
+        A dynamic encoder that sees z^c is given the recording's own.
+        """
+        static = self.voice(frames)[None] if self.config.model.dynamic_sees_static else None
+        return self.model.dynamic_encoder(self.normaliser(frames)[None], None, None, static).mean[0]
 
     @torch.no_grad()
     def voice(self, *targets: Tensor) -> Tensor:

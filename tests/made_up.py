@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,9 +35,9 @@ def speech(seed: int = 0, seconds: float = 1.0, rate: int = 16000) -> np.ndarray
     return (0.3 * sound / np.abs(sound).max()).astype(np.float32)
 
 
-def tiny_bundle(folder: Path, preset: str = "vocoder", *, synthetic: bool = False) -> Path:
-    """Save an untrained model with tiny layers as a bundle; returns its folder."""
-    config = RunConfig.of({"mel": {"preset": preset}, "model": TINY})
+def tiny_bundle(folder: Path, preset: str = "vocoder", *, synthetic: bool = False, **switches: Any) -> Path:
+    """Save an untrained model with tiny layers, and these of ModelConfig's switches, as a bundle; returns its folder."""
+    config = RunConfig.of({"mel": {"preset": preset}, "model": {**TINY, **switches}})
     torch.manual_seed(0)
     frames = [log_mel(torch.from_numpy(speech(seed)), config.mel) for seed in range(4)]
     text = card(config, {"an4": 3, "librispeech": 2}, 1.5, {"command": "made up"}, synthetic)

@@ -23,11 +23,17 @@ def frames(count: int = 3, steps: int = 9) -> torch.Tensor:
     return torch.randn(count, steps, 10, generator=generator(1, "frames"))
 
 
-@pytest.mark.parametrize("feedback", [False, True])
-@pytest.mark.parametrize("norm", ["none", "mean", "instance"])
-@pytest.mark.parametrize("pooling", ["last", "mean-deviation"])
-def test_padded_batch_equals_its_members(pooling: str, norm: str, feedback: bool) -> None:
-    model = small(static_pooling=pooling, dynamic_norm=norm, feedback=feedback)
+WAYS = [
+    {"static_pooling": pooling, "dynamic_norm": norm, "feedback": feedback}
+    for pooling in ("last", "mean-deviation")
+    for norm in ("none", "mean", "instance")
+    for feedback in (False, True)
+]
+
+
+@pytest.mark.parametrize("way", [*WAYS, {"dynamic_sees_static": True}], ids=str)
+def test_padded_batch_equals_its_members(way: dict) -> None:
+    model = small(**way)
     lengths = torch.tensor([9, 4, 7])
     padded = frames()
     for row, length in enumerate(lengths):
@@ -129,6 +135,19 @@ def test_feedback_reaches_the_next_code() -> None:
         one, other = (model(frames(), generator=generator(seed, "noise")).dynamic.mean for seed in (0, 1))
         torch.testing.assert_close(one[:, 0], other[:, 0])
         assert torch.allclose(one[:, 1:], other[:, 1:], atol=1e-5) == (not feedback)
+
+
+def test_the_full_posterior_sees_the_static_code() -> None:
+    """q(z^m | z^c, x): another z^c, another z^m from the same frames; the factorised one does not look."""
+    for full in (False, True):
+        model = small(dynamic_sees_static=full).train()
+        codes = [model.dynamic_encoder(frames(), None, None, torch.full((3, 4), value)).mean for value in (0.0, 1.0)]
+        assert torch.equal(*codes) == (not full)
+        output = model(frames(), frames(3, 6), generator(0, "noise"))
+        again = model.dynamic_encoder(frames(), None, None, output.static.sample).mean
+        torch.testing.assert_close(again, output.dynamic.mean)
+        output.dynamic.mean.square().sum().backward()
+        assert (model.static_encoder.head.mean.weight.grad is not None) == full
 
 
 def test_instance_norm_takes_level_and_range_out() -> None:

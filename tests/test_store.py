@@ -168,10 +168,12 @@ def test_windows_cover_every_frame_once_and_the_last_is_right_aligned() -> None:
     assert cut.length.tolist() == [10, 10, 10, 10, 10, 10, 3, 10, 10]
 
 
-def test_vectors_are_the_means_that_the_benchmark_defines() -> None:
-    """Static: mean over windows; dynamic: mean over frames; one utterance at a time gives what all together give."""
+@pytest.mark.parametrize("full", [False, True])
+def test_vectors_are_the_means_that_the_benchmark_defines(full: bool) -> None:
+    """Static: mean over windows; dynamic: mean over frames, given that static vector where the encoder sees it; one
+    utterance at a time gives what all together give."""
     torch.manual_seed(0)
-    model = RWAE(ModelConfig(n_mels=6, static_dim=4, dynamic_dim=3, static_window=15))
+    model = RWAE(ModelConfig(n_mels=6, static_dim=4, dynamic_dim=3, static_window=15, dynamic_sees_static=full))
     lengths = np.array([47, 8, 30])
     starts = np.cumsum(lengths) - lengths
     frames = torch.randn(85, 6, generator=generator(0, "frames"))
@@ -184,10 +186,10 @@ def test_vectors_are_the_means_that_the_benchmark_defines() -> None:
         places = [0] if length < 15 else [*range(0, length - 14, 15), *([length - 15] if length % 15 else [])]
         static = torch.stack([model.static_encoder(mine[None, p : p + 15], None).mean[0] for p in places]).mean(0)
         np.testing.assert_allclose(together.static[u], static.detach(), atol=1e-5)
-        codes = torch.cat([model.dynamic_encoder(mine[None, p : p + 10], None).mean[0] for p in range(0, length - 9, 10)] or
-                          [model.dynamic_encoder(mine[None], None).mean[0]])  # fmt: skip
+        cut = [mine[p : p + 10] for p in range(0, length - 9, 10)] or [mine]
+        codes = torch.cat([model.dynamic_encoder(part[None], None, None, static[None]).mean[0] for part in cut])
         if length % 10 and length > 10:
-            last = model.dynamic_encoder(mine[None, -10:], None).mean[0]
+            last = model.dynamic_encoder(mine[None, -10:], None, None, static[None]).mean[0]
             codes = torch.cat([codes, last[-(length % 10) :]])
         np.testing.assert_allclose(together.codes[start : start + length], codes.detach(), atol=1e-5)
         np.testing.assert_allclose(together.dynamic[u], codes.detach().mean(0), atol=1e-5)

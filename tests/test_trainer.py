@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from rwae_audio.checkpoint import RunState, load_checkpoint
 from rwae_audio.corpora.base import Utterance
@@ -157,6 +159,20 @@ def test_resume_refuses_another_configuration_and_what_is_not_whole(tmp_path: Pa
         load_checkpoint(latest, CONFIG, RunState(new_model(CONFIG)))
     with pytest.raises(InputError, match="does not exist"):
         load_checkpoint(tmp_path / "none.safetensors", CONFIG, RunState(new_model(CONFIG)))
+
+
+def test_a_checkpoint_that_lacks_a_newer_setting_goes_on(tmp_path: Path) -> None:
+    run(tmp_path)
+    latest = tmp_path / "checkpoints/latest.safetensors"
+    with safe_open(latest, framework="pt") as file:
+        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tables = json.loads(header["config"])
+    assert tables["model"].pop("dynamic_sees_static") is False
+    save_file(tensors, latest, {**header, "config": json.dumps(tables)})
+    assert load_checkpoint(latest, CONFIG, RunState(new_model(CONFIG))).step == 8
+    changed = replace(CONFIG, model=replace(MODEL, dynamic_sees_static=True))
+    with pytest.raises(InputError, match="dynamic_sees_static = False, this run has True"):
+        load_checkpoint(latest, changed, RunState(new_model(changed)))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
