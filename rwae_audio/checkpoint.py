@@ -94,6 +94,12 @@ def load_checkpoint(path: Path, config: RunConfig, state: RunState) -> Position:
         return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
 
     for prefix, module in state.modules().items():
+        for name, value in module.state_dict().items():
+            if (found := tensors[f"{prefix}.{name}"].shape) != value.shape:  # a table with a row an utterance
+                raise InputError(
+                    f"{path}: {prefix}.{name} has shape {tuple(found)}, this run's {tuple(value.shape)}; "
+                    "expected the corpora of the run that it goes on with"
+                )
         module.load_state_dict(part(prefix))
     for prefix, optimizer in state.optimizers().items():
         values: dict[int, dict[str, Tensor]] = {}

@@ -21,6 +21,7 @@ from rwae_audio.posterior import (
     Posterior,
     Standardise,
     frame_mask,
+    last_state,
     mean_deviation,
     normal,
     on_sphere,
@@ -44,13 +45,11 @@ class StaticEncoder(nn.Module):
         stride = self.config.static_stride
         frames = frames[:, ::stride]
         lengths = None if lengths is None else (lengths + stride - 1) // stride
-        states, (last, _) = self.lstm(frames)
+        states, _ = self.lstm(frames)
         if self.config.static_pooling == "mean-deviation":
             pooled = torch.cat(mean_deviation(states, frame_mask(lengths, frames)), dim=-1)
-        elif lengths is None:
-            pooled = last[0]
         else:
-            pooled = states[torch.arange(len(states), device=states.device), lengths - 1]
+            pooled = last_state(states, lengths)
         posterior = self.head(pooled, generator)
         if self.config.static_prior == "gaussian":
             return posterior
@@ -60,7 +59,8 @@ class StaticEncoder(nn.Module):
 class DynamicEncoder(nn.Module):
     """q(z^m_t | z^m_{<t}, x_{≤t}): an LSTM over the frames and a second one over its states (and z^m_{t-1}).
 
-    With `dynamic_sees_static`, z^c stands beside each frame.
+    With `dynamic_sees_static`, z^c stands beside each frame. With `dynamic_per` segment, the last state alone gives one
+    posterior and one draw, which all frames share.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -96,7 +96,11 @@ class DynamicEncoder(nn.Module):
         states, _ = self.frames_lstm(frames)
         offset = self._offset(len(states), generator, states)
         if not self.config.feedback:
-            return self._shifted(self.head(self.codes_lstm(states)[0], generator, self.norm), offset)
+            states, _ = self.codes_lstm(states)
+            if self.config.dynamic_per == "frame":
+                return self._shifted(self.head(states, generator, self.norm), offset)
+            one = self._shifted(self.head(last_state(states, lengths)[:, None], generator, self.norm), offset)
+            return Posterior(*(part.expand(-1, states.shape[1], -1) for part in one))
         posteriors, memory = [], None
         previous = states.new_zeros(len(states), 1, self.config.dynamic_dim)
         for t in range(states.shape[1]):

@@ -36,6 +36,7 @@ class ModelConfig:
     feedback         the dynamic posterior sees z^m_{t-1} (the paper's q) or only x_{≤t}
     dynamic_sees_static    the dynamic posterior is q(z^m | z^c, x): z^c stands beside each of its frames (Li & Mandt's
                      full q). Where it is a whole utterance that is encoded, z^c is the utterance's mean
+    dynamic_per      z^m is one code a `frame`, or one a `segment` that all its frames share, read off the last state
     decoder          `recurrent`: an LSTM over [z^c, z^m_t] (the paper's figure); `frame`: frame by frame (its formula)
     """
 
@@ -60,6 +61,7 @@ class ModelConfig:
     standardise: bool = True
     feedback: bool = False
     dynamic_sees_static: bool = False
+    dynamic_per: Literal["frame", "segment"] = "frame"
     decoder: Literal["recurrent", "frame"] = "recurrent"
 
     def __post_init__(self) -> None:
@@ -81,6 +83,13 @@ class ModelConfig:
                 raise ValueError(f"[model] {name} is {getattr(self, name)}; expected between 0 and 100")
         if not 0 <= self.dynamic_offset_variance < 100:
             raise ValueError(f"[model] dynamic_offset_variance is {self.dynamic_offset_variance}; expected 0 to 100")
+        if self.feedback and self.dynamic_per == "segment":
+            raise ValueError('[model] feedback is true; expected false, as a code a "segment" has none before it')
+
+    @property
+    def by_segment(self) -> bool:
+        """Is z^m_t another where its segment begins elsewhere? Then recordings are encoded in segments as in training."""
+        return self.dynamic_per == "segment"
 
 
 class Posterior(NamedTuple):
@@ -94,13 +103,17 @@ class Posterior(NamedTuple):
 class Output(NamedTuple):
     """What one pass gives: static (B, static_dim), dynamic (B, T, dynamic_dim), reconstruction (B, T, n_mels).
 
-    second: the static code of another window of the same utterances, where one was given.
+    second: the static code of another window of the same utterances, where one was given. For objectives that need it,
+    the trainer adds the static encoder's window (B, S, n_mels), None where it is the frames themselves, and which of the
+    training utterances each row is of, (B,).
     """
 
     static: Posterior
     dynamic: Posterior
     reconstruction: Tensor
     second: Posterior | None = None
+    static_frames: Tensor | None = None
+    utterances: Tensor | None = None
 
 
 def frame_mask(lengths: Tensor | None, frames: Tensor) -> Tensor:
@@ -117,6 +130,13 @@ def mean_deviation(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     mean = (values * mask).sum(1) / count
     variance = ((values - mean[:, None]) ** 2 * mask).sum(1) / count
     return mean, (variance + 1e-5).sqrt()
+
+
+def last_state(states: Tensor, lengths: Tensor | None) -> Tensor:
+    """The last one, (B, hidden), of each sequence of states (B, T, hidden)."""
+    if lengths is None:
+        return states[:, -1]
+    return states[torch.arange(len(states), device=states.device), lengths - 1]
 
 
 class GaussianHead(nn.Module):

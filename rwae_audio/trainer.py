@@ -132,8 +132,9 @@ def train(
     accelerator, first = Accelerator(), rank() == 0
     settings = config.train
     model = accelerator.prepare_model(new_model(config), evaluation_mode=True)  # no wrapper: see mean_gradients
-    optimizer = accelerator.prepare_optimizer(torch.optim.Adam(model.parameters(), lr=settings.learning_rate))
-    objective = new_objective(config).to(accelerator.device)
+    objective = new_objective(config, sampler.segments).to(accelerator.device)
+    learned = [*model.parameters(), *objective.joint_parameters()]
+    optimizer = accelerator.prepare_optimizer(torch.optim.Adam(learned, lr=settings.learning_rate))
     state = RunState(model, optimizer.optimizer, objective)
     rows = local(settings.batch)
     latest, best = (folder / "checkpoints" / f"{name}.safetensors" for name in ("latest", "best"))
@@ -157,13 +158,14 @@ def train(
             second_frames = normaliser(other).to(accelerator.device)
         noise = generator(settings.seed, "posterior", step)
         output = model(frames, static_frames, noise, dynamic_frames=dynamic_frames, second_frames=second_frames)
+        output = output._replace(static_frames=static_frames, utterances=batch.utterances.to(accelerator.device))
         critics = objective.step_critics(model, output, generator(settings.seed, "critic", step))
         terms = objective(model, output, frames, generator(settings.seed, "prior", step))
         loss = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad()
         accelerator.backward(loss)
-        mean_gradients(model.parameters())
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+        mean_gradients(learned)
+        norm = torch.nn.utils.clip_grad_norm_(learned, settings.gradient_clip)
         if not math.isfinite(float(norm)):
             raise InputError(f"the loss is no longer finite at update {step}; expected a lower [train] learning_rate")
         optimizer.step()
@@ -226,11 +228,17 @@ def new_model(config: RunConfig) -> RWAE:
         return RWAE(config.model)
 
 
-def new_objective(config: RunConfig) -> Objective:
-    """The objective with its critics, if it has any, as they are before their first step."""
+def new_objective(config: RunConfig, segments: Tensor | None = None) -> Objective:
+    """The objective with what it learns, if it learns anything, as that is before its first step.
+
+    segments: how many each training utterance has, (U,); None where there is nothing to train on yet.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(config.train.seed, "critics").initial_seed() % 2**31)
-        return OBJECTIVES[config.objective.name](config.objective, config.model)
+        objective = OBJECTIVES[config.objective.name](config.objective, config.model)
+        if segments is not None:
+            objective.meet(segments)
+        return objective
 
 
 def normalised(batch: Batch, normaliser: Normaliser, device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_up import SWITCHES
 from safetensors.torch import load_file, save_file
 from test_trainer import CONFIG, MODEL, run, store
 from torch.utils.flop_counter import FlopCounterMode
@@ -42,6 +43,7 @@ CASES = {
     "gan": (ObjectiveConfig("rwae-gan"), {}),
     "plus": (ObjectiveConfig("rwae-plus"), {"static_prior": "sphere"}),
     "plus-contrast": (ObjectiveConfig("rwae-plus", pair_cost="contrast"), {}),
+    "fhvae": (ObjectiveConfig("fhvae"), SWITCHES["fhvae"]),
     "dsvae": (ObjectiveConfig("dsvae"), {"dynamic_offset_variance": 0.0, "dynamic_posterior": "learned"}),
 }
 B, T, STATIC, DYNAMIC = 12, 5, 4, 3  # of the measured penalties

@@ -31,7 +31,7 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize("way", [*WAYS, {"dynamic_sees_static": True}], ids=str)
+@pytest.mark.parametrize("way", [*WAYS, {"dynamic_sees_static": True}, {"dynamic_per": "segment"}], ids=str)
 def test_padded_batch_equals_its_members(way: dict) -> None:
     model = small(**way)
     lengths = torch.tensor([9, 4, 7])
@@ -148,6 +148,19 @@ def test_the_full_posterior_sees_the_static_code() -> None:
         torch.testing.assert_close(again, output.dynamic.mean)
         output.dynamic.mean.square().sum().backward()
         assert (model.static_encoder.head.mean.weight.grad is not None) == full
+
+
+def test_a_code_a_segment_is_one_draw_that_its_frames_share() -> None:
+    model = small(dynamic_per="segment", dynamic_offset_variance=0.0)
+    for steps in (1, 9):
+        posterior = model(frames(400, steps), generator=generator(0, "noise")).dynamic
+        assert all(
+            part.shape == (400, steps, 3) and torch.equal(part, part[:, :1].expand_as(part)) for part in posterior
+        )
+        noise = (posterior.sample - posterior.mean)[:, 0]
+        assert noise.var().item() == pytest.approx(0.25, rel=0.1)
+    with pytest.raises(ValueError, match="feedback is true; expected false"):
+        small(dynamic_per="segment", feedback=True)
 
 
 def test_instance_norm_takes_level_and_range_out() -> None:

@@ -102,6 +102,7 @@ def test_crops_stay_inside_their_utterance(where: str) -> None:
     assert (owner == owner[:, :1]).all()
     assert (place.diff(dim=1) == 1).all()
     assert set(owner[:, 0].tolist()) == {1.0, 2.0, 3.0}
+    assert torch.equal(batch.utterances + 1, owner[:, 0].long())
     first = place[owner[:, 0] == 2][:, 0]
     assert (first.min(), first.max()) == (0, 90)
     if where == "segment":

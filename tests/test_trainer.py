@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_up import SWITCHES
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -32,6 +33,7 @@ from rwae_audio.trainer import (
     interruptible,
     learning_rate,
     new_model,
+    new_objective,
     train,
     warp_mels,
 )
@@ -101,8 +103,7 @@ def metrics(folder: Path) -> list[dict]:
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 @pytest.mark.parametrize("stop_at", [0, 1, 4, 5])  # inside an epoch and at its end
 def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path: Path, objective: str, stop_at: int) -> None:
-    offset = 0.0 if objective == "dsvae" else 4.0
-    model = replace(MODEL, dynamic_offset_variance=offset)
+    model = replace(MODEL, **{"dynamic_offset_variance": 4.0, **SWITCHES[objective]})
     train = replace(CONFIG.train, equalise=0.3)
     config = replace(CONFIG, model=model, objective=ObjectiveConfig(name=objective), train=train)
     whole = run(tmp_path / "whole", config)
@@ -173,6 +174,15 @@ def test_a_checkpoint_that_lacks_a_newer_setting_goes_on(tmp_path: Path) -> None
     changed = replace(CONFIG, model=replace(MODEL, dynamic_sees_static=True))
     with pytest.raises(InputError, match="dynamic_sees_static = False, this run has True"):
         load_checkpoint(latest, changed, RunState(new_model(changed)))
+
+
+def test_a_table_of_other_utterances_is_refused(tmp_path: Path) -> None:
+    config = replace(CONFIG, model=replace(MODEL, **SWITCHES["fhvae"]), objective=ObjectiveConfig("fhvae"))
+    run(tmp_path, config)
+    latest = tmp_path / "checkpoints/latest.safetensors"
+    state = RunState(new_model(config), objective=new_objective(config, torch.ones(11)))
+    with pytest.raises(InputError, match=r"objective.means has shape \(12, 4\), this run's \(11, 4\)"):
+        load_checkpoint(latest, config, state)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rwae_audio.objectives.base import Objective, ObjectiveConfig
 from rwae_audio.objectives.dsvae import Dsvae
+from rwae_audio.objectives.fhvae import Fhvae
 from rwae_audio.objectives.rwae_gan import RwaeGan
 from rwae_audio.objectives.rwae_mmd import RwaeMmd
 from rwae_audio.objectives.rwae_plus import RwaePlus
@@ -15,6 +16,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "rwae-gan": RwaeGan,
     "rwae-plus": RwaePlus,
     "dsvae": Dsvae,
+    "fhvae": Fhvae,
 }
 
 __all__ = ["OBJECTIVES", "Objective", "ObjectiveConfig"]
