@@ -17,11 +17,12 @@ from torch import Tensor
 
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.config import resolve
-from rwae_audio.distributed import average_numbers, barrier, local, mean_gradients, rank, start, world_size
+from rwae_audio.distributed import average_numbers, barrier, local, mean_gradients, rank, start
 from rwae_audio.features import MelConfig, Normaliser
 from rwae_audio.files import InputError, write_text
 from rwae_audio.model import RWAE, ModelConfig
 from rwae_audio.objectives import OBJECTIVES, Objective, ObjectiveConfig
+from rwae_audio.perturb import equalised, warp_mels
 from rwae_audio.randomness import generator
 from rwae_audio.store import Batch, Sampler
 
@@ -253,31 +254,6 @@ def learning_rate(settings: TrainConfig, step: int) -> float:
     if settings.schedule == "constant":
         return rate
     return rate * 0.5 * (1 + math.cos(math.pi * step / settings.updates))
-
-
-def warp_mels(frames: Tensor, limit: float, noise: torch.Generator) -> Tensor:
-    """frames (B, T, n_mels) with each sequence's mel axis stretched by a factor in 1 ± limit, linearly interpolated."""
-    size = frames.shape[-1]
-    whole = len(frames) * world_size()  # sequence i of the global batch has its factor wherever it is
-    factor = 1 + limit * (2 * torch.rand(whole, 1, generator=noise)[local(whole)] - 1).to(frames.device)
-    position = (torch.arange(size, device=frames.device) * factor).clamp(max=size - 1)
-    low = position.floor().long().clamp(max=size - 2)
-    weight = (position - low)[:, None]
-    low = low[:, None].expand(frames.shape)
-    return frames.gather(2, low) * (1 - weight) + frames.gather(2, low + 1) * weight
-
-
-def equalised(log_mels: Tensor, deviation: float, noise: torch.Generator, curves: int = 6) -> Tensor:
-    """log_mels (B, S, n_mels) of each sequence through another channel: a gain and the first cosines over the mel axis,
-    drawn anew, so that the bins' levels have this standard deviation, in nats."""
-    if not deviation:
-        return log_mels
-    whole = len(log_mels) * world_size()
-    weights = torch.randn(whole, curves, generator=noise)[local(whole)]
-    size = log_mels.shape[-1]
-    bins = (torch.arange(size) + 0.5) * math.pi / size
-    basis = torch.cos(torch.arange(curves)[:, None] * bins)
-    return log_mels + (weights @ basis * deviation / basis.square().sum(0).mean() ** 0.5)[:, None]
 
 
 @torch.no_grad()

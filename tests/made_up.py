@@ -23,6 +23,7 @@ INDEPENDENT = {"dynamic_offset_variance": 0.0}  # noise, as the KL terms want it
 SWITCHES: dict[str, dict[str, Any]] = {  # objective → the switches of ModelConfig that it asks for
     **{name: {} for name in ("rwae-mmd", "rwae-smmd", "rwae-gan", "rwae-plus")},
     "dsvae": INDEPENDENT,
+    "s3vae": INDEPENDENT,
     "fhvae": {**INDEPENDENT, "static_from": "segment", "dynamic_per": "segment", "dynamic_sees_static": True},
 }
 

@@ -17,6 +17,7 @@ from rwae_audio.objectives.fhvae import VARIANCE
 from rwae_audio.objectives.rwae_gan import fake, real
 from rwae_audio.objectives.rwae_mmd import RwaeMmd, dynamic_penalty, static_penalty
 from rwae_audio.objectives.rwae_plus import RwaePlus, contrast, uniformity
+from rwae_audio.perturb import shuffled
 from rwae_audio.randomness import generator
 
 SIZES = {"n_mels": 6, "static_dim": 4, "dynamic_dim": 3, "static_hidden": 8, "dynamic_hidden": 8}
@@ -29,10 +30,11 @@ def setting(**changes) -> tuple[RWAE, torch.Tensor]:
     return model, torch.randn(16, 5, 6, dtype=torch.float64, generator=generator(0, "frames"))
 
 
-FURTHER = {
+FURTHER = {  # terms of an objective, besides the three of all
     "rwae-plus": {"pair"},
     "fhvae": {"means", "discrimination"},
-}  # terms of an objective, besides the three of all
+    "s3vae": {"consistency", "prediction", "information"},
+}
 
 
 def passed(name: str, **changes) -> tuple[RWAE, torch.Tensor, Output]:
@@ -211,6 +213,48 @@ def test_the_mean_of_an_utterance_of_fhvae_has_the_direction_of_its_static_vecto
     assert closed.grad.abs().max() < 1e-9
     static = torch.from_numpy(vectors.static[0])
     assert torch.cosine_similarity(closed.detach(), static, dim=0).item() == pytest.approx(1, abs=1e-9)
+
+
+def brute_information(output: Output) -> list[float]:
+    """I(z^c; z^m_t) of each step, by torch's densities, pair by pair."""
+    normal, count, found = torch.distributions.Normal, len(output.static.mean), []
+
+    def densities(mean: torch.Tensor, variance: torch.Tensor, sample: torch.Tensor) -> list[list[torch.Tensor]]:
+        laws = [normal(m, v.sqrt()) for m, v in zip(mean, variance, strict=True)]
+        return [[law.log_prob(code).sum().exp() for law in laws] for code in sample]
+
+    static = densities(*output.static)
+    for t in range(output.dynamic.mean.shape[1]):
+        dynamic, total = densities(*(part[:, t] for part in output.dynamic)), 0.0
+        for of_static, of_dynamic in zip(static, dynamic, strict=True):
+            joint = sum(a * b for a, b in zip(of_static, of_dynamic, strict=True)) / count
+            total += (joint / (sum(of_static) / count) / (sum(of_dynamic) / count)).log().item() / count
+        found.append(total)
+    return found
+
+
+def test_s3vae_terms_against_sums_by_hand() -> None:
+    model, frames, output = passed("s3vae")
+    window = torch.randn(16, 8, 6, dtype=torch.float64, generator=generator(1, "frames"))
+    output = output._replace(static_frames=window)
+    weights = {"consistency_weight": 2.0, "margin": 3.0, "prediction_weight": 4.0, "information_weight": 5.0}
+    objective = made("s3vae", model, static_weight=1.0, dynamic_weight=1.0, **weights)
+    terms = objective(model, output, frames, generator(0, "prior"))
+    draw = generator(0, "prior")
+    positive = model.static_encoder(shuffled(window, draw), draw).sample
+    static = output.static.sample
+    near, far = (static - positive).norm(dim=1), (static - static.roll(1, 0)).norm(dim=1)
+    assert terms["consistency"].item() == pytest.approx(2 * (near - far + 3).clamp_min(0).mean().item(), rel=1e-4)
+    weight, bias = objective.energy.weight[0], objective.energy.bias[0]
+    errors = [
+        (output.dynamic.sample[b, t] @ weight + bias - frames[b, t].mean()).item() ** 2
+        for b in range(16)
+        for t in range(5)
+    ]
+    assert terms["prediction"].item() == pytest.approx(4 * sum(errors) / 16)
+    assert terms["information"].item() == pytest.approx(5 * sum(brute_information(output)))
+    plain = made("dsvae", model, static_weight=1.0, dynamic_weight=1.0)(model, output, frames, generator(0, "prior"))
+    assert {name: terms[name].item() for name in plain} == {name: term.item() for name, term in plain.items()}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from rwae_audio.objectives.rwae_gan import RwaeGan
 from rwae_audio.objectives.rwae_mmd import RwaeMmd
 from rwae_audio.objectives.rwae_plus import RwaePlus
 from rwae_audio.objectives.rwae_smmd import RwaeSmmd
+from rwae_audio.objectives.s3vae import S3vae
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "rwae-mmd": RwaeMmd,
@@ -17,6 +18,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "rwae-plus": RwaePlus,
     "dsvae": Dsvae,
     "fhvae": Fhvae,
+    "s3vae": S3vae,
 }
 
 __all__ = ["OBJECTIVES", "Objective", "ObjectiveConfig"]

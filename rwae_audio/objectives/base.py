@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rwae_audio.model import RWAE, ModelConfig, Output
 
-Name = Literal["rwae-mmd", "rwae-smmd", "rwae-gan", "rwae-plus", "dsvae", "fhvae"]
+Name = Literal["rwae-mmd", "rwae-smmd", "rwae-gan", "rwae-plus", "dsvae", "fhvae", "s3vae"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class ObjectiveConfig:
                      width of their layers
     feature_dim      how many features rwae-smmd learns
     discriminative_weight    α of fhvae: how much an utterance must be told from the others by its static codes
+    consistency_weight, margin, prediction_weight    of s3vae: static codes of the same frames in another order, nearer than
+                     those of another utterance by the margin; a frame's energy, predicted from its dynamic code
+    information_weight    of what a sequence's two codes say of each other (s3vae)
     pair_weight, pair_cost, temperature    what rwae-plus asks of the static codes of two windows of an utterance: their
                      squared `distance`, or a `contrast` with the batch's other utterances at this temperature
     """
@@ -37,6 +40,10 @@ class ObjectiveConfig:
     critic_hidden: int = 64
     feature_dim: int = 8
     discriminative_weight: float = 10.0
+    consistency_weight: float = 10.0
+    margin: float = 1.0
+    prediction_weight: float = 10.0
+    information_weight: float = 1.0
     pair_weight: float = 10.0
     pair_cost: Literal["distance", "contrast"] = "distance"
     temperature: float = 0.1
@@ -48,8 +55,15 @@ class ObjectiveConfig:
         if self.pair_weight < 0 or self.temperature <= 0:
             given = f"{self.pair_weight} and {self.temperature}"
             raise ValueError(f"[objective] pair_weight and temperature are {given}; expected 0 or more, more than 0")
-        if self.discriminative_weight < 0:
-            raise ValueError(f"[objective] discriminative_weight is {self.discriminative_weight}; expected 0 or more")
+        for name in (
+            "discriminative_weight",
+            "consistency_weight",
+            "margin",
+            "prediction_weight",
+            "information_weight",
+        ):
+            if getattr(self, name) < 0:
+                raise ValueError(f"[objective] {name} is {getattr(self, name)}; expected 0 or more")
         if not 0 < self.critic_learning_rate < 1:
             rate = self.critic_learning_rate
             raise ValueError(f"[objective] critic_learning_rate is {rate}; expected between 0 and 1")
