@@ -71,7 +71,7 @@ def embed(
     offsets = np.cumsum(lengths) - lengths
     for rows in _chunks(len(segments.start)):
         batch, valid = _gather(model, normaliser, frames, segments, rows)
-        values = model.dynamic_encoder(batch, None, valid, voices[segments.owner[rows]]).mean.cpu().numpy()
+        values = model.encode_dynamic(batch, voices[segments.owner[rows]], None, valid).mean.cpu().numpy()
         steps = np.arange(values.shape[1])
         keep = (steps >= segments.fresh[rows][:, None]) & (steps < segments.length[rows][:, None])
         first = segments.start[rows] - starts[segments.owner[rows]] + offsets[segments.owner[rows]]

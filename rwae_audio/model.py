@@ -217,9 +217,15 @@ class RWAE(nn.Module):
         else:
             static = self.static_encoder(static_frames, generator)
         heard = frames if dynamic_frames is None else dynamic_frames
-        dynamic = self.dynamic_encoder(heard, generator, lengths, static.sample)
+        dynamic = self.encode_dynamic(heard, static.sample, generator, lengths)
         second = None if second_frames is None else self.static_encoder(second_frames, generator)
         return Output(static, dynamic, self.decoder(static.sample, dynamic.sample), second)
+
+    def encode_dynamic(
+        self, frames: Tensor, static: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None
+    ) -> Posterior:
+        """frames (B, T, n_mels), and z^c (B, static_dim) for an encoder that sees it → z^m, (B, T, dynamic_dim)."""
+        return self.dynamic_encoder(frames, generator, lengths, static)
 
     @property
     def static_frames(self) -> int | None:

@@ -24,6 +24,7 @@ SWITCHES: dict[str, dict[str, Any]] = {  # objective → the switches of ModelCo
     **{name: {} for name in ("rwae-mmd", "rwae-smmd", "rwae-gan", "rwae-plus")},
     "dsvae": INDEPENDENT,
     "s3vae": INDEPENDENT,
+    "c-dsvae": INDEPENDENT,
     "fhvae": {**INDEPENDENT, "static_from": "segment", "dynamic_per": "segment", "dynamic_sees_static": True},
 }
 

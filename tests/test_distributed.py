@@ -44,6 +44,7 @@ CASES = {
     "gan": (ObjectiveConfig("rwae-gan"), {}),
     "plus": (ObjectiveConfig("rwae-plus"), {"static_prior": "sphere"}),
     "plus-contrast": (ObjectiveConfig("rwae-plus", pair_cost="contrast"), {}),
+    "c-dsvae": (ObjectiveConfig("c-dsvae"), SWITCHES["c-dsvae"]),
     "s3vae": (ObjectiveConfig("s3vae"), SWITCHES["s3vae"]),
     "fhvae": (ObjectiveConfig("fhvae"), SWITCHES["fhvae"]),
     "dsvae": (ObjectiveConfig("dsvae"), {"dynamic_offset_variance": 0.0, "dynamic_posterior": "learned"}),

@@ -17,7 +17,7 @@ from rwae_audio.objectives.fhvae import VARIANCE
 from rwae_audio.objectives.rwae_gan import fake, real
 from rwae_audio.objectives.rwae_mmd import RwaeMmd, dynamic_penalty, static_penalty
 from rwae_audio.objectives.rwae_plus import RwaePlus, contrast, uniformity
-from rwae_audio.perturb import shuffled
+from rwae_audio.perturb import equalised, shuffled, warp_mels
 from rwae_audio.randomness import generator
 
 SIZES = {"n_mels": 6, "static_dim": 4, "dynamic_dim": 3, "static_hidden": 8, "dynamic_hidden": 8}
@@ -34,6 +34,7 @@ FURTHER = {  # terms of an objective, besides the three of all
     "rwae-plus": {"pair"},
     "fhvae": {"means", "discrimination"},
     "s3vae": {"consistency", "prediction", "information"},
+    "c-dsvae": {"static_contrast", "dynamic_contrast", "information"},
 }
 
 
@@ -257,6 +258,33 @@ def test_s3vae_terms_against_sums_by_hand() -> None:
     assert {name: terms[name].item() for name in plain} == {name: term.item() for name, term in plain.items()}
 
 
+def brute_contrast(first: torch.Tensor, second: torch.Tensor, temperature: float) -> float:
+    """InfoNCE both ways, odds by odds."""
+    first, second = (x / x.norm(dim=1, keepdim=True) for x in (first, second))
+    total = 0.0
+    for i in range(len(first)):
+        for one, others in ((first[i], second), (second[i], first)):
+            odds = torch.stack([(one @ other / temperature).exp() for other in others])
+            total -= (odds[i] / odds.sum()).log().item() / (2 * len(first))
+    return total
+
+
+def test_c_dsvae_terms_against_sums_by_hand() -> None:
+    model, frames, output = passed("c-dsvae", dynamic_norm="none")
+    weights = {"contrast_weight": 2.0, "temperature": 0.5, "information_weight": 3.0}
+    objective = made("c-dsvae", model, static_weight=1.0, dynamic_weight=1.0, **weights)
+    terms = objective(model, output, frames, generator(0, "prior"))
+    draw = generator(0, "prior")
+    mixed = shuffled(frames, draw)
+    static = model.static_encoder(mixed, draw).mean
+    dynamic = model.dynamic_encoder(warp_mels(equalised(frames, 0.5, draw), 0.15, draw), None).mean
+    expected = brute_contrast(output.static.mean, static, 0.5)
+    assert terms["static_contrast"].item() == pytest.approx(2 * expected)
+    expected = brute_contrast(output.dynamic.mean.reshape(16, 15), dynamic.reshape(16, 15), 0.5)
+    assert terms["dynamic_contrast"].item() == pytest.approx(2 * expected)
+    assert terms["information"].item() == pytest.approx(3 * sum(brute_information(output)) / 5)
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -370,13 +398,7 @@ def test_pair_terms_against_sums_by_hand() -> None:
     torch.testing.assert_close(near["static"], near["plain static"])
 
     told = plus("contrast", "gaussian", pair_weight=3.0, temperature=0.2)
-    first, second = (x / x.norm(dim=1, keepdim=True) for x in (told["first"], told["second"]))
-    expected = 0.0
-    for i in range(16):
-        for one, others in ((first[i], second), (second[i], first)):
-            odds = torch.stack([(one @ other / 0.2).exp() for other in others])
-            expected -= (odds[i] / odds.sum()).log().item() / 32
-    assert told["pair"].item() == pytest.approx(3 * expected)
+    assert told["pair"].item() == pytest.approx(3 * brute_contrast(told["first"], told["second"], 0.2))
 
 
 def test_codes_on_the_sphere_are_kept_from_one_another() -> None:

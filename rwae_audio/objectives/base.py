@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rwae_audio.model import RWAE, ModelConfig, Output
 
-Name = Literal["rwae-mmd", "rwae-smmd", "rwae-gan", "rwae-plus", "dsvae", "fhvae", "s3vae"]
+Name = Literal["rwae-mmd", "rwae-smmd", "rwae-gan", "rwae-plus", "dsvae", "fhvae", "s3vae", "c-dsvae"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class ObjectiveConfig:
     discriminative_weight    α of fhvae: how much an utterance must be told from the others by its static codes
     consistency_weight, margin, prediction_weight    of s3vae: static codes of the same frames in another order, nearer than
                      those of another utterance by the margin; a frame's energy, predicted from its dynamic code
-    information_weight    of what a sequence's two codes say of each other (s3vae)
+    information_weight    of what a sequence's two codes say of each other (s3vae, c-dsvae)
+    contrast_weight    of both contrasts of c-dsvae, at the `temperature`
     pair_weight, pair_cost, temperature    what rwae-plus asks of the static codes of two windows of an utterance: their
                      squared `distance`, or a `contrast` with the batch's other utterances at this temperature
     """
@@ -44,6 +45,7 @@ class ObjectiveConfig:
     margin: float = 1.0
     prediction_weight: float = 10.0
     information_weight: float = 1.0
+    contrast_weight: float = 1.0
     pair_weight: float = 10.0
     pair_cost: Literal["distance", "contrast"] = "distance"
     temperature: float = 0.1
@@ -61,6 +63,7 @@ class ObjectiveConfig:
             "margin",
             "prediction_weight",
             "information_weight",
+            "contrast_weight",
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"[objective] {name} is {getattr(self, name)}; expected 0 or more")
