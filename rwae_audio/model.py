@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rwae_audio.posterior import (
     GaussianHead,
@@ -56,6 +57,35 @@ class StaticEncoder(nn.Module):
         return Posterior(on_sphere(posterior.mean), posterior.variance, on_sphere(posterior.sample))
 
 
+class FrameStaticEncoder(nn.Module):
+    """q(z^c | h_1): features h_{1:T} of all frames, by an LSTM of both directions, and z^c from the first frame's alone
+    (whose backward half has seen the others).
+
+    Berman, Naiman, Arbiv, Fadlon, Azencot: "Sequential Disentanglement by Extracting Static Information From A Single
+    Sequence Element", ICML 2024, arXiv 2406.18131; the layers are those of their published speech model.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden = config.static_hidden
+        self.lstm = nn.LSTM(config.n_mels, hidden, batch_first=True, bidirectional=True)
+        self.project = nn.Linear(2 * hidden, hidden)
+        self.first = nn.Linear(hidden, hidden)
+        self.head = GaussianHead(hidden, config.static_dim, config.static_posterior, config.static_variance)
+
+    def features(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """frames (B, T, n_mels), padded on the right where `lengths` (B,) says so → h, (B, T, static_hidden)."""
+        if lengths is None:
+            return self.project(self.lstm(frames)[0])
+        packed = pack_padded_sequence(frames, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=frames.shape[1])
+        return self.project(states)
+
+    def forward(self, frames: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Posterior:
+        """frames (B, T, n_mels) → z^c, (B, static_dim)."""
+        return self.head(torch.tanh(self.first(self.features(frames, lengths)[:, 0])), generator)
+
+
 class DynamicEncoder(nn.Module):
     """q(z^m_t | z^m_{<t}, x_{≤t}): an LSTM over the frames and a second one over its states (and z^m_{t-1}).
 
@@ -67,9 +97,8 @@ class DynamicEncoder(nn.Module):
         super().__init__()
         self.config = config
         hidden = config.dynamic_hidden
-        self.frames_lstm = nn.LSTM(
-            config.n_mels + config.static_dim * config.dynamic_sees_static, hidden, batch_first=True
-        )
+        inputs = config.static_hidden if config.static_from == "frame" else config.n_mels
+        self.frames_lstm = nn.LSTM(inputs + config.static_dim * config.dynamic_sees_static, hidden, batch_first=True)
         self.codes_lstm = nn.LSTM(hidden + config.dynamic_dim * config.feedback, hidden, batch_first=True)
         self.head = GaussianHead(hidden, config.dynamic_dim, config.dynamic_posterior, config.dynamic_variance)
         self.norm = Standardise(config.dynamic_dim) if config.standardise else None
@@ -81,7 +110,8 @@ class DynamicEncoder(nn.Module):
         lengths: Tensor | None = None,
         static: Tensor | None = None,
     ) -> Posterior:
-        """frames (B, T, n_mels) → z^m, (B, T, dynamic_dim); what stands in the padding is to be ignored.
+        """frames (B, T, n_mels), or features as wide as these → z^m, (B, T, dynamic_dim); what stands in the padding is to be
+        ignored.
 
         static (B, static_dim): z^c, which only an encoder with `dynamic_sees_static` looks at.
         """
@@ -191,7 +221,7 @@ class RWAE(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.static_encoder = StaticEncoder(config)
+        self.static_encoder = FrameStaticEncoder(config) if config.static_from == "frame" else StaticEncoder(config)
         self.dynamic_encoder = DynamicEncoder(config)
         self.prior = DynamicPrior(config)
         self.decoder = Decoder(config)
@@ -224,13 +254,19 @@ class RWAE(nn.Module):
     def encode_dynamic(
         self, frames: Tensor, static: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None
     ) -> Posterior:
-        """frames (B, T, n_mels), and z^c (B, static_dim) for an encoder that sees it → z^m, (B, T, dynamic_dim)."""
+        """frames (B, T, n_mels), and z^c (B, static_dim) for an encoder that sees it → z^m, (B, T, dynamic_dim).
+
+        Where z^c is the first frame's, the encoder sees h_t − h_1 instead of the frames.
+        """
+        if isinstance(self.static_encoder, FrameStaticEncoder):
+            features = self.static_encoder.features(frames, lengths)
+            frames = features - features[:, :1]
         return self.dynamic_encoder(frames, generator, lengths, static)
 
     @property
     def static_frames(self) -> int | None:
         """The length of the static encoder's window, or None where it is the training segment itself."""
-        return None if self.config.static_from == "segment" else self.config.static_window
+        return None if self.config.static_from in ("segment", "frame") else self.config.static_window
 
 
 def parameters(model: nn.Module) -> int:

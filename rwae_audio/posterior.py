@@ -22,7 +22,8 @@ class ModelConfig:
 
     static_from      where the static code's frames lie: the training `segment`, a `longer` window around it, or
                      `another` window of the same utterance, `static_window` frames long; the encoder reads every
-                     `static_stride`-th of them
+                     `static_stride`-th of them. Or the segment's first `frame`, as a feature, alone: the dynamic code
+                     is read off what is left of the others' features without it (DBSE)
     static_pooling   the code is read off the LSTM's `last` state, or the `mean` and `deviation` of its states
     dynamic_norm     what is taken from each mel bin of the dynamic encoder's input: nothing, its `mean` over the
                      sequence, or mean and deviation (`instance` norm)
@@ -47,7 +48,7 @@ class ModelConfig:
     dynamic_hidden: int = 128
     prior_hidden: int = 128
     decoder_hidden: int = 128
-    static_from: Literal["segment", "longer", "another"] = "another"
+    static_from: Literal["segment", "longer", "another", "frame"] = "another"
     static_window: int = 60
     static_stride: int = 2
     static_pooling: Literal["last", "mean-deviation"] = "mean-deviation"
@@ -85,11 +86,15 @@ class ModelConfig:
             raise ValueError(f"[model] dynamic_offset_variance is {self.dynamic_offset_variance}; expected 0 to 100")
         if self.feedback and self.dynamic_per == "segment":
             raise ValueError('[model] feedback is true; expected false, as a code a "segment" has none before it')
+        if self.static_from == "frame" and self.dynamic_norm != "none":  # the subtraction would be undone by another
+            raise ValueError(
+                f'[model] dynamic_norm is "{self.dynamic_norm}"; expected "none" where static_from is "frame"'
+            )
 
     @property
     def by_segment(self) -> bool:
         """Is z^m_t another where its segment begins elsewhere? Then recordings are encoded in segments as in training."""
-        return self.dynamic_per == "segment"
+        return self.dynamic_per == "segment" or self.static_from == "frame"
 
 
 class Posterior(NamedTuple):

@@ -141,7 +141,8 @@ class Sampler:
     ) -> None:
         self.segment = segment
         self.static_from, self.pairs = model.static_from, pairs
-        self.window = segment if model.static_from == "segment" else max(segment, model.static_window)
+        self.of_segment = model.static_from in ("segment", "frame")
+        self.window = segment if self.of_segment else max(segment, model.static_window)
         self.store = store
         lengths = store.lengths[utterances]
         long_enough = lengths >= self.window
@@ -166,7 +167,7 @@ class Sampler:
         first, length = self.starts[rows], self.lengths[rows]
         begin = np.floor(segment * (length - self.segment + 1)).astype(np.int64)
         frames = self.store.gather(first + begin, self.segment)
-        if self.static_from == "segment":
+        if self.of_segment:
             return Batch(frames, None, None, drawn)
         if self.static_from == "another":
             other = np.floor(window * (length - self.window + 1)).astype(np.int64)

@@ -44,6 +44,7 @@ CASES = {
     "gan": (ObjectiveConfig("rwae-gan"), {}),
     "plus": (ObjectiveConfig("rwae-plus"), {"static_prior": "sphere"}),
     "plus-contrast": (ObjectiveConfig("rwae-plus", pair_cost="contrast"), {}),
+    "dbse": (ObjectiveConfig("dbse"), SWITCHES["dbse"]),
     "c-dsvae": (ObjectiveConfig("c-dsvae"), SWITCHES["c-dsvae"]),
     "s3vae": (ObjectiveConfig("s3vae"), SWITCHES["s3vae"]),
     "fhvae": (ObjectiveConfig("fhvae"), SWITCHES["fhvae"]),

@@ -23,6 +23,7 @@ def frames(count: int = 3, steps: int = 9) -> torch.Tensor:
     return torch.randn(count, steps, 10, generator=generator(1, "frames"))
 
 
+OF_ONE_FRAME = {"static_from": "frame", "dynamic_norm": "none"}
 WAYS = [
     {"static_pooling": pooling, "dynamic_norm": norm, "feedback": feedback}
     for pooling in ("last", "mean-deviation")
@@ -31,7 +32,9 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize("way", [*WAYS, {"dynamic_sees_static": True}, {"dynamic_per": "segment"}], ids=str)
+@pytest.mark.parametrize(
+    "way", [*WAYS, {"dynamic_sees_static": True}, {"dynamic_per": "segment"}, OF_ONE_FRAME], ids=str
+)
 def test_padded_batch_equals_its_members(way: dict) -> None:
     model = small(**way)
     lengths = torch.tensor([9, 4, 7])
@@ -161,6 +164,24 @@ def test_a_code_a_segment_is_one_draw_that_its_frames_share() -> None:
         assert noise.var().item() == pytest.approx(0.25, rel=0.1)
     with pytest.raises(ValueError, match="feedback is true; expected false"):
         small(dynamic_per="segment", feedback=True)
+
+
+def test_the_static_code_of_one_frame_and_what_is_left_without_it() -> None:
+    """DBSE: z^c depends on h_1 alone, z^m_t on h_s − h_1, s ≤ t: what is added to all features changes z^c and no z^m."""
+    model = small(**OF_ONE_FRAME)
+    first, second = model(frames()), model(frames(3, 9) + torch.eye(9)[0][None, :, None])
+    assert not torch.allclose(first.static.mean, second.static.mean, atol=1e-4)
+    features = model.static_encoder.features(frames())
+    head = model.static_encoder.head.mean(torch.tanh(model.static_encoder.first(features[:, 0])))
+    torch.testing.assert_close(first.static.mean, head)
+    torch.testing.assert_close(first.dynamic.mean, model.dynamic_encoder(features - features[:, :1], None).mean)
+    with torch.no_grad():
+        model.static_encoder.project.bias += 1
+    moved = model(frames())
+    torch.testing.assert_close(moved.dynamic.mean, first.dynamic.mean, atol=1e-5, rtol=0)
+    assert not torch.allclose(moved.static.mean, first.static.mean, atol=1e-3)
+    with pytest.raises(ValueError, match='dynamic_norm is "mean"; expected "none"'):
+        small(static_from="frame")
 
 
 def test_instance_norm_takes_level_and_range_out() -> None:

@@ -35,6 +35,7 @@ FURTHER = {  # terms of an objective, besides the three of all
     "fhvae": {"means", "discrimination"},
     "s3vae": {"consistency", "prediction", "information"},
     "c-dsvae": {"static_contrast", "dynamic_contrast", "information"},
+    "dbse": {"static_alone"},
 }
 
 
@@ -285,9 +286,22 @@ def test_c_dsvae_terms_against_sums_by_hand() -> None:
     assert terms["information"].item() == pytest.approx(3 * sum(brute_information(output)) / 5)
 
 
+def test_dbse_gives_the_sequence_without_its_dynamic_code() -> None:
+    model, frames, output = passed("dbse")
+    terms = made("dbse", model, alone_weight=3.0)(model, output, frames, generator(0, "prior"))
+    expected = 0.0
+    for b in range(16):
+        alone = model.decoder(output.static.sample[b : b + 1], torch.zeros(1, 5, 3, dtype=torch.float64))
+        expected += (alone[0] - frames[b]).square().sum().item() / 16
+    assert terms["static_alone"].item() == pytest.approx(3 * expected)
+    terms["static_alone"].backward()
+    assert model.dynamic_encoder.head.mean.weight.grad is None
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
+        ("dbse", {"static_from": "segment"}, 'given static_from "segment"; expected "frame"'),
         ("fhvae", {"static_from": "another"}, 'given static_from and dynamic_sees_static "another" and true'),
         ("fhvae", {"dynamic_sees_static": False}, 'expected "segment" and true'),
         ("fhvae", {"dynamic_per": "frame"}, 'expected dynamic_per = "segment"'),

@@ -92,10 +92,11 @@ def numbered(lengths: list[int]) -> FrameStore:
     return FrameStore(np.concatenate(frames).astype(np.float32), np.cumsum([0, *lengths]), utterances)
 
 
-@pytest.mark.parametrize("where", ["segment", "longer", "another"])
+@pytest.mark.parametrize("where", ["segment", "frame", "longer", "another"])
 def test_crops_stay_inside_their_utterance(where: str) -> None:
     store = numbered([5, 40, 100, 31])
-    sampler = Sampler(store, np.arange(4), 10, ModelConfig(static_from=where, static_window=30))
+    model = ModelConfig(static_from=where, static_window=30, dynamic_norm="none")
+    sampler = Sampler(store, np.arange(4), 10, model)
     assert sampler.left_out == 1
     batch = sampler.draw(2000, generator(0, "batch"))
     owner, place = batch.frames[..., 0], batch.frames[..., 1]
@@ -105,7 +106,7 @@ def test_crops_stay_inside_their_utterance(where: str) -> None:
     assert torch.equal(batch.utterances + 1, owner[:, 0].long())
     first = place[owner[:, 0] == 2][:, 0]
     assert (first.min(), first.max()) == (0, 90)
-    if where == "segment":
+    if where in ("segment", "frame"):
         assert batch.static_frames is None
         return
     assert batch.static_frames is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rwae_audio.objectives.base import Objective, ObjectiveConfig
 from rwae_audio.objectives.c_dsvae import CDsvae
+from rwae_audio.objectives.dbse import Dbse
 from rwae_audio.objectives.dsvae import Dsvae
 from rwae_audio.objectives.fhvae import Fhvae
 from rwae_audio.objectives.rwae_gan import RwaeGan
@@ -21,6 +22,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "fhvae": Fhvae,
     "s3vae": S3vae,
     "c-dsvae": CDsvae,
+    "dbse": Dbse,
 }
 
 __all__ = ["OBJECTIVES", "Objective", "ObjectiveConfig"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rwae_audio.model import RWAE, ModelConfig, Output
 
-Name = Literal["rwae-mmd", "rwae-smmd", "rwae-gan", "rwae-plus", "dsvae", "fhvae", "s3vae", "c-dsvae"]
+Name = Literal["rwae-mmd", "rwae-smmd", "rwae-gan", "rwae-plus", "dsvae", "fhvae", "s3vae", "c-dsvae", "dbse"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class ObjectiveConfig:
                      those of another utterance by the margin; a frame's energy, predicted from its dynamic code
     information_weight    of what a sequence's two codes say of each other (s3vae, c-dsvae)
     contrast_weight    of both contrasts of c-dsvae, at the `temperature`
+    alone_weight    of what the static code of dbse gives without the dynamic one
     pair_weight, pair_cost, temperature    what rwae-plus asks of the static codes of two windows of an utterance: their
                      squared `distance`, or a `contrast` with the batch's other utterances at this temperature
     """
@@ -46,6 +47,7 @@ class ObjectiveConfig:
     prediction_weight: float = 10.0
     information_weight: float = 1.0
     contrast_weight: float = 1.0
+    alone_weight: float = 5.0
     pair_weight: float = 10.0
     pair_cost: Literal["distance", "contrast"] = "distance"
     temperature: float = 0.1
@@ -64,6 +66,7 @@ class ObjectiveConfig:
             "prediction_weight",
             "information_weight",
             "contrast_weight",
+            "alone_weight",
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"[objective] {name} is {getattr(self, name)}; expected 0 or more")
