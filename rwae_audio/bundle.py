@@ -50,14 +50,19 @@ class Bundle:
 
     def embed(self, samples: np.ndarray | Tensor) -> Embeddings:
         """Waveform (N,) at the bundle's rate → static (1, static_dim), dynamic (1, dynamic_dim), codes (T, dynamic_dim)."""
-        frames = self.frames(samples).numpy()
-        starts, lengths = np.array([0]), np.array([len(frames)])
-        return embed(self.model, self.normaliser, self.config.mel.segment, frames, starts, lengths)
+        return self._vectors(self.frames(samples))
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
-        """Log-mels (T, n_mels) → what is said: dynamic codes (T, dynamic_dim), in one pass with carried state."""
-        return self.model.dynamic_encoder(self.normaliser(frames)[None], None).mean[0]
+        """Log-mels (T, n_mels) → what is said: dynamic codes (T, dynamic_dim), in one pass with carried state.
+
+        A dynamic encoder that sees z^c is given the recording's own. Codes that depend on where a segment begins are
+        those of the segments that the recording is cut into.
+        """
+        if self.config.model.by_segment:
+            return torch.from_numpy(self._vectors(frames).codes)
+        static = self.voice(frames)[None] if self.config.model.dynamic_sees_static else None
+        return self.model.dynamic_encoder(self.normaliser(frames)[None], None, None, static).mean[0]
 
     @torch.no_grad()
     def voice(self, *targets: Tensor) -> Tensor:
@@ -65,16 +70,19 @@ class Bundle:
 
         The mean over non-overlapping windows of all recordings, as in training.
         """
-        frames = torch.cat(targets).numpy()
-        lengths = np.array([len(target) for target in targets])
-        starts = np.cumsum(lengths) - lengths
-        vectors = embed(self.model, self.normaliser, self.config.mel.segment, frames, starts, lengths)
-        return torch.from_numpy(np.average(vectors.static, axis=0, weights=lengths)).float()
+        lengths = [len(target) for target in targets]
+        return torch.from_numpy(np.average(self._vectors(*targets).static, axis=0, weights=lengths)).float()
 
     @torch.no_grad()
     def decode(self, voice: Tensor, codes: Tensor) -> Tensor:
         """A static code (static_dim,) and dynamic codes (T, dynamic_dim) → log-mels (T, n_mels)."""
         return self.normaliser.inverse(self.model.decoder(voice[None], codes[None])[0])
+
+    def _vectors(self, *recordings: Tensor) -> Embeddings:
+        """Vectors and codes of recordings, each log-mels (T, n_mels), as the benchmark has them."""
+        lengths = np.array([len(recording) for recording in recordings])
+        frames, starts = torch.cat(recordings).numpy(), np.cumsum(lengths) - lengths
+        return embed(self.model, self.normaliser, self.config.mel.segment, frames, starts, lengths)
 
     def convert(self, source: Tensor, *targets: Tensor) -> Tensor:
         """What `source` says in the voice of `targets`; log-mels (T, n_mels) in, log-mels (T, n_mels) out."""

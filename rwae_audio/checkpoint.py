@@ -81,11 +81,11 @@ def load_checkpoint(path: Path, config: RunConfig, state: RunState) -> Position:
         raise InputError(f"{path} cannot be read; expected a checkpoint, readable by you") from error
     if not {"config", "position"} <= set(header):
         raise InputError(f"{path} has no position in its header; expected a run's checkpoint")
-    saved, wanted = json.loads(header["config"]), json.loads(json.dumps(config.tables()))
+    saved = type(config).of(json.loads(header["config"])).tables()  # a setting that is newer than the file: its default
+    wanted = config.tables()
     for table in wanted:
         for key, value in wanted[table].items():
-            if saved.get(table, {}).get(key) != value:
-                was = saved.get(table, {}).get(key)
+            if (was := saved[table].get(key)) != value:
                 raise InputError(
                     f"{path} was trained with [{table}] {key} = {was}, this run has {value}; expected the same"
                 )
@@ -94,6 +94,12 @@ def load_checkpoint(path: Path, config: RunConfig, state: RunState) -> Position:
         return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
 
     for prefix, module in state.modules().items():
+        for name, value in module.state_dict().items():
+            if (found := tensors[f"{prefix}.{name}"].shape) != value.shape:  # a table with a row an utterance
+                raise InputError(
+                    f"{path}: {prefix}.{name} has shape {tuple(found)}, this run's {tuple(value.shape)}; "
+                    "expected the corpora of the run that it goes on with"
+                )
         module.load_state_dict(part(prefix))
     for prefix, optimizer in state.optimizers().items():
         values: dict[int, dict[str, Tensor]] = {}

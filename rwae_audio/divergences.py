@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -75,6 +76,28 @@ def kl_gaussians(mean_q: Tensor, variance_q: Tensor, mean_p: Tensor | float, var
     variance_p = torch.as_tensor(variance_p, dtype=variance_q.dtype, device=variance_q.device)
     terms = (variance_p / variance_q).log() + (variance_q + (mean_q - mean_p) ** 2) / variance_p - 1
     return terms.sum(-1) / 2
+
+
+def log_densities(samples: Tensor, means: Tensor, variances: Tensor) -> Tensor:
+    """log N(samples_i | means_j, variances_j) of diagonal Gaussians, each (..., n, d) → (..., n, n), but for the constant
+    −d/2 · ln 2π."""
+    precisions = 1 / variances
+    squares = samples.square() @ precisions.mT - 2 * samples @ (means * precisions).mT
+    own = (means.square() * precisions + variances.log()).sum(-1)
+    return -(squares + own[..., None, :]) / 2
+
+
+def mutual_information(first: Tensor, second: Tensor) -> Tensor:
+    """I(a; b) = E[log q(a, b) − log q(a) − log q(b)], nats, of codes a_i, b_i of the same input: (...,).
+
+    first, second: log q(a_i | x_j) and log q(b_i | x_j), (..., n, n), as log_densities gives them. Given x the codes are
+    independent, and each aggregate is the mean over the batch: q(a, b) = 1/n · Σ_j q(a | x_j) · q(b | x_j).
+
+    The minibatch-weighted sampling of Chen et al., "Isolating Sources of Disentanglement in Variational Autoencoders",
+    NeurIPS 2018, but for its constant, the log of the data's size.
+    """
+    joint = (first + second).logsumexp(-1) - first.logsumexp(-1) - second.logsumexp(-1)
+    return joint.mean(-1) + math.log(first.shape[-1])
 
 
 class Critic(nn.Module):

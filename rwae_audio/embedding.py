@@ -51,8 +51,9 @@ def embed(
     """Vectors of the utterances frames[starts[u] : starts[u] + lengths[u]] of raw log-mels (N, n_mels).
 
     static: mean over non-overlapping windows of the posterior mean of z^c, windows as long as in training; dynamic:
-    mean over frames of the posterior means of z^m, encoded in segments as in training; codes: those means, utterance
-    after utterance, Σ lengths in all. The model is left in the mode that it came in.
+    mean over frames of the posterior means of z^m, encoded in segments as in training, with the utterance's static
+    vector where the dynamic encoder sees z^c; codes: those means, utterance after utterance, Σ lengths in all. The model
+    is left in the mode that it came in.
     """
     starts, lengths = np.asarray(starts), np.asarray(lengths)
     training = model.training
@@ -64,12 +65,13 @@ def embed(
         np.add.at(static, static_windows.owner[rows], model.static_encoder(batch, None, valid).mean.cpu().numpy())
     static /= np.bincount(static_windows.owner, minlength=len(lengths))[:, None]
 
+    voices = torch.from_numpy(static).float().to(next(model.parameters()).device)
     segments = windows(starts, lengths, segment)
     codes = np.zeros((int(lengths.sum()), model.config.dynamic_dim), dtype=np.float32)
     offsets = np.cumsum(lengths) - lengths
     for rows in _chunks(len(segments.start)):
         batch, valid = _gather(model, normaliser, frames, segments, rows)
-        values = model.dynamic_encoder(batch, None, valid).mean.cpu().numpy()
+        values = model.encode_dynamic(batch, voices[segments.owner[rows]], None, valid).mean.cpu().numpy()
         steps = np.arange(values.shape[1])
         keep = (steps >= segments.fresh[rows][:, None]) & (steps < segments.length[rows][:, None])
         first = segments.start[rows] - starts[segments.owner[rows]] + offsets[segments.owner[rows]]

@@ -10,241 +10,26 @@ Knows shapes, not losses. B sequences, T frames; frames are normalised log-mels 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
-
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-PosteriorKind = Literal["deterministic", "fixed", "learned"]
+from rwae_audio.convolutions import AttentivePooling, Convolutions
+from rwae_audio.posterior import (
+    GaussianHead,
+    ModelConfig,
+    Output,
+    Posterior,
+    Standardise,
+    frame_mask,
+    last_state,
+    mean_deviation,
+    normal,
+    on_sphere,
+)
 
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Sizes, and every choice that the paper leaves open.
-
-    static_from      where the static code's frames lie: the training `segment`, a `longer` window around it, or
-                     `another` window of the same utterance, `static_window` frames long; the encoder reads every
-                     `static_stride`-th of them
-    static_network   `recurrent`: an LSTM (the paper's); `convolutional`: convolutions over time, as in x-vectors
-    static_pooling   the code is read off the LSTM's `last` state, the `mean` and `deviation` of its states over time, or
-                     the same under weights that it learns (`attentive`)
-    dynamic_norm     what is taken from each mel bin of the dynamic encoder's input: nothing, its `mean` over the
-                     sequence, or mean and deviation (`instance` norm)
-    static_prior     `gaussian`: N(0, I); `sphere`: uniform on the sphere of radius √static_dim, on which the code then
-                     lies: what the cosine of two codes, by which voices are compared, takes for granted
-    *_posterior      `deterministic` (variance 0), `fixed` (variance `*_variance`) or `learned` (starts at `*_variance`)
-    dynamic_offset_variance    variance of a noise that all frames of a sequence share, on top of each frame's own: what
-                     is constant over time could else be averaged out of the frames' noise, and the voice is constant
-    standardise      batch-standardise the means of z^m, so that a fixed posterior variance bounds what they can carry:
-                     (dynamic_dim / 2) · ln(1 + 1 / dynamic_variance) nats a frame
-    feedback         the dynamic posterior sees z^m_{t-1} (the paper's q) or only x_{≤t}
-    decoder          `recurrent`: an LSTM over [z^c, z^m_t] (the paper's figure); `frame`: frame by frame (its formula)
-    """
-
-    n_mels: int = 80
-    static_dim: int = 16
-    dynamic_dim: int = 8
-    static_hidden: int = 128
-    dynamic_hidden: int = 128
-    prior_hidden: int = 128
-    decoder_hidden: int = 128
-    static_from: Literal["segment", "longer", "another"] = "another"
-    static_window: int = 60
-    static_stride: int = 2
-    static_network: Literal["recurrent", "convolutional"] = "recurrent"
-    static_pooling: Literal["last", "mean-deviation", "attentive"] = "mean-deviation"
-    static_prior: Literal["gaussian", "sphere"] = "gaussian"
-    static_posterior: PosteriorKind = "fixed"
-    static_variance: float = 0.25
-    dynamic_norm: Literal["none", "mean", "instance"] = "mean"
-    dynamic_posterior: PosteriorKind = "fixed"
-    dynamic_variance: float = 0.25
-    dynamic_offset_variance: float = 8.0
-    standardise: bool = True
-    feedback: bool = False
-    decoder: Literal["recurrent", "frame"] = "recurrent"
-
-    def __post_init__(self) -> None:
-        for name in [
-            "n_mels",
-            "static_dim",
-            "dynamic_dim",
-            "static_hidden",
-            "dynamic_hidden",
-            "prior_hidden",
-            "decoder_hidden",
-            "static_window",
-            "static_stride",
-        ]:
-            if getattr(self, name) < 1:
-                raise ValueError(f"[model] {name} is {getattr(self, name)}; expected 1 or more")
-        for name in ("static_variance", "dynamic_variance"):
-            if not 0 < getattr(self, name) < 100:
-                raise ValueError(f"[model] {name} is {getattr(self, name)}; expected between 0 and 100")
-        if not 0 <= self.dynamic_offset_variance < 100:
-            raise ValueError(f"[model] dynamic_offset_variance is {self.dynamic_offset_variance}; expected 0 to 100")
-        if self.static_network == "convolutional" and self.static_pooling == "last":
-            raise ValueError('[model] static_pooling is "last"; a convolutional static_network needs another')
-
-
-class Posterior(NamedTuple):
-    """A diagonal Gaussian and a draw from it, each (..., d). Without a generator the draw is the mean."""
-
-    mean: Tensor
-    variance: Tensor
-    sample: Tensor
-
-
-class Output(NamedTuple):
-    """What one pass gives: static (B, static_dim), dynamic (B, T, dynamic_dim), reconstruction (B, T, n_mels).
-
-    second: the static code of another window of the same utterances, where one was given.
-    """
-
-    static: Posterior
-    dynamic: Posterior
-    reconstruction: Tensor
-    second: Posterior | None = None
-
-
-def frame_mask(lengths: Tensor | None, frames: Tensor) -> Tensor:
-    """(B, T, 1) in the frames' dtype: 1 inside each sequence, 0 in its padding. `lengths` (B,), or None for no padding."""
-    steps = torch.arange(frames.shape[1], device=frames.device)
-    if lengths is None:
-        return torch.ones(frames.shape[0], frames.shape[1], 1, dtype=frames.dtype, device=frames.device)
-    return (steps < lengths[:, None]).to(frames.dtype)[..., None]
-
-
-def mean_deviation(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over time, each (B, d), of values (B, T, d) inside the mask (B, T, 1)."""
-    count = mask.sum(1)
-    mean = (values * mask).sum(1) / count
-    variance = ((values - mean[:, None]) ** 2 * mask).sum(1) / count
-    return mean, (variance + 1e-5).sqrt()
-
-
-class GaussianHead(nn.Module):
-    """States (..., hidden) → a Posterior (..., d) of one of the three kinds."""
-
-    def __init__(self, hidden: int, dim: int, kind: PosteriorKind, variance: float) -> None:
-        super().__init__()
-        self.kind, self.start = kind, variance
-        self.mean = nn.Linear(hidden, dim)
-        if kind == "learned":
-            self.log_variance = nn.Linear(hidden, dim)
-            nn.init.zeros_(self.log_variance.weight)
-            nn.init.constant_(self.log_variance.bias, float(torch.tensor(variance).log()))
-
-    def forward(self, states: Tensor, generator: torch.Generator | None, norm: nn.Module | None = None) -> Posterior:
-        mean = self.mean(states)
-        if norm is not None:
-            mean = norm(mean.flatten(0, -2)).view_as(mean)
-        if self.kind == "deterministic":
-            return Posterior(mean, torch.zeros_like(mean), mean)
-        fixed = self.kind == "fixed"
-        variance = torch.full_like(mean, self.start) if fixed else self.log_variance(states).clamp(-10, 5).exp()
-        if generator is None:
-            return Posterior(mean, variance, mean)
-        return Posterior(mean, variance, mean + variance.sqrt() * normal(mean.shape, generator, mean))
-
-
-def normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
-    """Standard normal numbers in the dtype and on the device of `like`, drawn on the CPU so that devices agree.
-
-    shape (B, ...): this process's rows. All processes draw the global batch's noise and take their own of it.
-    """
-    world, rank = processes()
-    drawn = torch.randn((world * shape[0], *shape[1:]), generator=generator, dtype=like.dtype)
-    return drawn[rank * shape[0] : (rank + 1) * shape[0]].to(like.device)
-
-
-def on_sphere(codes: Tensor) -> Tensor:
-    """codes (..., d), each scaled to length √d, at which its components have a variance of 1."""
-    return F.normalize(codes, dim=-1) * codes.shape[-1] ** 0.5
-
-
-def processes() -> tuple[int, int]:
-    """How many processes train together, each on its rows of the global batch, and which of them this one is."""
-    together = dist.is_available() and dist.is_initialized()
-    return (dist.get_world_size(), dist.get_rank()) if together else (1, 0)
-
-
-class Standardise(nn.BatchNorm1d):
-    """Rows (N, d) → mean 0 and variance 1 in each column: over the rows of all processes in training, by the running
-    statistics otherwise. nn.BatchNorm1d without weights, to which it leaves whatever one process can do alone."""
-
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
-    momentum: float
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, affine=False, momentum=0.01)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        world, _ = processes()
-        if world == 1 or not self.training:
-            return super().forward(rows)
-        from torch.distributed.nn.functional import all_reduce
-
-        mean = all_reduce(rows.mean(0)) / world
-        variance = all_reduce((rows - mean).square().mean(0)) / world
-        count = world * len(rows)
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        return (rows - mean) / (variance + self.eps).sqrt()
-
-
-class Convolutions(nn.Module):
-    """Frames (B, S, n_mels) → states (B, ⌈S / stride⌉, width), each of the 17 frames around it at a stride of 2.
-
-    The first layers of Snyder et al., "X-vectors: robust DNN embeddings for speaker recognition", ICASSP 2018.
-    """
-
-    def __init__(self, n_mels: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-        shapes = [(n_mels, 5, stride, 1), (width, 3, 1, 1), (width, 3, 1, 2), (width, 1, 1, 1)]
-        self.layers = nn.ModuleList(
-            nn.Conv1d(inputs, width, kernel, step, padding=kernel // 2 * dilation, dilation=dilation)
-            for inputs, kernel, step, dilation in shapes
-        )
-        self.norms = nn.ModuleList(Standardise(width) for _ in shapes)
-
-    def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """lengths (B,) of the frames; what stands in the padding is neither read nor of use."""
-        states = frames * frame_mask(lengths, frames)
-        kept = None if lengths is None else (lengths + self.stride - 1) // self.stride
-        for layer, norm in zip(self.layers, self.norms, strict=True):
-            states = F.relu(layer(states.transpose(1, 2))).transpose(1, 2)
-            states = norm(states.flatten(0, 1)).view_as(states) * frame_mask(kept, states)
-        return states
-
-
-class AttentivePooling(nn.Module):
-    """States (B, S, width) → (B, 2 · width), standardised: each channel's mean and deviation over time, weighted.
-
-    Okabe, Koshinaka, Shinoda, "Attentive statistics pooling for deep speaker embedding", Interspeech 2018, with weights
-    of a channel's own (Desplanques et al., "ECAPA-TDNN", Interspeech 2020).
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.score = nn.Sequential(
-            nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, width, bias=False)
-        )  # up to a constant
-        self.norm = Standardise(2 * width)
-
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        weight = self.score(states).masked_fill(mask == 0, -torch.inf).softmax(1)
-        mean = (weight * states).sum(1)
-        variance = (weight * states.square()).sum(1) - mean.square()
-        return self.norm(torch.cat([mean, variance.clamp_min(1e-5).sqrt()], dim=-1))
+__all__ = ["RWAE", "ModelConfig", "Output", "Posterior", "Standardise", "normal", "parameters"]
 
 
 class StaticEncoder(nn.Module):
@@ -268,49 +53,98 @@ class StaticEncoder(nn.Module):
         stride = self.config.static_stride
         kept = None if lengths is None else (lengths + stride - 1) // stride
         if self.config.static_network == "recurrent":
-            states, (last, _) = self.lstm(frames[:, ::stride])
+            states, _ = self.lstm(frames[:, ::stride])
         else:
-            states, last = self.convolutions(frames, lengths), None
-        posterior = self.head(self._pooled(states, last, kept), generator)
+            states = self.convolutions(frames, lengths)
+        posterior = self.head(self._pooled(states, kept), generator)
         if self.config.static_prior == "gaussian":
             return posterior
         return Posterior(on_sphere(posterior.mean), posterior.variance, on_sphere(posterior.sample))
 
-    def _pooled(self, states: Tensor, last: Tensor | None, lengths: Tensor | None) -> Tensor:
-        """States (B, S, hidden), the LSTM's last ones (1, B, hidden) → what the code is read off."""
+    def _pooled(self, states: Tensor, lengths: Tensor | None) -> Tensor:
+        """States (B, S, hidden), lengths (B,) → what the code is read off, (B, hidden) or twice as wide."""
+        if self.config.static_pooling == "last":
+            return last_state(states, lengths)
+        mask = frame_mask(lengths, states)
         if self.config.static_pooling == "attentive":
-            return self.attention(states, frame_mask(lengths, states))
-        if self.config.static_pooling == "mean-deviation":
-            return torch.cat(mean_deviation(states, frame_mask(lengths, states)), dim=-1)
+            return self.attention(states, mask)
+        return torch.cat(mean_deviation(states, mask), dim=-1)
+
+
+class FrameStaticEncoder(nn.Module):
+    """q(z^c | h_1): features h_{1:T} of all frames, by an LSTM of both directions, and z^c from the first frame's alone
+    (whose backward half has seen the others).
+
+    Berman, Naiman, Arbiv, Fadlon, Azencot: "Sequential Disentanglement by Extracting Static Information From A Single
+    Sequence Element", ICML 2024, arXiv 2406.18131; the layers are those of their published speech model.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden = config.static_hidden
+        self.lstm = nn.LSTM(config.n_mels, hidden, batch_first=True, bidirectional=True)
+        self.project = nn.Linear(2 * hidden, hidden)
+        self.first = nn.Linear(hidden, hidden)
+        self.head = GaussianHead(hidden, config.static_dim, config.static_posterior, config.static_variance)
+
+    def features(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """frames (B, T, n_mels), padded on the right where `lengths` (B,) says so → h, (B, T, static_hidden)."""
         if lengths is None:
-            assert last is not None
-            return last[0]
-        return states[torch.arange(len(states), device=states.device), lengths - 1]
+            return self.project(self.lstm(frames)[0])
+        packed = pack_padded_sequence(frames, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=frames.shape[1])
+        return self.project(states)
+
+    def forward(self, frames: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Posterior:
+        """frames (B, T, n_mels) → z^c, (B, static_dim)."""
+        return self.head(torch.tanh(self.first(self.features(frames, lengths)[:, 0])), generator)
 
 
 class DynamicEncoder(nn.Module):
-    """q(z^m_t | z^m_{<t}, x_{≤t}): an LSTM over the frames and a second one over its states (and z^m_{t-1})."""
+    """q(z^m_t | z^m_{<t}, x_{≤t}): an LSTM over the frames and a second one over its states (and z^m_{t-1}).
+
+    With `dynamic_sees_static`, z^c stands beside each frame. With `dynamic_per` segment, the last state alone gives one
+    posterior and one draw, which all frames share.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         hidden = config.dynamic_hidden
-        self.frames_lstm = nn.LSTM(config.n_mels, hidden, batch_first=True)
+        inputs = config.static_hidden if config.static_from == "frame" else config.n_mels
+        self.frames_lstm = nn.LSTM(inputs + config.static_dim * config.dynamic_sees_static, hidden, batch_first=True)
         self.codes_lstm = nn.LSTM(hidden + config.dynamic_dim * config.feedback, hidden, batch_first=True)
         self.head = GaussianHead(hidden, config.dynamic_dim, config.dynamic_posterior, config.dynamic_variance)
         self.norm = Standardise(config.dynamic_dim) if config.standardise else None
 
-    def forward(self, frames: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Posterior:
-        """frames (B, T, n_mels) → z^m, (B, T, dynamic_dim); what stands in the padding is to be ignored."""
+    def forward(
+        self,
+        frames: Tensor,
+        generator: torch.Generator | None,
+        lengths: Tensor | None = None,
+        static: Tensor | None = None,
+    ) -> Posterior:
+        """frames (B, T, n_mels), or features as wide as these → z^m, (B, T, dynamic_dim); what stands in the padding is to be
+        ignored.
+
+        static (B, static_dim): z^c, which only an encoder with `dynamic_sees_static` looks at.
+        """
         if self.config.dynamic_norm != "none":
             mean, deviation = mean_deviation(frames, frame_mask(lengths, frames))
             frames = frames - mean[:, None]
             if self.config.dynamic_norm == "instance":
                 frames = frames / deviation[:, None]
+        if self.config.dynamic_sees_static:
+            assert static is not None
+            frames = torch.cat([frames, static[:, None].expand(-1, frames.shape[1], -1)], dim=-1)
         states, _ = self.frames_lstm(frames)
         offset = self._offset(len(states), generator, states)
         if not self.config.feedback:
-            return self._shifted(self.head(self.codes_lstm(states)[0], generator, self.norm), offset)
+            states, _ = self.codes_lstm(states)
+            if self.config.dynamic_per == "frame":
+                return self._shifted(self.head(states, generator, self.norm), offset)
+            one = self._shifted(self.head(last_state(states, lengths)[:, None], generator, self.norm), offset)
+            return Posterior(*(part.expand(-1, states.shape[1], -1) for part in one))
         posteriors, memory = [], None
         previous = states.new_zeros(len(states), 1, self.config.dynamic_dim)
         for t in range(states.shape[1]):
@@ -401,7 +235,7 @@ class RWAE(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.static_encoder = StaticEncoder(config)
+        self.static_encoder = FrameStaticEncoder(config) if config.static_from == "frame" else StaticEncoder(config)
         self.dynamic_encoder = DynamicEncoder(config)
         self.prior = DynamicPrior(config)
         self.decoder = Decoder(config)
@@ -426,14 +260,27 @@ class RWAE(nn.Module):
             static = self.static_encoder(frames, generator, lengths)
         else:
             static = self.static_encoder(static_frames, generator)
-        dynamic = self.dynamic_encoder(frames if dynamic_frames is None else dynamic_frames, generator, lengths)
+        heard = frames if dynamic_frames is None else dynamic_frames
+        dynamic = self.encode_dynamic(heard, static.sample, generator, lengths)
         second = None if second_frames is None else self.static_encoder(second_frames, generator)
         return Output(static, dynamic, self.decoder(static.sample, dynamic.sample), second)
+
+    def encode_dynamic(
+        self, frames: Tensor, static: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None
+    ) -> Posterior:
+        """frames (B, T, n_mels), and z^c (B, static_dim) for an encoder that sees it → z^m, (B, T, dynamic_dim).
+
+        Where z^c is the first frame's, the encoder sees h_t − h_1 instead of the frames.
+        """
+        if isinstance(self.static_encoder, FrameStaticEncoder):
+            features = self.static_encoder.features(frames, lengths)
+            frames = features - features[:, :1]
+        return self.dynamic_encoder(frames, generator, lengths, static)
 
     @property
     def static_frames(self) -> int | None:
         """The length of the static encoder's window, or None where it is the training segment itself."""
-        return None if self.config.static_from == "segment" else self.config.static_window
+        return None if self.config.static_from in ("segment", "frame") else self.config.static_window
 
 
 def parameters(model: nn.Module) -> int:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from rwae_audio.alignment import SILENCE, classes_at, folding
 from rwae_audio.benchmark import Benchmark
 from rwae_audio.corpora.base import Phone
-from rwae_audio.embedding import embed
+from rwae_audio.embedding import embed, windows
 from rwae_audio.features import MelConfig, Normaliser
 from rwae_audio.files import InputError
 from rwae_audio.model import RWAE
@@ -222,7 +222,8 @@ def phone_report(
 ) -> dict[str, Any]:
     """The phone probes, on a model's codes and on the log-mels, trained on `train_rows`, tested on the benchmark's
     utterances. phones: audio file → phones, as rwae_audio.alignment.phones_of gives them; utterances without are left
-    out and counted, and where one side has none at all that count is the whole report.
+    out and counted, and where one side has none at all that count is the whole report. Of a code a segment, the phone at
+    the segment's centre is asked, and the report says so: `per` segment.
     """
     with_phones = [
         np.array([row for row in rows if store.utterances[row].path in phones], dtype=np.int64)
@@ -231,15 +232,18 @@ def phone_report(
     left_out = {"train": len(train_rows) - len(with_phones[0]), "test": len(bench.rows) - len(with_phones[1])}
     if not all(len(rows) for rows in with_phones):
         return {"left_out": left_out}
-    rows = (_enough(with_phones[0], store.lengths), with_phones[1])
+    segment = mel.segment if model.config.dynamic_per == "segment" else 1
+    rows = (_enough(with_phones[0], store.lengths, segment), with_phones[1])
     folded = folding({phone.label for labels in phones.values() for phone in labels})
     classes = [np.concatenate(list(_classes(store, side, mel, phones, folded))) for side in rows]
     codes = [_codes(store, side, model, normaliser, mel) for side in rows]
     mels = [np.concatenate([store.of(row).numpy() for row in side]) for side in rows]
+    kept = [_centres(store.lengths[side], segment) for side in rows]
+    classes, codes, mels = ([side[keep] for side, keep in zip(of, kept, strict=True)] for of in (classes, codes, mels))
     z_m, log_mel = (phone_probe(train, classes[0], test, classes[1]) for train, test in (codes, mels))
     shares = {"z_m": z_m.accuracy, "log_mel": log_mel.accuracy, "majority": z_m.majority}
     counts = {"classes": z_m.classes, "train_frames": z_m.train_frames, "test_frames": z_m.test_frames}
-    return {"left_out": left_out, **shares, **counts}
+    return {"left_out": left_out, **({"per": "segment"} if segment > 1 else {}), **shares, **counts}
 
 
 def probe_report(
@@ -265,10 +269,17 @@ def _codes(store: FrameStore, rows: np.ndarray, model: RWAE, normaliser: Normali
     return embed(model, normaliser, mel.segment, store.frames, starts, lengths).codes
 
 
-def _enough(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Utterances, drawn from `rows`, of 2 · MOST_FRAMES frames: over half of them are speech."""
+def _centres(lengths: np.ndarray, segment: int) -> np.ndarray:
+    """The frames, of utterances of these lengths (U,) one after the other, that are the centre of a segment of `segment`
+    frames, all in the first of two overlapping ones: all frames for segments of one."""
+    cut = windows(np.cumsum(lengths) - lengths, lengths, segment)
+    return (cut.start + cut.length // 2)[cut.fresh <= cut.length // 2]
+
+
+def _enough(rows: np.ndarray, lengths: np.ndarray, segment: int) -> np.ndarray:
+    """Utterances, drawn from `rows`, of 2 · MOST_FRAMES segments (of one frame, or as many): over half of them are speech."""
     order = rows[torch.randperm(len(rows), generator=generator(0, "phone probe")).numpy()]
-    return np.sort(order[: np.searchsorted(np.cumsum(lengths[order]), 2 * MOST_FRAMES) + 1])
+    return np.sort(order[: np.searchsorted(np.cumsum(lengths[order]), 2 * MOST_FRAMES * segment) + 1])
 
 
 def _classes(

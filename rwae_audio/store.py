@@ -119,16 +119,20 @@ def _build(
 
 @dataclass(frozen=True)
 class Batch:
-    """frames (B, T, n_mels), static_frames and second_frames (B, S, n_mels) or None: raw log-mels of the same utterances."""
+    """frames (B, T, n_mels), static_frames and second_frames (B, S, n_mels) or None: raw log-mels of the same utterances.
+
+    utterances (B,): which they are, as row numbers of those that the sampler draws from.
+    """
 
     frames: Tensor
     static_frames: Tensor | None
-    second_frames: Tensor | None = None
+    second_frames: Tensor | None
+    utterances: Tensor
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """The same change to every part that there is."""
-        others = (None if part is None else change(part) for part in (self.static_frames, self.second_frames))
-        return Batch(change(self.frames), *others)
+        """The same change to all frames that there are."""
+        static, second = (None if part is None else change(part) for part in (self.static_frames, self.second_frames))
+        return Batch(change(self.frames), static, second, self.utterances)
 
 
 class Sampler:
@@ -142,7 +146,8 @@ class Sampler:
     ) -> None:
         self.segment = segment
         self.static_from, self.pairs = model.static_from, pairs
-        self.window = segment if model.static_from == "segment" else max(segment, model.static_window)
+        self.of_segment = model.static_from in ("segment", "frame")
+        self.window = segment if self.of_segment else max(segment, model.static_window)
         self.store = store
         lengths = store.lengths[utterances]
         long_enough = lengths >= self.window
@@ -153,26 +158,32 @@ class Sampler:
         self.starts, self.lengths = store.offsets[:-1][utterances[long_enough]], lengths[long_enough]
         self.weights = torch.from_numpy(np.sqrt(self.lengths))
 
+    @property
+    def segments(self) -> Tensor:
+        """(U,) segments of each utterance that is drawn from, the last one begun."""
+        return torch.from_numpy(-(-self.lengths // self.segment))
+
     def draw(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> Batch:
         """A batch of `size` crops, or the rows `part` of it: crop i is the same whoever draws it."""
         rows = torch.multinomial(self.weights, size, replacement=True, generator=generator).numpy()
         segment, window = (torch.rand(size, generator=generator, dtype=torch.float64).numpy() for _ in range(2))
         rows, segment, window = rows[part], segment[part], window[part]
+        drawn = torch.from_numpy(rows)
         first, length = self.starts[rows], self.lengths[rows]
         begin = np.floor(segment * (length - self.segment + 1)).astype(np.int64)
         frames = self.store.gather(first + begin, self.segment)
-        if self.static_from == "segment":
-            return Batch(frames, None)
+        if self.of_segment:
+            return Batch(frames, None, None, drawn)
         if self.static_from == "another":
             other = np.floor(window * (length - self.window + 1)).astype(np.int64)
         else:
             other = np.clip(begin - (self.window - self.segment) // 2, 0, length - self.window)
         static_frames = self.store.gather(first + other, self.window)
         if not self.pairs:
-            return Batch(frames, static_frames)
+            return Batch(frames, static_frames, None, drawn)
         again = torch.rand(size, generator=generator, dtype=torch.float64).numpy()[part]
         second = apart(other, length, self.window, again)
-        return Batch(frames, static_frames, self.store.gather(first + second, self.window))
+        return Batch(frames, static_frames, self.store.gather(first + second, self.window), drawn)
 
 
 def apart(other: np.ndarray, length: np.ndarray, window: int, drawn: np.ndarray) -> np.ndarray:

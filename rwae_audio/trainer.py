@@ -17,11 +17,12 @@ from torch import Tensor
 
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.config import resolve
-from rwae_audio.distributed import average_numbers, barrier, local, mean_gradients, rank, start, world_size
+from rwae_audio.distributed import average_numbers, barrier, local, mean_gradients, rank, start
 from rwae_audio.features import MelConfig, Normaliser
 from rwae_audio.files import InputError, write_text
 from rwae_audio.model import RWAE, ModelConfig
 from rwae_audio.objectives import OBJECTIVES, Objective, ObjectiveConfig
+from rwae_audio.perturb import equalised, warp_mels
 from rwae_audio.randomness import generator
 from rwae_audio.store import Batch, Sampler
 
@@ -136,8 +137,9 @@ def train(
     accelerator, first = Accelerator(), rank() == 0
     settings = config.train
     model = accelerator.prepare_model(new_model(config), evaluation_mode=True)  # no wrapper: see mean_gradients
-    optimizer = accelerator.prepare_optimizer(torch.optim.Adam(model.parameters(), lr=settings.learning_rate))
-    objective = new_objective(config).to(accelerator.device)
+    objective = new_objective(config, sampler.segments).to(accelerator.device)
+    learned = [*model.parameters(), *objective.joint_parameters()]
+    optimizer = accelerator.prepare_optimizer(torch.optim.Adam(learned, lr=settings.learning_rate))
     state = RunState(model, optimizer.optimizer, objective)
     rows = local(settings.batch)
     latest, best = (folder / "checkpoints" / f"{name}.safetensors" for name in ("latest", "best"))
@@ -165,13 +167,14 @@ def train(
             second_frames = normaliser(other).to(accelerator.device)
         noise = generator(settings.seed, "posterior", step)
         output = model(frames, static_frames, noise, dynamic_frames=dynamic_frames, second_frames=second_frames)
+        output = output._replace(static_frames=static_frames, utterances=batch.utterances.to(accelerator.device))
         critics = objective.step_critics(model, output, generator(settings.seed, "critic", step))
         terms = objective(model, output, frames, generator(settings.seed, "prior", step))
         loss = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad()
         accelerator.backward(loss)
-        mean_gradients(model.parameters())
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+        mean_gradients(learned)
+        norm = torch.nn.utils.clip_grad_norm_(learned, settings.gradient_clip)
         if not math.isfinite(float(norm)):
             raise InputError(f"the loss is no longer finite at update {step}; expected a lower [train] learning_rate")
         optimizer.step()
@@ -234,11 +237,17 @@ def new_model(config: RunConfig) -> RWAE:
         return RWAE(config.model)
 
 
-def new_objective(config: RunConfig) -> Objective:
-    """The objective with its critics, if it has any, as they are before their first step."""
+def new_objective(config: RunConfig, segments: Tensor | None = None) -> Objective:
+    """The objective with what it learns, if it learns anything, as that is before its first step.
+
+    segments: how many each training utterance has, (U,); None where there is nothing to train on yet.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(config.train.seed, "critics").initial_seed() % 2**31)
-        return OBJECTIVES[config.objective.name](config.objective, config.model)
+        objective = OBJECTIVES[config.objective.name](config.objective, config.model)
+        if segments is not None:
+            objective.meet(segments)
+        return objective
 
 
 def normalised(batch: Batch, normaliser: Normaliser, device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -253,31 +262,6 @@ def learning_rate(settings: TrainConfig, step: int) -> float:
     if settings.schedule == "constant":
         return rate
     return rate * 0.5 * (1 + math.cos(math.pi * step / settings.updates))
-
-
-def warp_mels(frames: Tensor, limit: float, noise: torch.Generator) -> Tensor:
-    """frames (B, T, n_mels) with each sequence's mel axis stretched by a factor in 1 ± limit, linearly interpolated."""
-    size = frames.shape[-1]
-    whole = len(frames) * world_size()  # sequence i of the global batch has its factor wherever it is
-    factor = 1 + limit * (2 * torch.rand(whole, 1, generator=noise)[local(whole)] - 1).to(frames.device)
-    position = (torch.arange(size, device=frames.device) * factor).clamp(max=size - 1)
-    low = position.floor().long().clamp(max=size - 2)
-    weight = (position - low)[:, None]
-    low = low[:, None].expand(frames.shape)
-    return frames.gather(2, low) * (1 - weight) + frames.gather(2, low + 1) * weight
-
-
-def equalised(log_mels: Tensor, deviation: float, noise: torch.Generator, curves: int = 6) -> Tensor:
-    """log_mels (B, S, n_mels) of each sequence through another channel: a gain and the first cosines over the mel axis,
-    drawn anew, so that the bins' levels have this standard deviation, in nats."""
-    if not deviation:
-        return log_mels
-    whole = len(log_mels) * world_size()
-    weights = torch.randn(whole, curves, generator=noise)[local(whole)]
-    size = log_mels.shape[-1]
-    bins = (torch.arange(size) + 0.5) * math.pi / size
-    basis = torch.cos(torch.arange(curves)[:, None] * bins)
-    return log_mels + (weights @ basis * deviation / basis.square().sum(0).mean() ** 0.5)[:, None]
 
 
 @torch.no_grad()

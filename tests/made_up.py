@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,16 @@ from rwae_audio.trainer import RunConfig
 TINY = {
     **dict.fromkeys(("static_hidden", "dynamic_hidden", "prior_hidden", "decoder_hidden"), 8),
     **{"static_dim": 6, "dynamic_dim": 4, "static_window": 30},
+}
+
+INDEPENDENT = {"dynamic_offset_variance": 0.0}  # noise, as the KL terms want it
+SWITCHES: dict[str, dict[str, Any]] = {  # objective → the switches of ModelConfig that it asks for
+    **{name: {} for name in ("rwae-mmd", "rwae-smmd", "rwae-gan", "rwae-plus")},
+    "dsvae": INDEPENDENT,
+    "s3vae": INDEPENDENT,
+    "c-dsvae": INDEPENDENT,
+    "dbse": {**INDEPENDENT, "static_from": "frame", "dynamic_norm": "none"},
+    "fhvae": {**INDEPENDENT, "static_from": "segment", "dynamic_per": "segment", "dynamic_sees_static": True},
 }
 
 
@@ -34,9 +45,13 @@ def speech(seed: int = 0, seconds: float = 1.0, rate: int = 16000) -> np.ndarray
     return (0.3 * sound / np.abs(sound).max()).astype(np.float32)
 
 
-def tiny_bundle(folder: Path, preset: str = "vocoder", *, synthetic: bool = False) -> Path:
-    """Save an untrained model with tiny layers as a bundle; returns its folder."""
-    config = RunConfig.of({"mel": {"preset": preset}, "model": TINY})
+def tiny_bundle(
+    folder: Path, preset: str = "vocoder", *, synthetic: bool = False, objective: str = "rwae-mmd", **switches: Any
+) -> Path:
+    """Save an untrained model with tiny layers as a bundle, for this objective, with these of ModelConfig's switches;
+    returns its folder."""
+    model = {**TINY, **SWITCHES[objective], **switches}
+    config = RunConfig.of({"mel": {"preset": preset}, "model": model, "objective": {"name": objective}})
     torch.manual_seed(0)
     frames = [log_mel(torch.from_numpy(speech(seed)), config.mel) for seed in range(4)]
     text = card(config, {"an4": 3, "librispeech": 2}, 1.5, {"command": "made up"}, synthetic)

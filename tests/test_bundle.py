@@ -180,6 +180,25 @@ def test_reconstruction_is_conversion_to_oneself(bundle: Bundle) -> None:
     assert not torch.equal(bundle.convert(frames, bundle.frames(speech(3))), bundle.reconstruct(frames))
 
 
+def test_a_full_posterior_is_given_the_recordings_own_voice(tmp_path: Path) -> None:
+    full = load_bundle(tiny_bundle(tmp_path / "full", dynamic_sees_static=True))
+    source, target = full.frames(speech(0)), full.frames(speech(1))
+    own = full.model.dynamic_encoder(full.normaliser(source)[None], None, None, full.voice(source)[None]).mean[0]
+    torch.testing.assert_close(full.encode(source), own.detach())
+    assert torch.equal(full.convert(source, target), full.decode(full.voice(target), full.encode(source)))
+
+
+@pytest.mark.parametrize("objective", ["fhvae", "dbse"])
+def test_codes_of_segments_are_those_of_the_segments_of_training(tmp_path: Path, objective: str) -> None:
+    each = load_bundle(tiny_bundle(tmp_path / "each", objective=objective))
+    source = each.frames(speech(0))
+    codes, segment = each.encode(source), each.config.mel.segment
+    assert torch.equal(codes, torch.from_numpy(each.embed(speech(0)).codes))
+    assert torch.equal(codes[:segment], codes[:1].expand(segment, -1)) == (objective == "fhvae")
+    assert not torch.allclose(codes[segment - 1], codes[segment])
+    assert each.reconstruct(source).shape == source.shape
+
+
 def test_codes_are_means_without_noise(bundle: Bundle) -> None:
     """What a code is does not move with the global seed."""
     frames = bundle.frames(speech(2))

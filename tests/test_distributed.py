@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_up import SWITCHES
 from safetensors.torch import load_file, save_file
 from test_trainer import CONFIG, MODEL, run, store
 from torch.utils.flop_counter import FlopCounterMode
@@ -28,9 +29,10 @@ from rwae_audio.files import InputError
 from rwae_audio.model import ModelConfig, Standardise, normal
 from rwae_audio.objectives import ObjectiveConfig
 from rwae_audio.objectives.rwae_mmd import dynamic_penalty, static_penalty
+from rwae_audio.perturb import equalised, shuffled, warp_mels
 from rwae_audio.randomness import generator
 from rwae_audio.store import Sampler
-from rwae_audio.trainer import Interrupted, RunConfig, new_model, warp_mels
+from rwae_audio.trainer import Interrupted, RunConfig, new_model
 
 ROOT = Path(__file__).parent.parent
 PROCESSES = 2
@@ -42,6 +44,10 @@ CASES = {
     "gan": (ObjectiveConfig("rwae-gan"), {}),
     "plus": (ObjectiveConfig("rwae-plus"), {"static_prior": "sphere"}),
     "plus-contrast": (ObjectiveConfig("rwae-plus", pair_cost="contrast"), {}),
+    "dbse": (ObjectiveConfig("dbse"), SWITCHES["dbse"]),
+    "c-dsvae": (ObjectiveConfig("c-dsvae"), SWITCHES["c-dsvae"]),
+    "s3vae": (ObjectiveConfig("s3vae"), SWITCHES["s3vae"]),
+    "fhvae": (ObjectiveConfig("fhvae"), SWITCHES["fhvae"]),
     "dsvae": (ObjectiveConfig("dsvae"), {"dynamic_offset_variance": 0.0, "dynamic_posterior": "learned"}),
 }
 B, T, STATIC, DYNAMIC = 12, 5, 4, 3  # of the measured penalties
@@ -81,6 +87,8 @@ def draws() -> dict[str, torch.Tensor]:
         "frames": batch.frames,
         "static_frames": batch.static_frames,
         "warped": warp_mels(frames, 0.3, generator(0, "warp")),
+        "equalised": equalised(frames, 0.3, generator(0, "equalise")),
+        "shuffled": shuffled(frames, generator(0, "shuffle")),
         "noise": normal((len(frames), 2, 3), generator(0, "noise"), frames),
         "standard": standard.detach(),
         "standard_gradient": codes.grad / distributed.world_size(),

@@ -7,7 +7,15 @@ import math
 import pytest
 import torch
 
-from rwae_audio.divergences import SCALES, imq, kl_gaussians, mmd, squared_distances
+from rwae_audio.divergences import (
+    SCALES,
+    imq,
+    kl_gaussians,
+    log_densities,
+    mmd,
+    mutual_information,
+    squared_distances,
+)
 from rwae_audio.randomness import generator
 
 
@@ -119,3 +127,27 @@ def test_mutual_information_identity_on_a_gaussian() -> None:
         zero = torch.zeros(1, dtype=torch.float64)
         aggregated = kl_gaussians(zero, zero + a**2 * s**2 + v, 0.0, 1.0).item()
         assert left == pytest.approx(information + aggregated, abs=1e-10)
+
+
+def test_densities_are_torchs_but_for_a_constant() -> None:
+    draw = generator(0, "densities")
+    samples, means = (torch.randn(3, 7, 4, dtype=torch.float64, generator=draw) for _ in range(2))
+    variances = torch.rand(3, 7, 4, dtype=torch.float64, generator=draw) + 0.1
+    laws = torch.distributions.Normal(means[:, None], variances[:, None].sqrt())
+    expected = laws.log_prob(samples[:, :, None]).sum(-1) + 4 / 2 * math.log(2 * math.pi)
+    torch.testing.assert_close(log_densities(samples, means, variances), expected)
+
+
+def test_information_is_none_of_independent_codes_and_all_of_shared_ones() -> None:
+    """Inputs that both codes tell apart share ln n nats; a code that says nothing shares none; Gaussians −½·ln(1 − ρ²)."""
+    means = 100 * torch.arange(16.0, dtype=torch.float64)[:, None]
+    certain = log_densities(means, means, torch.ones(16, 1, dtype=torch.float64))
+    silent = torch.zeros(16, 16, dtype=torch.float64)
+    assert mutual_information(certain, certain).item() == pytest.approx(math.log(16))
+    assert mutual_information(certain, silent).item() == pytest.approx(0, abs=1e-9)
+    draw = generator(0, "information")
+    x, a, b = (torch.randn(1500, 1, dtype=torch.float64, generator=draw) for _ in range(3))
+    noise = torch.full((1500, 1), 0.5, dtype=torch.float64)
+    codes = [log_densities(x + 0.5**0.5 * part, x, noise) for part in (a, b)]
+    exact = -math.log(1 - (1 / 1.5) ** 2) / 2  # of x plus one noise and x plus another
+    assert mutual_information(*codes).item() == pytest.approx(exact, abs=0.06)

@@ -23,12 +23,20 @@ def frames(count: int = 3, steps: int = 9) -> torch.Tensor:
     return torch.randn(count, steps, 10, generator=generator(1, "frames"))
 
 
-@pytest.mark.parametrize("feedback", [False, True])
-@pytest.mark.parametrize("norm", ["none", "mean", "instance"])
-@pytest.mark.parametrize("pooling", ["last", "mean-deviation"])
-def test_padded_batch_equals_its_members(pooling: str, norm: str, feedback: bool) -> None:
-    model = small(static_pooling=pooling, dynamic_norm=norm, feedback=feedback)
-    members_alone(model)
+OF_ONE_FRAME = {"static_from": "frame", "dynamic_norm": "none"}
+WAYS = [
+    {"static_pooling": pooling, "dynamic_norm": norm, "feedback": feedback}
+    for pooling in ("last", "mean-deviation")
+    for norm in ("none", "mean", "instance")
+    for feedback in (False, True)
+]
+
+
+@pytest.mark.parametrize(
+    "way", [*WAYS, {"dynamic_sees_static": True}, {"dynamic_per": "segment"}, OF_ONE_FRAME], ids=str
+)
+def test_padded_batch_equals_its_members(way: dict) -> None:
+    members_alone(small(**way))
 
 
 @pytest.mark.parametrize("network", ["recurrent", "convolutional"])
@@ -166,6 +174,50 @@ def test_feedback_reaches_the_next_code() -> None:
         assert torch.allclose(one[:, 1:], other[:, 1:], atol=1e-5) == (not feedback)
 
 
+def test_the_full_posterior_sees_the_static_code() -> None:
+    """q(z^m | z^c, x): another z^c, another z^m from the same frames; the factorised one does not look."""
+    for full in (False, True):
+        model = small(dynamic_sees_static=full).train()
+        codes = [model.dynamic_encoder(frames(), None, None, torch.full((3, 4), value)).mean for value in (0.0, 1.0)]
+        assert torch.equal(*codes) == (not full)
+        output = model(frames(), frames(3, 6), generator(0, "noise"))
+        again = model.dynamic_encoder(frames(), None, None, output.static.sample).mean
+        torch.testing.assert_close(again, output.dynamic.mean)
+        output.dynamic.mean.square().sum().backward()
+        assert (model.static_encoder.head.mean.weight.grad is not None) == full
+
+
+def test_a_code_a_segment_is_one_draw_that_its_frames_share() -> None:
+    model = small(dynamic_per="segment", dynamic_offset_variance=0.0)
+    for steps in (1, 9):
+        posterior = model(frames(400, steps), generator=generator(0, "noise")).dynamic
+        assert all(
+            part.shape == (400, steps, 3) and torch.equal(part, part[:, :1].expand_as(part)) for part in posterior
+        )
+        noise = (posterior.sample - posterior.mean)[:, 0]
+        assert noise.var().item() == pytest.approx(0.25, rel=0.1)
+    with pytest.raises(ValueError, match="feedback is true; expected false"):
+        small(dynamic_per="segment", feedback=True)
+
+
+def test_the_static_code_of_one_frame_and_what_is_left_without_it() -> None:
+    """DBSE: z^c depends on h_1 alone, z^m_t on h_s − h_1, s ≤ t: what is added to all features changes z^c and no z^m."""
+    model = small(**OF_ONE_FRAME)
+    first, second = model(frames()), model(frames(3, 9) + torch.eye(9)[0][None, :, None])
+    assert not torch.allclose(first.static.mean, second.static.mean, atol=1e-4)
+    features = model.static_encoder.features(frames())
+    head = model.static_encoder.head.mean(torch.tanh(model.static_encoder.first(features[:, 0])))
+    torch.testing.assert_close(first.static.mean, head)
+    torch.testing.assert_close(first.dynamic.mean, model.dynamic_encoder(features - features[:, :1], None).mean)
+    with torch.no_grad():
+        model.static_encoder.project.bias += 1
+    moved = model(frames())
+    torch.testing.assert_close(moved.dynamic.mean, first.dynamic.mean, atol=1e-5, rtol=0)
+    assert not torch.allclose(moved.static.mean, first.static.mean, atol=1e-3)
+    with pytest.raises(ValueError, match='dynamic_norm is "mean"; expected "none"'):
+        small(static_from="frame")
+
+
 def test_instance_norm_takes_level_and_range_out() -> None:
     model = small(dynamic_norm="instance")
     x = frames(2, 30)
@@ -191,7 +243,8 @@ def test_frame_decoder_has_no_memory_and_the_recurrent_one_has() -> None:
         {"static_dim": 0},
         {"dynamic_variance": 0.0},
         {"static_variance": -1.0},
-        {"static_network": "convolutional", "static_pooling": "last"},
+        {"static_pooling": "last", "static_network": "convolutional"},
+        {"static_network": "convolutional", "static_from": "frame", "dynamic_norm": "none"},
     ],
 )
 def test_impossible_sizes_are_refused(change: dict) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_up import TINY
+from made_up import SWITCHES, TINY
 from scipy.stats import binom
 
 from rwae_audio import probes
@@ -18,7 +18,7 @@ from rwae_audio.corpora import Corpus, read_corpus
 from rwae_audio.features import MelConfig, Normaliser
 from rwae_audio.files import InputError
 from rwae_audio.model import RWAE, ModelConfig
-from rwae_audio.probes import folds, phone_probe, probe_report, speaker_probe_gru, speaker_probe_linear
+from rwae_audio.probes import folds, phone_probe, phone_report, probe_report, speaker_probe_gru, speaker_probe_linear
 from rwae_audio.store import open_store
 
 RNG = np.random.default_rng
@@ -159,6 +159,38 @@ def test_networks_side_by_side_are_torchs_gru() -> None:
         expected = theirs(frames[1])[0].mean(1) @ nets.out[1] + nets.out_bias[1]
         torch.testing.assert_close(nets(frames)[1], expected)
         torch.testing.assert_close(nets(frames[1:2], slice(1, 2))[0], expected)
+
+
+def test_centres_of_segments() -> None:
+    assert probes._centres(np.array([3, 2]), 1).tolist() == [0, 1, 2, 3, 4]
+    # 0 to 9 · 10 to 19, then 13 to 22 aligned right, whose centre lies in the one before · 3 frames · 0 to 9, 9 to 18
+    assert probes._centres(np.array([23, 3, 19]), 10).tolist() == [5, 15, 24, 31, 40]
+
+
+def test_of_a_code_a_segment_the_phone_at_its_centre_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = read_corpus("demo")
+    speakers = [*demo.speakers("train")[:2], *demo.speakers("test")[:2]]
+    small = Corpus("demo", tuple(u for u in demo.utterances if u.speaker in speakers), synthetic=True)
+    mel = MelConfig()
+    store, phones = open_store([small], mel, tmp_path), phones_of(small).phones
+    rows, bench = store.indices("train"), benchmark(store, small, "test")
+    torch.manual_seed(0)
+    model = RWAE(resolve(ModelConfig, {**TINY, **SWITCHES["fhvae"]}, "[model]")).eval()
+    asked = []
+
+    def probe(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray) -> probes.PhoneProbe:
+        assert (len(train_x), len(test_x)) == (len(train_y), len(test_y))
+        asked.append((len(train_x), test_x))
+        return probes.PhoneProbe(0.5, 0.25, 4, len(train_x), len(test_x))
+
+    monkeypatch.setattr(probes, "phone_probe", probe)
+    report = phone_report(store, rows, bench, model, Normaliser.fit(store.frames), mel, phones)
+    assert report["per"] == "segment"
+    counts = [len(probes._centres(store.lengths[side], mel.segment)) for side in (rows, bench.rows)]
+    assert [(train, len(test)) for train, test in asked] == [tuple(counts)] * 2
+    z_m, log_mel = (test for _, test in asked)
+    np.testing.assert_array_equal(log_mel[0], store.of(bench.rows[0])[mel.segment // 2])
+    assert len(np.unique(z_m[:5], axis=0)) == 5
 
 
 def test_report_of_the_demo_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

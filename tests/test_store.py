@@ -92,19 +92,21 @@ def numbered(lengths: list[int]) -> FrameStore:
     return FrameStore(np.concatenate(frames).astype(np.float32), np.cumsum([0, *lengths]), utterances)
 
 
-@pytest.mark.parametrize("where", ["segment", "longer", "another"])
+@pytest.mark.parametrize("where", ["segment", "frame", "longer", "another"])
 def test_crops_stay_inside_their_utterance(where: str) -> None:
     store = numbered([5, 40, 100, 31])
-    sampler = Sampler(store, np.arange(4), 10, ModelConfig(static_from=where, static_window=30))
+    model = ModelConfig(static_from=where, static_window=30, dynamic_norm="none")
+    sampler = Sampler(store, np.arange(4), 10, model)
     assert sampler.left_out == 1
     batch = sampler.draw(2000, generator(0, "batch"))
     owner, place = batch.frames[..., 0], batch.frames[..., 1]
     assert (owner == owner[:, :1]).all()
     assert (place.diff(dim=1) == 1).all()
     assert set(owner[:, 0].tolist()) == {1.0, 2.0, 3.0}
+    assert torch.equal(batch.utterances + 1, owner[:, 0].long())
     first = place[owner[:, 0] == 2][:, 0]
     assert (first.min(), first.max()) == (0, 90)
-    if where == "segment":
+    if where in ("segment", "frame"):
         assert batch.static_frames is None
         return
     assert batch.static_frames is not None
@@ -168,10 +170,12 @@ def test_windows_cover_every_frame_once_and_the_last_is_right_aligned() -> None:
     assert cut.length.tolist() == [10, 10, 10, 10, 10, 10, 3, 10, 10]
 
 
-def test_vectors_are_the_means_that_the_benchmark_defines() -> None:
-    """Static: mean over windows; dynamic: mean over frames; one utterance at a time gives what all together give."""
+@pytest.mark.parametrize("full", [False, True])
+def test_vectors_are_the_means_that_the_benchmark_defines(full: bool) -> None:
+    """Static: mean over windows; dynamic: mean over frames, given that static vector where the encoder sees it; one
+    utterance at a time gives what all together give."""
     torch.manual_seed(0)
-    model = RWAE(ModelConfig(n_mels=6, static_dim=4, dynamic_dim=3, static_window=15))
+    model = RWAE(ModelConfig(n_mels=6, static_dim=4, dynamic_dim=3, static_window=15, dynamic_sees_static=full))
     lengths = np.array([47, 8, 30])
     starts = np.cumsum(lengths) - lengths
     frames = torch.randn(85, 6, generator=generator(0, "frames"))
@@ -184,10 +188,10 @@ def test_vectors_are_the_means_that_the_benchmark_defines() -> None:
         places = [0] if length < 15 else [*range(0, length - 14, 15), *([length - 15] if length % 15 else [])]
         static = torch.stack([model.static_encoder(mine[None, p : p + 15], None).mean[0] for p in places]).mean(0)
         np.testing.assert_allclose(together.static[u], static.detach(), atol=1e-5)
-        codes = torch.cat([model.dynamic_encoder(mine[None, p : p + 10], None).mean[0] for p in range(0, length - 9, 10)] or
-                          [model.dynamic_encoder(mine[None], None).mean[0]])  # fmt: skip
+        cut = [mine[p : p + 10] for p in range(0, length - 9, 10)] or [mine]
+        codes = torch.cat([model.dynamic_encoder(part[None], None, None, static[None]).mean[0] for part in cut])
         if length % 10 and length > 10:
-            last = model.dynamic_encoder(mine[None, -10:], None).mean[0]
+            last = model.dynamic_encoder(mine[None, -10:], None, None, static[None]).mean[0]
             codes = torch.cat([codes, last[-(length % 10) :]])
         np.testing.assert_allclose(together.codes[start : start + length], codes.detach(), atol=1e-5)
         np.testing.assert_allclose(together.dynamic[u], codes.detach().mean(0), atol=1e-5)

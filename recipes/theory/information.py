@@ -244,7 +244,7 @@ def measure(model: RWAE, count: int = 2048) -> dict[str, float]:
     """
     frames, others = draw_data(count, generator(1, "theory/data")), draw_data(count // 2, generator(2, "theory/data"))
     source = generator(1, "theory/noise")
-    static, dynamic, reconstruction = model(frames, generator=source)
+    static, dynamic, reconstruction = model(frames, generator=source)[:3]
     rollouts = model.decoder(torch.randn(50_000, 1, generator=source), model.prior.rollout(50_000, STEPS, source))
     return {
         "error": float((reconstruction - frames).square().sum((1, 2)).mean()),

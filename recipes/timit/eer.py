@@ -112,7 +112,8 @@ def probe_line(phone: dict[str, Any]) -> str:
         return "phone of a frame: left out, there are no training speakers with hand labels to train the probe on"
     shares = f"z^m {100 * phone['z_m']:.1f} %, log-mels {100 * phone['log_mel']:.1f} %"
     frames = f"{phone['test_frames']:,} frames of {phone['classes']} classes"
-    return f"phone of a frame: {shares}, the commonest class {100 * phone['majority']:.1f} % ({frames})"
+    asked = "at a segment's centre" if phone.get("per") == "segment" else "of a frame"
+    return f"phone {asked}: {shares}, the commonest class {100 * phone['majority']:.1f} % ({frames})"
 
 
 if __name__ == "__main__":

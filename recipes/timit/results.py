@@ -69,11 +69,18 @@ def collect(runs: list[Path]) -> dict[str, Any]:
         "rwae-feedback",
         "rwae-plus",
         "dsvae",
+        "dsvae-full",
+        "fhvae",
+        "s3vae",
+        "c-dsvae",
+        "dbse",
         "untrained",
         "log-mel",
         "log-mel-mvn",
     ]
-    keys = sorted(groups, key=lambda key: (":" in key, order.index(k) if (k := key.split(":")[0]) in order else 9))
+    keys = sorted(
+        groups, key=lambda key: (":" in key, order.index(k) if (k := key.split(":")[0]) in order else len(order))
+    )
     rows = {key: row(key, groups[key]) for key in keys}
     for key, other in COMPARED.items():
         if key in rows and other in rows:

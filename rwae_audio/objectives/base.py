@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rwae_audio.model import RWAE, ModelConfig, Output
 
-Name = Literal["rwae-mmd", "rwae-smmd", "rwae-gan", "rwae-plus", "dsvae"]
+Name = Literal["rwae-mmd", "rwae-smmd", "rwae-gan", "rwae-plus", "dsvae", "fhvae", "s3vae", "c-dsvae", "dbse"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,12 @@ class ObjectiveConfig:
     critic_*         of the latent critics (rwae-gan) and of the learned features (rwae-smmd): Adam's learning rate, the
                      width of their layers
     feature_dim      how many features rwae-smmd learns
+    discriminative_weight    α of fhvae: how much an utterance must be told from the others by its static codes
+    consistency_weight, margin, prediction_weight    of s3vae: static codes of the same frames in another order, nearer than
+                     those of another utterance by the margin; a frame's energy, predicted from its dynamic code
+    information_weight    of what a sequence's two codes say of each other (s3vae, c-dsvae)
+    contrast_weight    of both contrasts of c-dsvae, at the `temperature`
+    alone_weight    of what the static code of dbse gives without the dynamic one
     pair_weight, pair_cost, temperature    what rwae-plus asks of the static codes of two windows of an utterance: their
                      squared `distance`, or a `contrast` with the batch's other utterances at this temperature
     """
@@ -35,6 +41,13 @@ class ObjectiveConfig:
     critic_learning_rate: float = 1e-3
     critic_hidden: int = 64
     feature_dim: int = 8
+    discriminative_weight: float = 10.0
+    consistency_weight: float = 10.0
+    margin: float = 1.0
+    prediction_weight: float = 10.0
+    information_weight: float = 1.0
+    contrast_weight: float = 1.0
+    alone_weight: float = 5.0
     pair_weight: float = 10.0
     pair_cost: Literal["distance", "contrast"] = "distance"
     temperature: float = 0.1
@@ -46,6 +59,17 @@ class ObjectiveConfig:
         if self.pair_weight < 0 or self.temperature <= 0:
             given = f"{self.pair_weight} and {self.temperature}"
             raise ValueError(f"[objective] pair_weight and temperature are {given}; expected 0 or more, more than 0")
+        for name in (
+            "discriminative_weight",
+            "consistency_weight",
+            "margin",
+            "prediction_weight",
+            "information_weight",
+            "contrast_weight",
+            "alone_weight",
+        ):
+            if getattr(self, name) < 0:
+                raise ValueError(f"[objective] {name} is {getattr(self, name)}; expected 0 or more")
         if not 0 < self.critic_learning_rate < 1:
             rate = self.critic_learning_rate
             raise ValueError(f"[objective] critic_learning_rate is {rate}; expected between 0 and 1")
@@ -57,17 +81,31 @@ class ObjectiveConfig:
 class Objective(nn.Module):
     """Called with a pass's output, it gives the terms; what it learns itself (critics) is trained by `step_critics`.
 
-    pairs: the pass must have a second window of each utterance (`Output.second`). Raises ValueError where the model's
-    static code lies on the sphere and the objective has no term for it.
+    pairs: the pass must have a second window of each utterance (`Output.second`). by_segment: the dynamic code is one a
+    segment. Raises ValueError where the objective has no term for the model's codes: a static one on the sphere, a
+    dynamic one a segment instead of a frame, or the other way round.
     """
 
     pairs = False
+    by_segment = False
 
     def __init__(self, config: ObjectiveConfig, model: ModelConfig) -> None:
         super().__init__()
         if model.static_prior == "sphere" and not self.pairs:
             raise ValueError(f'[objective] {config.name} matches a Gaussian; expected static_prior = "gaussian"')
+        if (model.dynamic_per == "segment") != self.by_segment:
+            expected = "segment" if self.by_segment else "frame"
+            raise ValueError(
+                f'[objective] {config.name} has a dynamic code a {expected}; expected dynamic_per = "{expected}"'
+            )
         self.config = config
+
+    def meet(self, segments: Tensor) -> None:
+        """Told before training how many segments each training utterance has, (U,): for what is learned an utterance."""
+
+    def joint_parameters(self) -> list[nn.Parameter]:
+        """What the objective learns together with the model, by the model's optimizer and down the same loss."""
+        return []
 
     def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, float]:
         """One step of the critics on the codes of this pass, and what to log. Leaves no gradient in the model."""

@@ -11,9 +11,10 @@ from rwae_audio.objectives.base import Objective, ObjectiveConfig, squared_error
 
 
 class Dsvae(Objective):
-    """The negative evidence bound (up to a constant), with q factorised:
+    """The negative evidence bound (up to a constant), with q factorised, or full where the
+    model has `dynamic_sees_static`:
 
-    −E log N(x | G, ½·I) + β1 · KL(q(z^c|x) ‖ N(0, I)) + β2 · Σ_t KL(q(z^m_t|x_{≤t}) ‖ p(z^m_t | z̃^m_{<t}))
+    −E log N(x | G, ½·I) + β1 · KL(q(z^c|x) ‖ N(0, I)) + β2 · Σ_t KL(q(z^m_t|x_{≤t}[, z^c]) ‖ p(z^m_t | z̃^m_{<t}))
 
     The KL terms are in closed form: raises ValueError for a deterministic posterior and for noise that frames share.
     """
@@ -21,10 +22,12 @@ class Dsvae(Objective):
     def __init__(self, config: ObjectiveConfig, model: ModelConfig) -> None:
         super().__init__(config, model)
         if "deterministic" in (model.static_posterior, model.dynamic_posterior):
-            raise ValueError("[objective] dsvae needs posteriors with a variance; expected `fixed` or `learned`")
+            raise ValueError(
+                f"[objective] {config.name} needs posteriors with a variance; expected `fixed` or `learned`"
+            )
         if model.dynamic_offset_variance:
             raise ValueError(
-                "[objective] dsvae takes the frames' noise as independent; expected dynamic_offset_variance 0"
+                f"[objective] {config.name} takes the frames' noise as independent; expected dynamic_offset_variance 0"
             )
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

@@ -1,0 +1,225 @@
+"""A code: the switches that shape it, its Gaussian posterior, and the noise a draw is made with.
+
+The bricks of rwae_audio.model. Knows shapes, not losses. B sequences, T frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn import functional as F
+
+PosteriorKind = Literal["deterministic", "fixed", "learned"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes, and every choice that the paper leaves open.
+
+    static_from      where the static code's frames lie: the training `segment`, a `longer` window around it, or
+                     `another` window of the same utterance, `static_window` frames long; the encoder reads every
+                     `static_stride`-th of them. Or the segment's first `frame`, as a feature, alone: the dynamic code
+                     is read off what is left of the others' features without it (DBSE)
+    static_network   `recurrent`: an LSTM (the paper's); `convolutional`: convolutions over time, as in x-vectors
+    static_pooling   the code is read off the LSTM's `last` state, the `mean` and `deviation` of its states over time, or
+                     the same under weights that it learns (`attentive`)
+    dynamic_norm     what is taken from each mel bin of the dynamic encoder's input: nothing, its `mean` over the
+                     sequence, or mean and deviation (`instance` norm)
+    static_prior     `gaussian`: N(0, I); `sphere`: uniform on the sphere of radius √static_dim, on which the code then
+                     lies: what the cosine of two codes, by which voices are compared, takes for granted
+    *_posterior      `deterministic` (variance 0), `fixed` (variance `*_variance`) or `learned` (starts at `*_variance`)
+    dynamic_offset_variance    variance of a noise that all frames of a sequence share, on top of each frame's own: what
+                     is constant over time could else be averaged out of the frames' noise, and the voice is constant
+    standardise      batch-standardise the means of z^m, so that a fixed posterior variance bounds what they can carry:
+                     (dynamic_dim / 2) · ln(1 + 1 / dynamic_variance) nats a frame
+    feedback         the dynamic posterior sees z^m_{t-1} (the paper's q) or only x_{≤t}
+    dynamic_sees_static    the dynamic posterior is q(z^m | z^c, x): z^c stands beside each of its frames (Li & Mandt's
+                     full q). Where it is a whole utterance that is encoded, z^c is the utterance's mean
+    dynamic_per      z^m is one code a `frame`, or one a `segment` that all its frames share, read off the last state
+    decoder          `recurrent`: an LSTM over [z^c, z^m_t] (the paper's figure); `frame`: frame by frame (its formula)
+    """
+
+    n_mels: int = 80
+    static_dim: int = 16
+    dynamic_dim: int = 8
+    static_hidden: int = 128
+    dynamic_hidden: int = 128
+    prior_hidden: int = 128
+    decoder_hidden: int = 128
+    static_from: Literal["segment", "longer", "another", "frame"] = "another"
+    static_window: int = 60
+    static_stride: int = 2
+    static_network: Literal["recurrent", "convolutional"] = "recurrent"
+    static_pooling: Literal["last", "mean-deviation", "attentive"] = "mean-deviation"
+    static_prior: Literal["gaussian", "sphere"] = "gaussian"
+    static_posterior: PosteriorKind = "fixed"
+    static_variance: float = 0.25
+    dynamic_norm: Literal["none", "mean", "instance"] = "mean"
+    dynamic_posterior: PosteriorKind = "fixed"
+    dynamic_variance: float = 0.25
+    dynamic_offset_variance: float = 8.0
+    standardise: bool = True
+    feedback: bool = False
+    dynamic_sees_static: bool = False
+    dynamic_per: Literal["frame", "segment"] = "frame"
+    decoder: Literal["recurrent", "frame"] = "recurrent"
+
+    def __post_init__(self) -> None:
+        for name in [
+            "n_mels",
+            "static_dim",
+            "dynamic_dim",
+            "static_hidden",
+            "dynamic_hidden",
+            "prior_hidden",
+            "decoder_hidden",
+            "static_window",
+            "static_stride",
+        ]:
+            if getattr(self, name) < 1:
+                raise ValueError(f"[model] {name} is {getattr(self, name)}; expected 1 or more")
+        for name in ("static_variance", "dynamic_variance"):
+            if not 0 < getattr(self, name) < 100:
+                raise ValueError(f"[model] {name} is {getattr(self, name)}; expected between 0 and 100")
+        if not 0 <= self.dynamic_offset_variance < 100:
+            raise ValueError(f"[model] dynamic_offset_variance is {self.dynamic_offset_variance}; expected 0 to 100")
+        if self.static_network == "convolutional" and self.static_pooling == "last":
+            raise ValueError('[model] static_pooling is "last"; a convolutional static_network needs another')
+        if self.static_network == "convolutional" and self.static_from == "frame":
+            raise ValueError('[model] static_network is "convolutional"; a code from a "frame" needs a recurrent one')
+        if self.feedback and self.dynamic_per == "segment":
+            raise ValueError('[model] feedback is true; expected false, as a code a "segment" has none before it')
+        if self.static_from == "frame" and self.dynamic_norm != "none":  # the subtraction would be undone by another
+            raise ValueError(
+                f'[model] dynamic_norm is "{self.dynamic_norm}"; expected "none" where static_from is "frame"'
+            )
+
+    @property
+    def by_segment(self) -> bool:
+        """Is z^m_t another where its segment begins elsewhere? Then recordings are encoded in segments as in training."""
+        return self.dynamic_per == "segment" or self.static_from == "frame"
+
+
+class Posterior(NamedTuple):
+    """A diagonal Gaussian and a draw from it, each (..., d). Without a generator the draw is the mean."""
+
+    mean: Tensor
+    variance: Tensor
+    sample: Tensor
+
+
+class Output(NamedTuple):
+    """What one pass gives: static (B, static_dim), dynamic (B, T, dynamic_dim), reconstruction (B, T, n_mels).
+
+    second: the static code of another window of the same utterances, where one was given. For objectives that need it,
+    the trainer adds the static encoder's window (B, S, n_mels), None where it is the frames themselves, and which of the
+    training utterances each row is of, (B,).
+    """
+
+    static: Posterior
+    dynamic: Posterior
+    reconstruction: Tensor
+    second: Posterior | None = None
+    static_frames: Tensor | None = None
+    utterances: Tensor | None = None
+
+
+def frame_mask(lengths: Tensor | None, frames: Tensor) -> Tensor:
+    """(B, T, 1) in the frames' dtype: 1 inside each sequence, 0 in its padding. `lengths` (B,), or None for no padding."""
+    steps = torch.arange(frames.shape[1], device=frames.device)
+    if lengths is None:
+        return torch.ones(frames.shape[0], frames.shape[1], 1, dtype=frames.dtype, device=frames.device)
+    return (steps < lengths[:, None]).to(frames.dtype)[..., None]
+
+
+def mean_deviation(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over time, each (B, d), of values (B, T, d) inside the mask (B, T, 1)."""
+    count = mask.sum(1)
+    mean = (values * mask).sum(1) / count
+    variance = ((values - mean[:, None]) ** 2 * mask).sum(1) / count
+    return mean, (variance + 1e-5).sqrt()
+
+
+def last_state(states: Tensor, lengths: Tensor | None) -> Tensor:
+    """The last one, (B, hidden), of each sequence of states (B, T, hidden)."""
+    if lengths is None:
+        return states[:, -1]
+    return states[torch.arange(len(states), device=states.device), lengths - 1]
+
+
+class GaussianHead(nn.Module):
+    """States (..., hidden) → a Posterior (..., d) of one of the three kinds."""
+
+    def __init__(self, hidden: int, dim: int, kind: PosteriorKind, variance: float) -> None:
+        super().__init__()
+        self.kind, self.start = kind, variance
+        self.mean = nn.Linear(hidden, dim)
+        if kind == "learned":
+            self.log_variance = nn.Linear(hidden, dim)
+            nn.init.zeros_(self.log_variance.weight)
+            nn.init.constant_(self.log_variance.bias, float(torch.tensor(variance).log()))
+
+    def forward(self, states: Tensor, generator: torch.Generator | None, norm: nn.Module | None = None) -> Posterior:
+        mean = self.mean(states)
+        if norm is not None:
+            mean = norm(mean.flatten(0, -2)).view_as(mean)
+        if self.kind == "deterministic":
+            return Posterior(mean, torch.zeros_like(mean), mean)
+        fixed = self.kind == "fixed"
+        variance = torch.full_like(mean, self.start) if fixed else self.log_variance(states).clamp(-10, 5).exp()
+        if generator is None:
+            return Posterior(mean, variance, mean)
+        return Posterior(mean, variance, mean + variance.sqrt() * normal(mean.shape, generator, mean))
+
+
+def normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
+    """Standard normal numbers in the dtype and on the device of `like`, drawn on the CPU so that devices agree.
+
+    shape (B, ...): this process's rows. All processes draw the global batch's noise and take their own of it.
+    """
+    world, rank = processes()
+    drawn = torch.randn((world * shape[0], *shape[1:]), generator=generator, dtype=like.dtype)
+    return drawn[rank * shape[0] : (rank + 1) * shape[0]].to(like.device)
+
+
+def on_sphere(codes: Tensor) -> Tensor:
+    """codes (..., d), each scaled to length √d, at which its components have a variance of 1."""
+    return F.normalize(codes, dim=-1) * codes.shape[-1] ** 0.5
+
+
+def processes() -> tuple[int, int]:
+    """How many processes train together, each on its rows of the global batch, and which of them this one is."""
+    together = dist.is_available() and dist.is_initialized()
+    return (dist.get_world_size(), dist.get_rank()) if together else (1, 0)
+
+
+class Standardise(nn.BatchNorm1d):
+    """Rows (N, d) → mean 0 and variance 1 in each column: over the rows of all processes in training, by the running
+    statistics otherwise. nn.BatchNorm1d without weights, to which it leaves whatever one process can do alone."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, affine=False, momentum=0.01)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        world, _ = processes()
+        if world == 1 or not self.training:
+            return super().forward(rows)
+        from torch.distributed.nn.functional import all_reduce
+
+        mean = all_reduce(rows.mean(0)) / world
+        variance = all_reduce((rows - mean).square().mean(0)) / world
+        count = world * len(rows)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        return (rows - mean) / (variance + self.eps).sqrt()
