@@ -213,13 +213,14 @@ def set_value(tables: dict[str, Any], setting: str) -> None:
     tables[table] = {**tables.get(table, {}), key: parsed}
 
 
-def command() -> str:
-    """How this run was called, folders named after their corpora, so that the line means the same on another disk."""
+def command(script: str = "train.py") -> str:
+    """How this run, of a script beside this one, was called; folders named after their corpora, so that the line means
+    the same on another disk."""
     words: list[str] = []
     for word in sys.argv[1:]:
         name, _, place = word.partition("=")
-        words.append(f"{name}=${name.upper()}" if place and words and words[-1] == "--data" else word)
-    return " ".join(["python recipes/timit/train.py", *words])
+        words.append(f"{name}=${name.upper()}" if place and words and words[-1] in ("--data", "--elsewhere") else word)
+    return " ".join([f"python recipes/timit/{script}", *words])
 
 
 def new_folder(out: Path | None, name: str) -> Path:
