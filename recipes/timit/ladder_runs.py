@@ -44,6 +44,7 @@ from rwae_audio.verification import Report, code_draws, report, report_codes
 
 KINDS = ("static", "dynamic_plain", "dynamic_centred")
 BASE = "rwae-mmd"  # the row whose runs give the rows without training: its networks, its frames
+KEPT = ("codes", "collapsed", "partial", "parameters", "elsewhere")  # of what table.json says besides the rates
 UNTRAINED, FEATURES = "untrained", ("log-mel", "log-mel-mvn")
 
 
@@ -79,42 +80,47 @@ def collect(
 ) -> list[Path]:
     """Measure a finished run, and write its row folder (and those that it gives of the rows without training, unless
     they are there) under into/<corpus tested on>. data: folders of its corpora, where they are not where they were;
-    elsewhere: of corpora to test on as well, but for those that the run has heard; label: the row's
-    name instead of its configuration's. Returns the folders written.
-    Raises InputError."""
+    elsewhere: of corpora to test on as well, but for those that the run has heard; label: the row's name instead of
+    its configuration's. Returns the folders written. Raises InputError."""
     plan = old_plan(run)
     if not (run / "eer.json").is_file():
         raise InputError(f"{run} is not finished; expected a run with an eer.json, or train.py --resume {run}")
-    table, tables = (read_json(run / f"{name}.json", "a finished run") for name in ("table", "config"))
-    name, place, seed = plan["name"], into / plan["test"], tables["train"]["seed"]
-    wanted = {name: None if plan.get("seedless") else seed}
-    if name == BASE:
-        wanted |= {UNTRAINED: seed, **dict.fromkeys(FEATURES)}
-    called = {name: label or name}
-    folders = {key: row_folder(place, called.get(key, key), n) for key, n in wanted.items() if key in table}
-    missing = {key: folder for key, folder in folders.items() if key == name or not (folder / "row.json").is_file()}
+    table, config = (read_json(run / f"{name}.json", "a finished run") for name in ("table", "config"))
+    own, place, seed = plan["name"], into / plan["test"], config["train"]["seed"]
+    called = {own: (label or own, None if plan.get("seedless") else seed)}
+    if own == BASE:
+        called |= {UNTRAINED: (UNTRAINED, seed), **{name: (name, None) for name in FEATURES}}
+    folders = {key: row_folder(place, *called[key]) for key in called if key in table}
+    missing = {key: folder for key, folder in folders.items() if key == own or not (folder / "row.json").is_file()}
     scores = {key: read_rounded(run, key) for key in missing}
     for trials, _ in scores.values():
         same_list(run, digest(trials), place)
-    new = {other: folder for other, folder in elsewhere.items() if other not in plan["data"]}
-    columns = measured(run, {**plan, "data": {k: data.get(k, v) for k, v in plan["data"].items()}}, new, progress)
+    plan["data"] = {name: data.get(name, folder) for name, folder in plan["data"].items()}
+    new = {name: folder for name, folder in elsewhere.items() if name not in plan["data"]}
+    columns = measured(run, plan, new, progress)
     for key, folder in missing.items():
         trials, values = scores[key]
-        said = {"name": called.get(key, key), "seed": wanted[key], "test": plan["test"], "trial_list": digest(trials)}
-        if key == name:
-            said["command"] = re.sub(r" --(out|threads) \S+| --no-tensorboard", "", plan["command"])
-            said |= {"supervised": bool(plan.get("supervised")), **times(run / "metrics.jsonl")}
-        said |= report_codes(values, trials, code_draws(values, trials), synthetic=table[key]["synthetic"])
-        said |= {
-            k: table[key][k] for k in ("codes", "collapsed", "partial", "parameters", "elsewhere") if k in table[key]
+        row = dict(zip(("name", "seed"), called[key], strict=True)) | {
+            "test": plan["test"],
+            "trial_list": digest(trials),
         }
-        if key == name and f"{name}:non-speech" in table:
-            trials, quiet = read_rounded(run, f"{name}:non-speech")
-            said["non_speech"] = report_codes(quiet, trials, code_draws(quiet, trials), synthetic=False)["static"]
-        said |= columns[key]() if key in columns else {}
+        row |= of_training(run, plan, table) if key == own else {}
+        row |= report_codes(values, trials, code_draws(values, trials), synthetic=table[key]["synthetic"])
+        row |= {name: table[key][name] for name in KEPT if name in table[key]}
+        row |= columns[key]() if key in columns else {}
         write_list(place, trials)
-        write_row(folder, said, values, tables, run / "metrics.jsonl" if key == name else None)
+        write_row(folder, row, values, config, run / "metrics.jsonl" if key == own else None)
     return list(missing.values())
+
+
+def of_training(run: Path, plan: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """What only a run's own row says: its command, how long it took, and its code of the frames without speech."""
+    command = re.sub(r" --(out|threads) \S+| --no-tensorboard", "", plan["command"])
+    said = {"command": command, "supervised": bool(plan.get("supervised")), **times(run / "metrics.jsonl")}
+    if (key := f"{plan['name']}:non-speech") in table:
+        trials, scores = read_rounded(run, key)
+        said["non_speech"] = report_codes(scores, trials, code_draws(scores, trials), synthetic=False)["static"]
+    return said
 
 
 def measured(
