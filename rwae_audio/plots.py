@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,24 @@ def speaker_map(path: Path, vectors: np.ndarray, speakers: Sequence[str], title:
         )
     axes.set(xlabel=f"first axis ({100 * share[0]:.0f} %)", ylabel=f"second axis ({100 * share[1]:.0f} %)", title=title)
     axes.legend(frameon=False, fontsize=6, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
+    _save(figure, path)
+
+
+def eer_plane(path: Path, rows: Mapping[str, tuple[Any, Any]], faint: Collection[str] = (), title: str = "") -> None:
+    """Static against dynamic EER of systems: name → (static, dynamic), each with `eer` and `interval`, fractions; those in
+    `faint` are grey. Up and to the left is better; under the diagonal the dynamic code knows more than the static one."""
+    figure = _figure(6.5, 5)
+    axes = figure.subplots()
+    for i, (name, sides) in enumerate(rows.items()):
+        colour = "0.6" if name in faint else f"C{i}"
+        x, y = (100 * side["eer"] for side in sides)
+        spans = [100 * np.array(side["interval"] or [side["eer"]] * 2) for side in sides]
+        across, up = (abs(span - value)[:, None] for span, value in zip(spans, (x, y), strict=True))
+        axes.errorbar(x, y, up, across, fmt="o", markersize=5, linewidth=1, capsize=2, color=colour)
+        axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour)
+    axes.axline((0, 0), slope=1, color="0.85", linewidth=0.8, zorder=0)
+    axes.set(xlabel="static EER, %", ylabel="dynamic EER, %", title=title, xlim=(0, None), ylim=(None, 52))
+    axes.grid(color="0.92")
     _save(figure, path)
 
 

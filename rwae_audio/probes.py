@@ -221,9 +221,10 @@ def phone_report(
     phones: Mapping[Path, tuple[Phone, ...]],
 ) -> dict[str, Any]:
     """The phone probes, on a model's codes and on the log-mels, trained on `train_rows`, tested on the benchmark's
-    utterances. phones: audio file → phones, as rwae_audio.alignment.phones_of gives them; utterances without are left
-    out and counted, and where one side has none at all that count is the whole report. Of a code a segment, the phone at
-    the segment's centre is asked, and the report says so: `per` segment.
+    utterances; `z_c`: on the static code, each window's held for all of its frames. phones: audio file → phones, as
+    rwae_audio.alignment.phones_of gives them; utterances without are left out and counted, and where one side has none
+    at all that count is the whole report. Of a code a segment, the phone at the segment's centre is asked, and the report
+    says so: `per` segment.
     """
     with_phones = [
         np.array([row for row in rows if store.utterances[row].path in phones], dtype=np.int64)
@@ -236,12 +237,14 @@ def phone_report(
     rows = (_enough(with_phones[0], store.lengths, segment), with_phones[1])
     folded = folding({phone.label for labels in phones.values() for phone in labels})
     classes = [np.concatenate(list(_classes(store, side, mel, phones, folded))) for side in rows]
-    codes = [_codes(store, side, model, normaliser, mel) for side in rows]
+    codes, held = ([side_of(store, side, model, normaliser, mel) for side in rows] for side_of in (_codes, _held))
     mels = [np.concatenate([store.of(row).numpy() for row in side]) for side in rows]
     kept = [_centres(store.lengths[side], segment) for side in rows]
-    classes, codes, mels = ([side[keep] for side, keep in zip(of, kept, strict=True)] for of in (classes, codes, mels))
-    z_m, log_mel = (phone_probe(train, classes[0], test, classes[1]) for train, test in (codes, mels))
-    shares = {"z_m": z_m.accuracy, "log_mel": log_mel.accuracy, "majority": z_m.majority}
+    classes, codes, held, mels = (
+        [side[keep] for side, keep in zip(of, kept, strict=True)] for of in (classes, codes, held, mels)
+    )
+    z_m, z_c, log_mel = (phone_probe(train, classes[0], test, classes[1]) for train, test in (codes, held, mels))
+    shares = {"z_m": z_m.accuracy, "z_c": z_c.accuracy, "log_mel": log_mel.accuracy, "majority": z_m.majority}
     counts = {"classes": z_m.classes, "train_frames": z_m.train_frames, "test_frames": z_m.test_frames}
     return {"left_out": left_out, **({"per": "segment"} if segment > 1 else {}), **shares, **counts}
 
@@ -267,6 +270,13 @@ def _codes(store: FrameStore, rows: np.ndarray, model: RWAE, normaliser: Normali
     """The dynamic codes (Σ T, D) of the utterances."""
     starts, lengths = store.offsets[:-1][rows], store.lengths[rows]
     return embed(model, normaliser, mel.segment, store.frames, starts, lengths).codes
+
+
+def _held(store: FrameStore, rows: np.ndarray, model: RWAE, normaliser: Normaliser, mel: MelConfig) -> np.ndarray:
+    """The static codes (Σ T, D) of the utterances, each window's for all of its frames."""
+    where = windows(store.offsets[:-1][rows], store.lengths[rows], model.static_frames or mel.segment)
+    codes = embed(model, normaliser, mel.segment, store.frames, where.start, where.length).static
+    return np.repeat(codes, where.length - where.fresh, axis=0)
 
 
 def _centres(lengths: np.ndarray, segment: int) -> np.ndarray:

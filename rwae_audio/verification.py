@@ -163,40 +163,56 @@ def report(
     Dynamic EERs are folded; `centred`: after subtracting dynamic_mean (e,); `eer` is the smaller of the two. Without
     dynamic vectors `dynamic`, `gap` and `gap_interval` are None. No replicates, no intervals.
     """
-    speakers = speakers_of(trials)
-
-    def draws(scores: np.ndarray) -> np.ndarray:
-        return bootstrap_eers(scores, trials, speakers, replicates, seed) if replicates else np.zeros(0)
-
     scores = {"static": cosine_scores(static, trials)}
-    static_draws = draws(scores["static"])
+    if dynamic is not None and dynamic_mean is not None:
+        scores["dynamic_plain"] = cosine_scores(dynamic, trials)
+        scores["dynamic_centred"] = cosine_scores(np.asarray(dynamic) - dynamic_mean, trials)
+    draws = code_draws(scores, trials, replicates, seed) if replicates else {}
+    return report_codes(scores, trials, draws, synthetic=synthetic), scores
+
+
+def report_codes(
+    scores: Mapping[str, np.ndarray], trials: Trials, draws: Mapping[str, np.ndarray], *, synthetic: bool
+) -> Report:
+    """What `report` says, of scores by kind (`static`, and `dynamic_plain` and `dynamic_centred` or neither) and of
+    what code_draws makes of them, or no draws and no intervals."""
+    none = np.zeros(0)
     said: Report = {
         "trials": len(trials),
         "target_trials": int(trials.target.sum()),
-        "speakers": int(speakers.max()) + 1,
-        "static": _summary(scores["static"], trials.target, static_draws),
+        "speakers": int(speakers_of(trials).max()) + 1,
+        "static": _summary(scores["static"], trials.target, draws.get("static", none)),
         "dynamic": None,
         "gap": None,
         "gap_interval": None,
         "synthetic": synthetic,
     }
-    if dynamic is None or dynamic_mean is None:
-        return said, scores
-    scores["dynamic_plain"] = cosine_scores(dynamic, trials)
-    scores["dynamic_centred"] = cosine_scores(np.asarray(dynamic) - dynamic_mean, trials)
-    kinds = ("plain", "centred")
-    folded = {kind: float(fold(eer(scores[f"dynamic_{kind}"], trials.target))) for kind in kinds}
-    smaller = min(kinds, key=lambda kind: folded[kind])
-    dynamic_draws = np.minimum(*(fold(draws(scores[f"dynamic_{kind}"])) for kind in kinds))
+    if "dynamic_plain" not in scores:
+        return said
+    folded = {kind: float(fold(eer(scores[f"dynamic_{kind}"], trials.target))) for kind in ("plain", "centred")}
+    smaller = min(folded, key=lambda kind: folded[kind])
     said["dynamic"] = {
         "eer": folded[smaller],
         **folded,
-        "interval": interval(dynamic_draws),
+        "interval": interval(draws.get("dynamic", none)),
         "min_dcf": min_dcf(scores[f"dynamic_{smaller}"], trials.target),
     }
     said["gap"] = folded[smaller] - said["static"]["eer"]
-    said["gap_interval"] = interval(dynamic_draws - static_draws)
-    return said, scores
+    said["gap_interval"] = interval(draws["dynamic"] - draws["static"]) if draws else None
+    return said
+
+
+def code_draws(
+    scores: Mapping[str, np.ndarray], trials: Trials, replicates: int = REPLICATES, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Bootstrap draws (replicates,) of the `static` EER, and of the `dynamic` one where there are such scores: folded,
+    and the smaller of plain and centred in each draw."""
+    speakers = speakers_of(trials)
+    found = {kind: bootstrap_eers(values, trials, speakers, replicates, seed) for kind, values in scores.items()}
+    draws = {"static": found["static"]}
+    if "dynamic_plain" in found:
+        draws["dynamic"] = np.minimum(fold(found["dynamic_plain"]), fold(found["dynamic_centred"]))
+    return draws
 
 
 def report_scores(

@@ -187,8 +187,8 @@ def test_of_a_code_a_segment_the_phone_at_its_centre_is_asked(tmp_path: Path, mo
     report = phone_report(store, rows, bench, model, Normaliser.fit(store.frames), mel, phones)
     assert report["per"] == "segment"
     counts = [len(probes._centres(store.lengths[side], mel.segment)) for side in (rows, bench.rows)]
-    assert [(train, len(test)) for train, test in asked] == [tuple(counts)] * 2
-    z_m, log_mel = (test for _, test in asked)
+    assert [(train, len(test)) for train, test in asked] == [tuple(counts)] * 3
+    z_m, _, log_mel = (test for _, test in asked)
     np.testing.assert_array_equal(log_mel[0], store.of(bench.rows[0])[mel.segment // 2])
     assert len(np.unique(z_m[:5], axis=0)) == 5
 
@@ -211,9 +211,27 @@ def test_report_of_the_demo_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert phone["left_out"] == {"train": 1, "test": 0}
     assert phone["majority"] < phone["z_m"] < 1  # an untrained recurrent net still passes a part of its input on
     assert phone["majority"] + 0.2 < phone["log_mel"] < 1
+    assert 0 < phone["z_c"] < phone["z_m"]  # one code a window
     assert 0 < phone["test_frames"] < bench.lengths.sum()
     assert (speaker["speakers"], speaker["utterances"], speaker["chance"]) == (4, 32, 0.25)
     assert 0 <= speaker["gru"] <= 1
     without = probe_report(store, rows, bench, model, normaliser, mel, {})
     assert without["phone"] == {"left_out": {"train": len(rows), "test": 32}}
     assert without["speaker"] == speaker
+
+
+def test_a_held_static_code_is_its_windows(tmp_path: Path) -> None:
+    demo = read_corpus("demo")
+    mel, store = MelConfig(), open_store([demo], MelConfig(), tmp_path)
+    torch.manual_seed(0)
+    model = RWAE(resolve(ModelConfig, TINY, "[model]")).eval()
+    normaliser, rows, size = Normaliser.fit(store.frames), np.arange(2), TINY["static_window"]
+    held = np.split(probes._held(store, rows, model, normaliser, mel), [store.lengths[0]])[1]
+    frames = normaliser(store.of(1))
+    assert len(held) == len(frames) > size
+    assert len(frames) % size
+    with torch.no_grad():
+        for first, last in ((0, frames[:size]), (len(frames) // size * size, frames[-size:])):
+            expected = model.static_encoder(last[None], None, None).mean[0]
+            np.testing.assert_allclose(held[first], expected, atol=1e-5)
+            np.testing.assert_array_equal(held[first], held[min(first + size, len(held)) - 1])

@@ -17,6 +17,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,8 @@ def say(line: str) -> None:
         print(line, flush=True)
 
 
-def prepare(config: Any, plan: dict[str, Any]) -> Any:
-    """Read the corpora, say what is in them, and make their frames."""
+def prepare(config: Any, plan: dict[str, Any], tell: Callable[[str], None] = say) -> Any:
+    """Read the corpora, tell what is in them, and make their frames."""
     from rwae_audio import experiment
     from rwae_audio.benchmark import with_benchmark
     from rwae_audio.corpora import read_corpus
@@ -131,12 +132,12 @@ def prepare(config: Any, plan: dict[str, Any]) -> Any:
         counts = [
             f"{split} {len(corpus.of(split))} ({len(corpus.speakers(split))})" for split in ("train", "dev", "test")
         ]
-        say(f"{corpus.name}: utterances (speakers): {', '.join(counts)}")
+        tell(f"{corpus.name}: utterances (speakers): {', '.join(counts)}")
         for note in corpus.notes:
-            say(f"{corpus.name}: {note}")
+            tell(f"{corpus.name}: {note}")
     ready = experiment.prepare(config, corpora, plan["test"], progress=True)
     short = ready.sampler.left_out
-    say(f"training on {ready.hours:.2f} hours; {short} utterances under {ready.sampler.window} frames are left out")
+    tell(f"training on {ready.hours:.2f} hours; {short} utterances under {ready.sampler.window} frames are left out")
     return ready
 
 
@@ -212,13 +213,14 @@ def set_value(tables: dict[str, Any], setting: str) -> None:
     tables[table] = {**tables.get(table, {}), key: parsed}
 
 
-def command() -> str:
-    """How this run was called, folders named after their corpora, so that the line means the same on another disk."""
+def command(script: str = "train.py") -> str:
+    """How this run, of a script beside this one, was called; folders named after their corpora, so that the line means
+    the same on another disk."""
     words: list[str] = []
     for word in sys.argv[1:]:
         name, _, place = word.partition("=")
-        words.append(f"{name}=${name.upper()}" if place and words and words[-1] == "--data" else word)
-    return " ".join(["python recipes/timit/train.py", *words])
+        words.append(f"{name}=${name.upper()}" if place and words and words[-1] in ("--data", "--elsewhere") else word)
+    return " ".join([f"python recipes/timit/{script}", *words])
 
 
 def new_folder(out: Path | None, name: str) -> Path:

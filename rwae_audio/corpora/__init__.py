@@ -38,15 +38,16 @@ def read_corpus(name: str, folder: Path | None = None, **options: bool) -> Corpu
     return READERS[name](folder, **options) if name == "timit" else READERS[name](folder)
 
 
-def corpus_folders(items: Sequence[str]) -> dict[str, str]:
-    """What `--data NAME=DIR` says, given once or more: corpus → its absolute folder. Raises InputError."""
+def corpus_folders(items: Sequence[str], option: str = "--data") -> dict[str, str]:
+    """What `--data NAME=DIR` (or another option) says, given once or more: corpus → its absolute folder. Raises
+    InputError."""
     folders: dict[str, str] = {}
     for item in items:
         name, _, place = item.partition("=")
         if not place or name not in READERS:
-            raise InputError(f"--data {item}; expected NAME=DIR, {nearest(name, sorted(READERS))}")
+            raise InputError(f"{option} {item}; expected NAME=DIR, {nearest(name, sorted(READERS))}")
         if name in folders:
-            raise InputError(f"--data {name} is given twice; expected each corpus once")
+            raise InputError(f"{option} {name} is given twice; expected each corpus once")
         folders[name] = str(Path(place).resolve())
     return folders
 

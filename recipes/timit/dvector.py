@@ -1,0 +1,82 @@
+"""The supervised reference from elsewhere: the d-vector of resemblyzer 0.1.4 (Wan et al. 2018), pre-trained with the
+labels of thousands of speakers; its weights come in its wheel. `pip install 'rwae-audio[judge]'`.
+
+    python recipes/timit/dvector.py --data an4=DIR --out runs/ladder/d-vector
+    python recipes/timit/ladder.py --collect runs/ladder/d-vector
+    rwae-eer --embeddings runs/ladder/d-vector/vectors.safetensors --trials LIST        the same EER
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from train import command, new_folder
+
+from rwae_audio.commands.common import Parser, guarded
+from rwae_audio.files import InputError, write_json, write_tensors
+
+NAME = "dvector.py"
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="the corpus to embed")
+    parser.add_argument("--test", metavar="NAME", help="which of several corpora (the first one given)")
+    parser.add_argument(
+        "--elsewhere", action="append", default=[], metavar="NAME=DIR", help="a corpus to test on, never trained on"
+    )
+    parser.add_argument("--split", choices=("dev", "test"), default="test", help="whose trial list (test)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = arguments(argv)
+    try:
+        from resemblyzer import VoiceEncoder, preprocess_wav
+    except ImportError as error:
+        wanted = "`pip install 'rwae-audio[judge]'` (resemblyzer 0.1.4, setuptools under 81)"
+        raise InputError(f"resemblyzer cannot be imported ({error}); expected {wanted}") from error
+    import numpy as np
+    import torch
+    from ladder_runs import heard_elsewhere, leave_vectors
+
+    from rwae_audio.audio import load_audio
+    from rwae_audio.benchmark import Benchmark, benchmark, with_benchmark
+    from rwae_audio.corpora import corpus_folders, read_corpus
+    from rwae_audio.store import open_store
+    from rwae_audio.trainer import RunConfig
+
+    data, elsewhere = corpus_folders(options.data), corpus_folders(options.elsewhere, "--elsewhere")
+    test = options.test or next(iter(data), None)
+    if test not in data:
+        raise InputError(
+            f"--test {test} is not among the corpora given ({', '.join(data) or 'none'}); expected one of them"
+        )
+    config = RunConfig()
+    corpus = with_benchmark(read_corpus(test, Path(data[test])))
+    store = open_store([corpus], config.mel)  # its lengths choose the utterances where the corpus has no list
+    bench = benchmark(store, corpus, options.split)
+    encoder = VoiceEncoder("cpu", verbose=False)
+
+    def embed(bench: Benchmark) -> np.ndarray:
+        paths = [bench.store.utterances[row].path for row in bench.rows]
+        return np.stack([encoder.embed_utterance(preprocess_wav(load_audio(path, 16000))) for path in paths])
+
+    vectors = embed(bench)
+    folder = new_folder(options.out, f"{test}-d-vector")
+    plan = {"config": {}, "name": "d-vector", "data": {test: data[test]}, "test": test, "supervised": True}
+    write_json(folder / "run.json", {**plan, "seedless": True, "command": command(NAME)})
+    write_json(folder / "config.json", config.tables())
+    write_tensors(folder / "vectors.safetensors", dict(zip(bench.trials.names, torch.from_numpy(vectors), strict=True)))
+    count = sum(weight.numel() for weight in encoder.parameters())
+    there = heard_elsewhere(elsewhere, config.mel, embed)
+    said = leave_vectors(folder, "d-vector", bench, vectors, {"parameters": count, "elsewhere": there})
+    print(f"{test}, {options.split}: EER {100 * said['static']['eer']:.2f} %, in {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, NAME))

@@ -1,0 +1,188 @@
+"""The supervised reference: ECAPA-TDNN (Desplanques et al. 2020, SpeechBrain's) with an additive angular margin softmax
+over the training speakers' labels, on the frames, utterances and speakers of the ladder's other rows.
+
+    python recipes/timit/ecapa.py --data an4=DIR --data librispeech=DIR --test an4 --out runs/ladder/ecapa-0
+    python recipes/timit/ladder.py --collect runs/ladder/ecapa-0
+
+An utterance's vector is the network's, of all of its frames. It has labels that the rows do without: it is not ranked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from train import command, new_folder, prepare, say, set_value
+
+from rwae_audio.commands.common import Parser, guarded
+from rwae_audio.files import InputError, only_one, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from rwae_audio.benchmark import Benchmark
+    from rwae_audio.experiment import Experiment
+    from rwae_audio.features import Normaliser
+
+NAME = "ecapa.py"
+HERE = Path(__file__).resolve().parent
+CHANNELS, DIM, CROP = (128, 128, 128, 128, 384), 128, 60  # crops as long as the rows' static windows: 0.96 s
+MARGIN, SCALE = 0.2, 30.0
+TRAIN = {"updates": 1800, "evaluate_every": 150, "batch": 64, "learning_rate": 2e-3}  # a quarter of an hour on one core
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="a corpus to train on")
+    parser.add_argument("--test", metavar="NAME", help="the corpus to test on (the first one given)")
+    parser.add_argument(
+        "--elsewhere", action="append", default=[], metavar="NAME=DIR", help="a corpus to test on, never trained on"
+    )
+    parser.add_argument(
+        "--config", type=Path, default=HERE / "conf" / "rwae-mmd.toml", help="whose frames (rwae-mmd's)"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="one setting, as in TOML")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(0)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
+    parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
+    parser.add_argument("--no-test", action="store_true", help="stop after training: development speakers only")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = arguments(argv)
+    from rwae_audio.config import read_toml
+    from rwae_audio.corpora import corpus_folders
+
+    data = corpus_folders(options.data)
+    test = options.test or next(iter(data), None)
+    if test not in data:
+        raise InputError(
+            f"--test {test} is not among the corpora given ({', '.join(data) or 'none'}); expected one of them"
+        )
+    tables = read_toml(options.config) | {"train": {**TRAIN, "seed": options.seed}}
+    for setting in options.set:
+        set_value(tables, setting)
+    spoken = command(NAME)
+    plan = {"config": tables, "name": "ecapa", "data": data, "test": test, "command": spoken, "supervised": True}
+    return run(options, plan)
+
+
+def run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
+    """Train, and leave the run folder."""
+    import torch
+    from ladder_runs import heard_elsewhere, leave_vectors
+
+    from rwae_audio.corpora import corpus_folders
+    from rwae_audio.trainer import RunConfig
+
+    elsewhere = corpus_folders(options.elsewhere, "--elsewhere")
+    elsewhere = {name: folder for name, folder in elsewhere.items() if name not in plan["data"]}
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    config = RunConfig.of(plan["config"])
+    ready = prepare(config, plan)
+    folder = new_folder(options.out, f"{plan['test']}-ecapa")
+    with only_one(folder):
+        write_json(folder / "run.json", plan)
+        network, count = train(ready, folder)
+        if options.no_test:
+            return 0
+        write_json(folder / "config.json", config.tables())
+        vectors = embed(network, ready.normaliser, ready.test)
+        there = heard_elsewhere(elsewhere, config.mel, lambda bench: embed(network, ready.normaliser, bench))
+        said = leave_vectors(folder, plan["name"], ready.test, vectors, {"parameters": count, "elsewhere": there})
+        say(f"{plan['test']}: EER {100 * said['static']['eer']:.2f} %, in {folder}")
+    return 0
+
+
+def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
+    """The network with the least EER on development speakers, in evaluation mode, and its number of parameters."""
+    import torch
+
+    try:
+        from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
+        from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
+    except ImportError as error:
+        wanted = "`pip install 'rwae-audio[judge]'`"
+        raise InputError(f"speechbrain cannot be imported ({error}); expected {wanted}") from error
+
+    from rwae_audio.randomness import generator
+    from rwae_audio.trainer import MetricsLog, learning_rate
+    from rwae_audio.verification import cosine_scores, eer
+
+    settings = ready.config.train
+    who = {name: i for i, name in enumerate(sorted({ready.store.utterances[row].speaker for row in ready.train_rows}))}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(settings.seed, "ecapa").initial_seed() % 2**31)
+        network = ECAPA_TDNN(
+            ready.config.mel.n_mels, channels=list(CHANNELS), lin_neurons=DIM, attention_channels=64, se_channels=64
+        )
+        classifier = Classifier(DIM, out_neurons=len(who))
+    count = sum(p.numel() for p in network.parameters())
+    say(
+        f"ecapa, {settings.updates} updates, seed {settings.seed}, {count:,} parameters, {len(who)} speakers, in {folder}"
+    )
+    weights = [*network.parameters(), *classifier.parameters()]
+    optimizer = torch.optim.Adam(weights)
+    loss_of = LogSoftmaxWrapper(AdditiveAngularMargin(MARGIN, SCALE))
+    log, best, state, seconds = MetricsLog(folder / "metrics.jsonl"), 1.0, network.state_dict(), 0.0
+    log.drop_after(0)
+    for step in range(settings.updates):
+        began = time.monotonic()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, step)
+        frames, rows = crops(ready, generator(settings.seed, "batch", step))
+        labels = torch.tensor([who[ready.store.utterances[row].speaker] for row in rows])
+        vectors = network.train()(ready.normaliser(frames))
+        loss = loss_of(classifier(vectors), labels[:, None])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 5.0)
+        optimizer.step()
+        seconds += time.monotonic() - began
+        if (step + 1) % settings.evaluate_every == 0 or step + 1 == settings.updates:
+            dev = ready.dev.trials
+            rate = eer(cosine_scores(embed(network, ready.normaliser, ready.dev), dev), dev.target)
+            said = {"step": step + 1, "train/loss": loss.item(), "dev/static_eer": rate, "seconds": round(seconds, 1)}
+            log.write(said)
+            say(
+                f"update {step + 1}/{settings.updates}  {seconds:.0f} s  loss {loss.item():.2f}  dev EER {100 * rate:.2f} %"
+            )
+            if rate < best:
+                best, state = rate, {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(state)
+    return network.eval(), count
+
+
+def crops(ready: Experiment, noise: torch.Generator) -> tuple[torch.Tensor, np.ndarray]:
+    """Raw log-mels (B, CROP, n_mels) and the utterances (B,) they are of, as store.Sampler draws them: by the
+    square root of their length, uniformly within."""
+    import numpy as np
+    import torch
+
+    size = ready.config.train.batch
+    rows = ready.train_rows[ready.store.lengths[ready.train_rows] >= CROP]
+    lengths = ready.store.lengths[rows]
+    drawn = torch.multinomial(torch.from_numpy(np.sqrt(lengths)), size, replacement=True, generator=noise).numpy()
+    place = torch.rand(size, generator=noise, dtype=torch.float64).numpy()
+    begin = np.floor(place * (lengths[drawn] - CROP + 1)).astype(np.int64)
+    return ready.store.gather(ready.store.offsets[rows[drawn]] + begin, CROP), rows[drawn]
+
+
+def embed(network: torch.nn.Module, normaliser: Normaliser, bench: Benchmark) -> np.ndarray:
+    """The vectors (M, DIM) of a benchmark's whole utterances."""
+    import torch
+
+    with torch.no_grad():
+        network.eval()
+        vectors = [network(normaliser(bench.store.of(int(row)))[None])[0, 0] for row in bench.rows]
+    return torch.stack(vectors).double().numpy()
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, NAME))

@@ -1,0 +1,186 @@
+"""All systems on equal terms: train what is missing, measure it, and write the ladder.
+
+    python recipes/timit/ladder.py --data an4=DIR --data librispeech=DIR --test an4 --elsewhere timit=DIR
+    python recipes/timit/ladder.py --collect runs/ladder/rwae-mmd-0 --elsewhere timit=DIR      a run that train.py made
+    python recipes/timit/ladder.py --test an4 --no-train                 ladder.csv, ladder.md and two plots once more
+
+A row is conf/NAME.toml, or `ecapa` and `d-vector`, which know speaker labels and are not ranked. What is kept of each
+run, in ladder/<test>/NAME-SEED/, is enough to make the tables anew, without speech and without training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rwae_audio.commands.common import Parser, guarded, say
+from rwae_audio.config import nearest
+from rwae_audio.files import InputError
+
+NAME = "ladder.py"
+HERE = Path(__file__).resolve().parent
+ROWS = ("fhvae", "dsvae", "dsvae-full", "s3vae", "c-dsvae", "dbse", "rwae-mmd", "rwae-gan", "rwae-plus")
+SUPERVISED = {"ecapa": "ecapa.py", "d-vector": "dvector.py"}  # row → the script that trains or fetches it
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="a corpus to train on")
+    parser.add_argument("--test", metavar="NAME", help="the corpus to test on (the first one given)")
+    parser.add_argument(
+        "--elsewhere", action="append", default=[], metavar="NAME=DIR", help="a corpus to test on, never trained on"
+    )
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help=f"rows to train ({', '.join(ROWS)} and references)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="of each row (0 1 2)")
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="a setting of every row")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads a run (1)")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at once (2)")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/ladder"), metavar="DIR", help="run folders (runs/ladder)"
+    )
+    parser.add_argument(
+        "--into", type=Path, default=HERE / "ladder", metavar="DIR", help="rows and tables (beside this)"
+    )
+    parser.add_argument(
+        "--collect", nargs="+", type=Path, metavar="RUN", help="measure these finished runs, train none"
+    )
+    parser.add_argument(
+        "--as", dest="label", metavar="NAME", help="with --collect: the row's name (its configuration's)"
+    )
+    parser.add_argument("--no-train", action="store_true", help="only make the tables from the rows that are there")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = arguments(argv)
+    from rwae_audio.corpora import corpus_folders
+
+    data, elsewhere = corpus_folders(options.data), corpus_folders(options.elsewhere, "--elsewhere")
+    tests = {tested(options, data)} if not options.collect else set()
+    if options.collect:
+        tests = {measure(run, options.into, data, elsewhere, options.label) for run in options.collect}
+    elif not options.no_train:
+        (test,) = tests
+        train_missing(options, data, elsewhere, test)
+
+    from ladder_table import write_tables
+
+    for test in sorted(tests):
+        for path in write_tables(options.into / test):
+            print(path)
+    return 0
+
+
+def tested(options: argparse.Namespace, data: dict[str, str]) -> str:
+    """The corpus whose ladder it is. Raises InputError when there is neither speech to train on nor a row to show."""
+    kept = sorted(path.parent.name for path in options.into.glob("*/trials.safetensors"))
+    test = options.test or next(iter(data), None)
+    if options.no_train:
+        if test is None and len(kept) == 1:
+            return kept[0]
+        if test not in kept:
+            raise InputError(
+                f"--test {test}; expected a corpus with rows in {options.into}: {', '.join(kept) or 'none'}"
+            )
+        return test
+    if not data:
+        raise InputError("no corpus was given; expected --data NAME=DIR to train on, or --no-train")
+    if test not in data:
+        raise InputError(f"--test {test} is not among the corpora given; expected one of {', '.join(data)}")
+    return test
+
+
+def train_missing(options: argparse.Namespace, data: dict[str, str], elsewhere: dict[str, str], test: str) -> None:
+    """Train every row and seed that has no row folder, some at once, and measure each when it is through."""
+    names = options.rows or [*(name for name in ROWS if conf(name).is_file()), *references()]
+    known = [*sorted(path.stem for path in (HERE / "conf").glob("*.toml")), *SUPERVISED]
+    for name in names:
+        if name not in known:
+            raise InputError(f"--rows {name}; {nearest(name, known)}")
+
+    from ladder_runs import row_folder
+
+    wanted = [(n, seed) for n in names for seed in ([None] if n == "d-vector" else options.seeds)]
+    missing = [(n, s) for n, s in wanted if not (row_folder(options.into / test, n, s) / "row.json").is_file()]
+    say(NAME, f"{len(wanted) - len(missing)} of {len(wanted)} runs are in {options.into / test}")
+    options.runs.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(max(options.jobs, 1)) as pool:
+        try:
+            runs = [pool.submit(train, options, data, elsewhere, test, name, seed) for name, seed in missing]
+            for run in runs:
+                measure(run.result(), options.into, data, elsewhere)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def conf(name: str) -> Path:
+    """The configuration of a row."""
+    return HERE / "conf" / f"{name}.toml"
+
+
+def references() -> list[str]:
+    """The supervised rows that can be had here: each has a package of its own."""
+    packages = {"ecapa": "speechbrain", "d-vector": "resemblyzer"}
+    for name, package in packages.items():
+        if importlib.util.find_spec(package) is None:
+            say(NAME, f"without the row {name}: {package} is not installed (extra `judge`)")
+    return [name for name, package in packages.items() if importlib.util.find_spec(package)]
+
+
+def train(
+    options: argparse.Namespace, data: dict[str, str], elsewhere: dict[str, str], test: str, name: str, seed: int | None
+) -> Path:
+    """The finished run folder of a row and seed: trained, or gone on with, as by hand. Its output is in RUN.log."""
+    from ladder_runs import row_folder
+
+    run = row_folder(options.runs, name, seed)
+    if (run / "eer.json").is_file():
+        return run
+    script, words = HERE / SUPERVISED.get(name, "train.py"), []
+    if name not in SUPERVISED and (run / "run.json").is_file():
+        words += ["--resume", str(run)]
+    else:
+        shutil.rmtree(run, ignore_errors=True)  # begun, with nothing in it to go on from
+        words += ["--out", str(run), "--test", test, *named("--data", data)]
+        if name in SUPERVISED:
+            words += named("--elsewhere", elsewhere)
+        else:
+            words += ["--config", str(conf(name))]
+        if seed is not None:
+            words += ["--seed", str(seed), *(word for setting in options.set for word in ("--set", setting))]
+    words += ["--threads", str(options.threads)] if seed is not None else []
+    words += [] if name in SUPERVISED else ["--no-tensorboard"]
+    say(NAME, f"{run}: {script.name} {' '.join(words[:2])}")
+    log = run.with_name(f"{run.name}.log")
+    with log.open("a") as file:
+        done = subprocess.run([sys.executable, str(script), *words], stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode == 130:
+        raise KeyboardInterrupt
+    if done.returncode:
+        last = (log.read_text(encoding="utf-8").strip().splitlines() or ["it said nothing"])[-1]
+        raise InputError(f"{run} was not finished: {last}; see {log}")
+    return run
+
+
+def named(option: str, folders: dict[str, str]) -> list[str]:
+    """--data NAME=DIR, or another option, for each."""
+    return [word for name, folder in folders.items() for word in (option, f"{name}={folder}")]
+
+
+def measure(run: Path, into: Path, data: dict[str, str], elsewhere: dict[str, str], label: str | None = None) -> str:
+    """The row folders of a finished run; returns the corpus that it was tested on."""
+    from ladder_runs import collect
+
+    folders = collect(run, into, data, elsewhere, label, progress=sys.stderr.isatty())
+    say(NAME, f"{run}: {', '.join(folder.name for folder in folders)}")
+    return folders[0].parent.name
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, NAME))

@@ -1,0 +1,299 @@
+"""Row folders → ladder.csv, ladder.md, ladder.png and det.png beside them. Seeds become one row: the mean of their
+rates, with the interval of that mean under the same bootstrap draws of speakers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ladder_runs import FEATURES, UNTRAINED, Run, read_list, read_runs
+
+from rwae_audio import plots
+from rwae_audio.comparison import difference, difference_line, mean_row, same_settings
+from rwae_audio.files import InputError, write_text
+from rwae_audio.verification import det_points
+
+# static / dynamic EER %, as collected by the DiffSDA paper: TIMIT, but other features, segments and code sizes each
+PUBLISHED = {
+    "FHVAE": (5.06, 22.77),
+    "DSVAE": (5.64, 19.20),
+    "R-WAE": (4.73, 23.41),
+    "S3VAE": (5.02, 25.51),
+    "SKD": (4.46, 26.78),
+    "C-DSVAE": (4.03, 31.81),
+    "SPYL": (3.41, 33.22),
+    "DBSE": (3.50, 34.62),
+    "DiffSDA": (4.43, 46.72),
+}
+COMPARED = {"rwae-mmd": ("dsvae", "fhvae"), "rwae-gan": ("dsvae", "fhvae")}  # and `rwae-plus` with every ranked kind
+COLUMNS = {  # of ladder.csv: where in a row it is, fractions
+    **{f"{code}_eer": f"{code}.eer" for code in ("static", "dynamic")},
+    **{
+        f"{code}_{end}": f"{code}.interval.{i}"
+        for code in ("static", "dynamic")
+        for i, end in enumerate(("low", "high"))
+    },
+    **{f"{code}_spread": f"{code}.spread" for code in ("static", "dynamic")},
+    **{"dynamic_plain": "dynamic.plain", "dynamic_centred": "dynamic.centred"},
+    **{"gap": "gap", "gap_low": "gap_interval.0", "gap_high": "gap_interval.1"},
+    **{f"{code}_min_dcf": f"{code}.min_dcf" for code in ("static", "dynamic")},
+    **{f"phone_{code}": f"phone.{code}" for code in ("z_m", "z_c", "log_mel", "majority")},
+    **{f"speaker_{probe}": f"speaker.{probe}" for probe in ("linear", "gru", "chance")},
+    **{name: f"codes.{name}" for name in ("error", "static_variance", "dynamic_variance")},
+    **{name: f"codes.{name}" for name in ("static_effect", "dynamic_effect")},
+    "non_speech_static_eer": "non_speech.eer",
+    **{name: name for name in ("parameters", "updates", "seconds_per_1000")},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system: its runs, the mean of what they say, and the seeds whose codes have collapsed."""
+
+    name: str
+    runs: list[Run]
+    said: dict[str, Any]
+    collapsed: list[Any]
+
+    @property
+    def kind(self) -> str:
+        """ranked, collapsed, untrained (no training at all) or supervised."""
+        if self.name in (UNTRAINED, *FEATURES):
+            return "untrained"
+        return "supervised" if self.said.get("supervised") else "collapsed" if self.collapsed else "ranked"
+
+
+def write_tables(place: Path) -> list[Path]:
+    """All of it for the row folders under `place`; returns the files. Raises InputError."""
+    rows = read_rows(place)
+    target = read_list(place).target
+    write_text(place / "ladder.csv", table_csv(rows))
+    write_text(place / "ladder.md", table_md(rows, place.name))
+    points = {row.name: (row.said["static"], row.said["dynamic"]) for row in rows if row.said["dynamic"]}
+    faint = {row.name for row in rows if row.kind != "ranked"}
+    plots.eer_plane(place / "ladder.png", points, faint, place.name)
+    static = {row.name: row.runs[0].scores["static"] for row in rows}
+    curves = {name: det_points(scores, target) for name, scores in static.items()}
+    plots.det(place / "det.png", curves, f"{place.name}, static code, first seed")
+    return [place / name for name in ("ladder.csv", "ladder.md", "ladder.png", "det.png")]
+
+
+def read_rows(place: Path) -> list[Row]:
+    """The ranked rows by falling gap, then the collapsed ones, those without training, and the supervised ones."""
+    runs: dict[str, list[Run]] = {}
+    for run in read_runs(place):
+        runs.setdefault(run.row["name"], []).append(run)
+    if not runs:
+        raise InputError(f"{place} has no rows; expected some from --collect or from training")
+    rows = [of_seeds(name, some) for name, some in runs.items()]
+    kinds = ("ranked", "collapsed", "untrained", "supervised")
+    return sorted(rows, key=lambda row: (kinds.index(row.kind), -(row.said["gap"] or 0), row.said["static"]["eer"]))
+
+
+def of_seeds(name: str, runs: list[Run]) -> Row:
+    """The row of a system's runs."""
+    runs = sorted(runs, key=lambda run: run.row["seed"] or 0)
+    same_settings(name, [run.config for run in runs])
+    said = mean_row([run.row for run in runs], [run.draws for run in runs])
+    rest = {key: mean_of([run.row[key] for run in runs]) for key in said if all(key in run.row for run in runs)}
+    rates = ("static", "dynamic", "gap", "gap_interval")
+    said = {**rest, **{key: said[key] for key in rates}}
+    return Row(name, runs, said, [run.row["seed"] for run in runs if run.row.get("collapsed")])
+
+
+def mean_of(values: Sequence[Any]) -> Any:
+    """The mean of numbers, entry by entry of tables and lists; of anything else the first."""
+    first = values[0]
+    if isinstance(first, dict):
+        return {key: mean_of([value[key] for value in values]) for key in first if all(key in v for v in values)}
+    if isinstance(first, (int, float)) and not isinstance(first, bool):
+        return first if all(value == first for value in values) else float(np.mean(values))
+    return first
+
+
+def at(row: Mapping[str, Any], path: str) -> Any:
+    """row["static"]["interval"][0] for `static.interval.0`; None where there is no such thing."""
+    value: Any = row
+    for key in path.split("."):
+        if value is None:
+            return None
+        value = value[int(key)] if isinstance(value, (list, tuple)) else value.get(key)
+    return value
+
+
+def table_csv(rows: Sequence[Row]) -> str:
+    """A line a row; rates are fractions, a cell is empty where there is nothing to say."""
+    there = sorted({corpus for row in rows for corpus in row.said.get("elsewhere", {})})
+    other = {
+        f"{corpus}_{code}_eer": f"elsewhere.{corpus}.{code}.eer" for corpus in there for code in ("static", "dynamic")
+    }
+    columns = {**COLUMNS, **other}
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["row", "kind", "seeds", "collapsed_seeds", *columns])
+    for row in rows:
+        values = (at(row.said, path) for path in columns.values())
+        cells = ["" if value is None else f"{value:.6g}" for value in values]
+        writer.writerow([row.name, row.kind, len(row.runs), len(row.collapsed), *cells])
+    return file.getvalue()
+
+
+def table_md(rows: Sequence[Row], corpus: str) -> str:
+    """Both tables, the differences, the published numbers."""
+    first = rows[0].said
+    counts = f"{first['trials']:,} trials, {first['target_trials']:,} of them target, {first['speakers']} speakers"
+    parts = [f"# The ladder on {corpus}", f"{counts}. Rates in %, with 95 % intervals of a bootstrap over speakers."]
+    parts += ["Synthetic speech: these numbers say nothing about people."] if first["synthetic"] else []
+    parts += list(dict.fromkeys(f"Partial: {row.said['partial']}." for row in rows if row.said.get("partial")))
+    parts += ["\n".join(markdown(RATES, list(rate_cells(rows))))]
+    parts += ["## What the codes hold", "\n".join(markdown(HOLDS, [held_cells(row) for row in rows])), LEGEND]
+    parts += heard_elsewhere(rows)
+    lines = [f"- {line}" for line in terms(rows)]
+    parts += ["## Rows that were trained otherwise than the first", "\n".join(lines)] if lines else []
+    if lines := list(differences(rows)):
+        note = "Under the same draws of speakers, averaged over seeds, in points; bold where the interval leaves 0 out."
+        parts += ["## Differences", note, "\n".join(lines)]
+    published = [(name, f"{static:.2f}", f"{dynamic:.2f}") for name, (static, dynamic) in PUBLISHED.items()]
+    note = (
+        "Published, not ours: TIMIT, as collected by the DiffSDA paper; features, segments and code sizes differ "
+        "between them, so they do not rank with the rows above."
+    )
+    parts += [
+        "## Published numbers",
+        note,
+        "\n".join(markdown(("published", "static EER %", "dynamic EER %"), published)),
+    ]
+    commands = dict.fromkeys(
+        re.sub(r" --seed \S+", "", run.row["command"]) for row in rows for run in row.runs[:1] if "command" in run.row
+    )
+    parts += ["## Commands", "\n".join(f"- `{command}`" for command in commands)]
+    return "\n\n".join(parts) + "\n"
+
+
+RATES = ("rank", "system", "seeds", "static EER %", "dynamic EER %", "gap", "minDCF")
+HOLDS = (
+    *("system", "phone z^m", "phone z^c", "speaker z^m linear", "GRU", "error", "variance z^c", "z^m"),
+    *("non-speech", "parameters", "s/1,000 updates"),
+)
+LEGEND = (
+    "phone: share of single frames whose phone a linear probe names, from z^m (good near the log-mels') and from z^c held "
+    "over its window (good when low); speaker: share of test utterances whose speaker is named from z^m; error: squared, a "
+    "frame and bin, normalised log-mels; variance: of the posteriors; non-speech: static EER of the frames without speech."
+)
+
+
+def rate_cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
+    """The first table: only ranked rows have a number."""
+    for number, row in enumerate(rows, 1):
+        mark = {"supervised": " (*supervised*)", "untrained": " (*not trained*)", "ranked": ""}.get(row.kind)
+        if mark is None:
+            mark = f" (**collapsed** in {len(row.collapsed)} of {len(row.runs)})"
+        said = row.said
+        gap = rate(said["gap"], said["gap_interval"])
+        rates = (rate(at(said, f"{code}.eer"), at(said, f"{code}.interval")) for code in ("static", "dynamic"))
+        rank = str(number) if row.kind == "ranked" else ""
+        yield (rank, row.name + mark, str(len(row.runs)), *rates, gap, number_of(said["static"]["min_dcf"], 3))
+
+
+def held_cells(row: Row) -> tuple[str, ...]:
+    """The second table."""
+    said = row.said
+    shares = (percent(at(said, path)) for path in ("phone.z_m", "phone.z_c", "speaker.linear", "speaker.gru"))
+    state = (number_of(at(said, f"codes.{name}"), 3) for name in ("error", "static_variance", "dynamic_variance"))
+    count = at(said, "parameters")
+    speed = number_of(at(said, "seconds_per_1000"), 0)
+    return (
+        row.name,
+        *shares,
+        *state,
+        percent(at(said, "non_speech.eer")),
+        "" if count is None else f"{count:,.0f}",
+        speed,
+    )
+
+
+def heard_elsewhere(rows: Sequence[Row]) -> list[str]:
+    """The table of corpora that the models never heard, and what the log-mels and chance come to."""
+    parts = []
+    probed = next((row.said for row in rows if at(row.said, "phone.log_mel") is not None), None)
+    if probed:
+        phone, chance = probed["phone"], percent(at(probed, "speaker.chance"))
+        named = f"log-mels {percent(phone['log_mel'])} %, the commonest phone {percent(phone['majority'])} %"
+        parts.append(f"Beside them: phone from {named}; speakers by chance {chance} %.")
+    there = sorted({corpus for row in rows for corpus in row.said.get("elsewhere", {})})
+    if not there:
+        return parts
+    counts = []
+    for corpus in there:
+        one = next(row.said["elsewhere"][corpus] for row in rows if corpus in row.said.get("elsewhere", {}))
+        out = f", {one['left_out']} damaged recordings left out" if one["left_out"] else ""
+        counts.append(
+            f"{corpus}: {one['trials']:,} trials, {one['target_trials']:,} target, {one['speakers']} speakers{out}"
+        )
+    header = ("system", *(f"{corpus}, {code} EER %" for corpus in there for code in ("static", "dynamic")))
+    cells = [
+        (
+            row.name,
+            *(
+                rate(*(at(row.said, f"elsewhere.{c}.{code}.{what}") for what in ("eer", "interval")))
+                for c in there
+                for code in ("static", "dynamic")
+            ),
+        )
+        for row in rows
+        if row.said.get("elsewhere")
+    ]
+    what = f"Speech from corpora that the model never heard ({'; '.join(counts)}); empty where it was trained on them."
+    return [*parts, "## Elsewhere", what, "\n".join(markdown(header, cells))]
+
+
+def terms(rows: Sequence[Row]) -> Iterator[str]:
+    """Where a trained row's frames, batch or updates are not those of the first."""
+    trained = [row for row in rows if row.kind in ("ranked", "collapsed")]
+    for row in trained[1:]:
+        one, other = (some.runs[0].config for some in (row, trained[0]))
+        places = [("mel", key) for key in one["mel"]] + [("train", "updates"), ("train", "batch")]
+        for table, key in places:
+            if one[table][key] != other[table].get(key):
+                yield f"`{row.name}`: [{table}] {key} is {one[table][key]}, `{trained[0].name}` has {other[table].get(key)}"
+
+
+def differences(rows: Sequence[Row]) -> Iterator[str]:
+    """A line each pair of COMPARED, and `rwae-plus` with every other row that knows no labels."""
+    named = {row.name: row for row in rows}
+    unsupervised = tuple(row.name for row in rows if row.kind != "supervised" and row.name != "rwae-plus")
+    for name, others in {"rwae-plus": unsupervised, **COMPARED}.items():
+        for other in others:
+            if name in named and other in named:
+                pair = named[name], named[other]
+                draws = ([run.draws for run in row.runs] for row in pair)
+                yield difference_line(name, other, difference(pair[0].said, pair[1].said, *draws))
+
+
+def markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table; the first column of words is on the left."""
+    rule = "|" + "".join("---|" if name in ("system", "published") else "---:|" for name in header)
+    return ["| " + " | ".join(header) + " |", rule, *("| " + " | ".join(row) + " |" for row in cells)]
+
+
+def rate(value: float | None, span: Sequence[float] | None) -> str:
+    """In %, with its interval."""
+    if value is None:
+        return ""
+    return f"{100 * value:.1f}" + (f" [{100 * span[0]:.1f}, {100 * span[1]:.1f}]" if span else "")
+
+
+def percent(value: float | None) -> str:
+    """In %."""
+    return rate(value, None)
+
+
+def number_of(value: float | None, digits: int) -> str:
+    """With so many digits, or nothing."""
+    return "" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,265 @@
+"""The ladder: finished runs become rows, rows become tables. Tiny made-up runs, and one that is trained."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from made_up import speech
+from test_recipes import TINY, run_folder
+
+from rwae_audio import probes
+from rwae_audio.commands.common import guarded
+from rwae_audio.trainer import RunConfig
+from rwae_audio.trials import all_pairs
+from rwae_audio.verification import cosine_scores, eer, fold
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "recipes/timit"))
+import dvector  # noqa: E402
+import ecapa  # noqa: E402
+import ladder  # noqa: E402
+import ladder_runs  # noqa: E402
+import ladder_table  # noqa: E402
+
+ROWS = {"rwae-mmd", "dsvae", "rwae-plus", "rwae-plus-60", "rwae-gan"}
+
+
+def call(*words: object) -> int:
+    """ladder.py with these words, in this process."""
+    return guarded(lambda: ladder.main([str(word) for word in words]), "ladder.py")
+
+
+def made_up_run(folder: Path, name: str, seed: int = 0, noise: float = 0.6, collapsed: tuple[str, ...] = ()) -> Path:
+    """run_folder's run with all that a finished one without a bundle has."""
+    run_folder(folder, name, seed, noise)
+    plan = json.loads((folder / "run.json").read_text()) | {"config": {}, "data": {"an4": "x"}, "test": "an4"}
+    table = json.loads((folder / "table.json").read_text())
+    table[name] |= {"codes": {"error": 0.4 + seed, "static_variance": 0.25}, "collapsed": list(collapsed)}
+    config = RunConfig.of({"train": {"seed": seed}}).tables()
+    for file, value in {"run": plan, "table": table, "config": config, "eer": table[name]}.items():
+        (folder / f"{file}.json").write_text(json.dumps(value))
+    lines = [json.dumps({"step": step, "seconds": 0.5 * step}) for step in (10, 20)]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ladder of made-up rows; nobody writes to it."""
+    where = tmp_path_factory.mktemp("rows")
+    runs = [made_up_run(where / f"plain{seed}", "rwae-mmd", seed) for seed in (0, 1)]
+    runs += [made_up_run(where / f"vae{seed}", "dsvae", seed, 2.0) for seed in (0, 1)]
+    runs += [made_up_run(where / "plus", "rwae-plus", 0, 0.5)]
+    runs += [made_up_run(where / "gone", "rwae-gan", 0, 0.1, ("dynamic",))]
+    assert call("--collect", *runs, "--into", where / "ladder") == 0
+    longer = made_up_run(where / "longer", "rwae-plus", 1, 0.8)
+    assert call("--collect", longer, "--as", "rwae-plus-60", "--into", where / "ladder") == 0
+    return where / "ladder/an4"
+
+
+def test_scores_in_float16_give_the_same_rates() -> None:
+    rng, speakers = np.random.default_rng(0), np.repeat(np.arange(24), 8)
+    trials = all_pairs([str(i) for i in range(192)], [str(s) for s in speakers])
+    for offset in (0.0, 30.0):  # 30: all cosines are over 0.99
+        voices = rng.standard_normal((24, 16))[speakers] + 1.5 * rng.standard_normal((192, 16)) + offset
+        scores = cosine_scores(voices, trials)
+        rounded = ladder_runs.half(scores)
+        assert rounded.dtype == np.float16
+        assert 0.05 < eer(scores, trials.target) < 0.4
+        assert eer(rounded, trials.target) == pytest.approx(eer(scores, trials.target), abs=5e-4)
+
+
+def test_rates_are_those_of_the_scores_that_are_kept(place: Path) -> None:
+    trials = ladder_runs.read_list(place)
+    for folder in (place / "rwae-mmd-0", place / "dsvae-1"):
+        assert {path.name for path in folder.iterdir()} == {
+            *("config.json", "metrics.jsonl", "row.json", "scores.safetensors")
+        }
+        row, scores = json.loads((folder / "row.json").read_text()), ladder_runs.read_row_scores(folder)
+        assert eer(scores["static"], trials.target) == row["static"]["eer"]
+        assert fold(eer(scores["dynamic_plain"], trials.target)) == row["dynamic"]["plain"]
+        assert (row["updates"], row["seconds_per_1000"]) == (20, 500.0)
+        assert "--out" not in row["command"]
+
+
+def test_the_table_ranks_by_gap_and_marks_what_collapsed(place: Path) -> None:
+    rows = {row["row"]: row for row in csv.DictReader((place / "ladder.csv").open())}
+    assert list(rows) == [
+        "rwae-plus",
+        "rwae-mmd",
+        "rwae-plus-60",
+        "dsvae",
+        "rwae-gan",
+    ]  # the last: the largest gap, and collapsed
+    assert float(rows["rwae-gan"]["gap"]) > float(rows["rwae-plus"]["gap"])
+    assert [row["kind"] for row in rows.values()] == ["ranked"] * 4 + ["collapsed"]
+    assert (rows["rwae-mmd"]["seeds"], float(rows["rwae-mmd"]["error"])) == ("2", 0.9)
+    text = (place / "ladder.md").read_text()
+    assert "\n| 1 | rwae-plus | 1 |" in text
+    assert "\n| 4 | dsvae | 2 |" in text
+    assert "\n|  | rwae-gan (**collapsed** in 1 of 1) | 1 |" in text
+    for other in ROWS - {"rwae-plus"}:
+        assert f"\n- `rwae-plus` less `{other}`: static " in text
+    assert "\n- `rwae-mmd` less `dsvae`: static **-" in text
+    assert "Published, not ours" in text
+    assert "| R-WAE | 4.73 | 23.41 |" in text
+    for name in ("ladder", "det"):
+        assert (place / f"{name}.png").stat().st_size > 5000
+
+
+def test_the_tables_are_made_anew_from_the_rows_alone(place: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(place, tmp_path / "ladder/an4")
+    for name in ("ladder.csv", "ladder.md", "ladder.png", "det.png"):
+        (copy / name).unlink()
+    assert call("--no-train", "--into", tmp_path / "ladder") == 0
+    for name in ("ladder.csv", "ladder.md"):
+        assert (copy / name).read_text() == (place / name).read_text()
+
+
+def test_another_trial_list_is_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(place, tmp_path / "ladder/an4")
+    run = made_up_run(tmp_path / "run", "dbse")
+    for file in (run / "scores").iterdir():
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
+    assert call("--collect", run, "--into", tmp_path / "ladder") == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "was scored on another trial list" in error
+    assert not (tmp_path / "ladder/an4/dbse-0").exists()
+    row = tmp_path / "ladder/an4/dsvae-0/row.json"
+    row.write_text(json.dumps(json.loads(row.read_text()) | {"trial_list": "0"}))
+    assert call("--no-train", "--into", tmp_path / "ladder") == 2
+    assert "dsvae-0 was scored on another trial list (0)" in capsys.readouterr().err
+
+
+def test_a_killed_collect_leaves_nothing_half(place: Path, tmp_path: Path) -> None:
+    into, run = tmp_path / "ladder", made_up_run(tmp_path / "run", "dbse")
+    shutil.copytree(place, into / "an4")
+    killed = f"""
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT / "recipes/timit")!r})
+import ladder_runs
+ladder_runs.write_json = lambda path, value: os.kill(os.getpid(), 9)
+ladder_runs.collect(Path({str(run)!r}), Path({str(into)!r}), {{}}, {{}})
+"""
+    done = subprocess.run([sys.executable, "-c", killed], env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    assert not (into / "an4/dbse-0").exists()
+    assert {run.row["name"] for run in ladder_runs.read_runs(into / "an4")} == ROWS
+    assert [folder.name for folder in ladder_runs.collect(run, into, {}, {})] == ["dbse-0"]
+    assert not list((into / "an4").glob(".*"))
+
+
+def test_seeds_of_two_configurations_are_no_row(place: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(place, tmp_path / "an4")
+    config = json.loads((copy / "dsvae-0/config.json").read_text())
+    config["model"]["static_dim"] += 1
+    (copy / "dsvae-0/config.json").write_text(json.dumps(config))
+    with pytest.raises(ladder.InputError, match="the runs of dsvae differ in more than their seed"):
+        ladder_table.read_rows(copy)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "no corpus was given; expected --data NAME=DIR"),
+        (["--no-train"], "expected a corpus with rows in"),
+        (["--data", "an4=.", "--rows", "dsvea"], "did you mean 'dsvae'"),
+        (["--data", "an4=.", "--test", "timit"], "expected one of an4"),
+        (["--elsewhere", "timit"], "--elsewhere timit; expected NAME=DIR"),
+        (["--collect", "nowhere"], "does not exist"),
+        (["--row", "dsvae"], "did you mean '--rows'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    words: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = call(*words, "--into", tmp_path / "ladder", "--runs", tmp_path / "runs")
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    said = capsys.readouterr()
+    assert (code, said.out, len(said.err.splitlines())) == (2, "", 1)
+    assert expected in said.err
+    assert not list(tmp_path.iterdir())
+
+
+def recordings(folder: Path, name: str, speakers: int, each: int) -> None:
+    """Made-up speech at folder/<name with s and u filled in>; the last of more than two speakers has one recording."""
+    for s in range(speakers):
+        for u in range(1 if 2 < speakers == s + 1 < 8 else each):
+            path = folder / name.format(s=s, u=u)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, speech(s, 0.8 + 0.1 * u), 16000)
+
+
+def test_training_what_is_missing_and_hearing_strangers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RWAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(probes, "GRU_UPDATES", 4)
+    recordings(tmp_path / "folder", "s{s}/{u}.wav", 8, 3)
+    recordings(tmp_path / "libri", "train-clean-100/{s}/1/{s}-1-000{u}.flac", 4, 2)
+    words = ["--data", f"folder={tmp_path / 'folder'}", "--elsewhere", f"librispeech={tmp_path / 'libri'}"]
+    words += ["--rows", "rwae-mmd", "--seeds", "3", "--runs", tmp_path / "runs", "--into", tmp_path / "ladder"]
+    assert call(*words, *TINY) == 0
+    said = capsys.readouterr()
+    assert "0 of 1 runs are in" in said.err
+    here = tmp_path / "ladder/folder"
+    folders = {"rwae-mmd-3", "untrained-3", "log-mel", "log-mel-mvn"}
+    assert {path.name for path in here.iterdir()} == {
+        *folders,
+        *("trials.safetensors", "ladder.csv", "ladder.md", "ladder.png", "det.png"),
+    }
+    row, untrained = (json.loads((here / name / "row.json").read_text()) for name in ("rwae-mmd-3", "untrained-3"))
+    whole = json.loads((tmp_path / "runs/rwae-mmd-3/eer.json").read_text())
+    for code in ("static", "dynamic"):
+        assert row[code]["eer"] == pytest.approx(whole[code]["eer"], abs=5e-4)
+    assert row["elsewhere"]["librispeech"]["speakers"] == 3
+    assert row["elsewhere"]["librispeech"]["trials"] == 15
+    assert row["parameters"] == untrained["parameters"] > 0
+    assert row["speaker"]["speakers"] == 2
+    assert 0 <= row["non_speech"]["eer"] <= 1
+    assert "z_m" not in row["phone"]  # nobody knows what was said
+    text = (here / "ladder.md").read_text()
+    assert "librispeech: 15 trials, 3 target, 3 speakers" in text
+    assert "untrained (*not trained*)" in text
+
+    assert call(*words, *TINY) == 0  # nothing is trained again
+    assert "1 of 1 runs are in" in capsys.readouterr().err
+
+    pytest.importorskip("speechbrain")
+    monkeypatch.setattr(ecapa, "CHANNELS", (8, 8, 8, 8, 24))
+    monkeypatch.setattr(ecapa, "CROP", 30)
+    words = [str(word) for word in [*words[:4], "--out", tmp_path / "ecapa"]]
+    settings = [word for key in ("updates=2", "evaluate_every=1", "batch=8") for word in ("--set", f"train.{key}")]
+    assert guarded(lambda: ecapa.main([*words, *settings]), "ecapa.py") == 0
+    assert call("--collect", tmp_path / "ecapa", "--into", tmp_path / "ladder") == 0
+    capsys.readouterr()
+    row = json.loads((here / "ecapa-0/row.json").read_text())
+    assert (row["supervised"], row["updates"], row["dynamic"]) == (True, 2, None)
+    assert row["elsewhere"]["librispeech"]["trials"] == 15
+    assert "|  | ecapa (*supervised*) | 1 |" in (here / "ladder.md").read_text()
+
+
+def test_the_d_vector_without_its_package_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "resemblyzer", None)
+    code = guarded(lambda: dvector.main(["--data", f"an4={tmp_path}", "--out", str(tmp_path / "run")]), "dvector.py")
+    error = capsys.readouterr().err
+    assert (code, len(error.splitlines())) == (2, 1)
+    assert "expected `pip install 'rwae-audio[judge]'`" in error
+    assert not list(tmp_path.iterdir())
