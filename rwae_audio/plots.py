@@ -100,8 +100,9 @@ def eer_plane(path: Path, rows: Mapping[str, tuple[Any, Any]], faint: Collection
         across, up = (abs(span - value)[:, None] for span, value in zip(spans, (x, y), strict=True))
         axes.errorbar(x, y, up, across, fmt="o", markersize=5, linewidth=1, capsize=2, color=colour)
         axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour)
+    low = axes.get_ylim()[0]  # of the rows alone
     axes.axline((0, 0), slope=1, color="0.85", linewidth=0.8, zorder=0)
-    axes.set(xlabel="static EER, %", ylabel="dynamic EER, %", title=title, xlim=(0, None), ylim=(None, 52))
+    axes.set(xlabel="static EER, %", ylabel="dynamic EER, %", title=title, xlim=(0, None), ylim=(low, 52))
     axes.grid(color="0.92")
     _save(figure, path)
 
