@@ -75,7 +75,7 @@ def convert_waveform(bundle: Bundle, source: np.ndarray, targets: Sequence[np.nd
     return samples * np.float32(level.loudness / max(level_of([samples]).loudness, 1e-8))
 
 
-def convert_file(bundle: Bundle, source: Path, output: Path, voice: Tensor, seed: int = 0) -> Converted:
+def convert_file(bundle: Bundle, source: str | Path, output: str | Path, voice: Tensor, seed: int = 0) -> Converted:
     """convert_waveform of a file of any length into another, .wav or .flac, 16 bits, written whole or not at all, in the
     folder of `output`, which is made if it is missing. voice: (static_dim,), as of bundle.voice.
 
@@ -84,13 +84,13 @@ def convert_file(bundle: Bundle, source: Path, output: Path, voice: Tensor, seed
     """
     recording = open_audio(source, bundle.sample_rate)
     level = speech_level(bundle, source, silence=True)
-    _make_folder(output.parent)
+    _make_folder(Path(output).parent)
     sound = _sound(bundle, recording.blocks, level, voice, seed)
     gain = write_blocks(output, sound, bundle.sample_rate, level.loudness)
     return Converted(level.count / bundle.sample_rate, recording.source_rate, level.silent, gain)
 
 
-def voice_of_file(bundle: Bundle, target: Path) -> tuple[Tensor, int]:
+def voice_of_file(bundle: Bundle, target: str | Path) -> tuple[Tensor, int]:
     """The voice (static_dim,) of a recording of any length, and how many frames it has: what bundle.pooled_voice takes.
 
     Raises InputError for one that cannot be read, is under one analysis window or silent.
@@ -99,7 +99,7 @@ def voice_of_file(bundle: Bundle, target: Path) -> tuple[Tensor, int]:
     return bundle.voice_chunks(log_mel_chunks(open_audio(target, bundle.sample_rate).blocks(), bundle.config.mel))
 
 
-def read_voice(bundle: Bundle, path: Path) -> Tensor:
+def read_voice(bundle: Bundle, path: str | Path) -> Tensor:
     """The voice (static_dim,) of all recordings in a file of rwae-embed, as bundle.voice would pool them. Raises
     InputError when it is no such file, or another bundle's."""
     expected = "a file that rwae-embed wrote"
@@ -114,7 +114,7 @@ def read_voice(bundle: Bundle, path: Path) -> Tensor:
     return pooled_voice([(tensors[f"static/{name}"], count) for name, count in frames.items()])
 
 
-def speech_level(bundle: Bundle, path: Path, silence: bool = False) -> Level:
+def speech_level(bundle: Bundle, path: str | Path, silence: bool = False) -> Level:
     """The level of a recording at the bundle's rate. Raises InputError for whatever is wrong with the file, for what is
     under one analysis window, and for silence where that will not do."""
     level = level_of(open_audio(path, bundle.sample_rate).blocks())

@@ -187,6 +187,20 @@ assert not slow, slow
     assert f"{name} {__version__}\n" in done.stdout
 
 
+def test_vc_imports_no_more_than_it_needs() -> None:
+    """It is to start at most a second after torch has."""
+    code = """
+import sys
+import rwae_audio.bundle, rwae_audio.conversion
+from rwae_audio.features import MelConfig, mel_filters
+mel_filters(MelConfig())
+slow = {"scipy", "numba", "librosa", "matplotlib", "accelerate", "tensorboard", "speechbrain"} & set(sys.modules)
+assert not slow, slow
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "scores.txt").write_text("0.5 target\n0.1 nontarget\n")
     read, write = os.pipe()

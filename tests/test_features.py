@@ -270,3 +270,18 @@ def test_frames_of_blocks_are_those_of_the_whole(config: MelConfig) -> None:
     for blocks in ([], [sound[:0]], [sound[:100], sound[100 : config.shortest - 1]]):
         with pytest.raises(InputError, match="under one analysis window"):
             list(log_mel_chunks(blocks, config))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PRESETS["paper"],
+        PRESETS["vocoder"],
+        MelConfig(f_min=1200, n_mels=20),
+        MelConfig(sample_rate=22050, n_fft=2048, f_min=80, f_max=11025),
+    ],
+)
+def test_filters_are_librosas_to_the_bit(config: MelConfig) -> None:
+    sizes = {"sr": config.sample_rate, "n_fft": config.n_fft, "n_mels": config.n_mels}
+    expected = librosa.filters.mel(**sizes, fmin=config.f_min, fmax=config.f_max)
+    np.testing.assert_array_equal(mel_filters(config).T.numpy(), expected)
