@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import os
 import stat
 import struct
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +22,7 @@ MIN_RATE, MAX_RATE, MAX_CHANNELS = 8000, 192000, 64
 KINDS = "WAV, FLAC, Ogg, MP3 or NIST SPHERE audio"
 FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "NIST")  # libsndfile's names of KINDS
 UNKNOWN = (0, 0x7FFFF000, 0xFFFFFFFF)  # lengths that writers to a pipe (SoX the second) leave in a RIFF header
+BLOCK = 1 << 20  # values (samples × channels) that are read or written at once
 MAX_SAMPLES = 1 << 35  # two days at 192 kHz; libsndfile says more of FLAC without a length
 
 
@@ -42,28 +47,34 @@ def read_audio(path: str | Path, sample_rate: int = 16000) -> Audio:
     Channels are averaged; another rate is resampled (soxr). Raises InputError when the file is missing, not a regular
     file, not audio, empty, cut short, holds NaN or infinite samples, or is outside these limits.
     """
-    path = _regular(path)
-    try:
-        with path.open("rb", buffering=0) as file:
-            samples, rate = _decoded(path, _whole(path, file))
-    except soundfile.LibsndfileError as error:
-        raise InputError(
-            f"{path} cannot be read as audio ({error.error_string.rstrip('.')}); expected {KINDS}"
-        ) from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); expected {KINDS}") from error
-    channels = samples.shape[1]
-    if not np.isfinite(samples).all():
-        bad = int((~np.isfinite(samples)).any(axis=1).argmax())
-        raise InputError(
-            f"{path} holds a NaN or infinite sample (the first at {bad / rate:.3f} s); expected finite samples"
-        )
-    mono = samples[:, 0] if channels == 1 else samples.mean(axis=1)
-    if rate != sample_rate:
-        import librosa
+    recording = open_audio(path, sample_rate)
+    return Audio(np.concatenate([*recording.blocks()]), sample_rate, recording.source_rate, recording.channels)
 
-        mono = librosa.resample(mono, orig_sr=rate, target_sr=sample_rate)
-    return Audio(np.ascontiguousarray(mono, dtype=np.float32), sample_rate, rate, channels)
+
+@dataclass(frozen=True)
+class Recording:
+    """A file whose header is fine: `source_rate` Hz, `channels`. It is not kept open."""
+
+    path: Path
+    sample_rate: int
+    source_rate: int
+    channels: int
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Its samples from the start, float32, (n,) at a time: what read_audio gives, in memory that does not grow with
+        the file. Raises InputError as read_audio does, for what is wrong further on when it comes to that."""
+        with _opened(self.path) as sound:
+            blocks = _mono(self.path, sound)
+            if self.source_rate != self.sample_rate:
+                blocks = _resampled(blocks, self.source_rate, self.sample_rate)
+            yield from blocks
+
+
+def open_audio(path: str | Path, sample_rate: int = 16000) -> Recording:
+    """A recording to be read in blocks at `sample_rate` Hz. Raises InputError for a header that read_audio refuses."""
+    path = _regular(path)
+    with _opened(path) as sound:
+        return Recording(path, sample_rate, sound.samplerate, sound.channels)
 
 
 def write_audio(path: str | Path, samples: np.ndarray, sample_rate: int) -> float:
@@ -71,15 +82,36 @@ def write_audio(path: str | Path, samples: np.ndarray, sample_rate: int) -> floa
 
     Nothing is clipped: a peak over 1 is scaled to 0.999, and the factor returned (1.0 otherwise). Raises InputError.
     """
+    return write_blocks(path, [samples], sample_rate)
+
+
+def write_blocks(
+    path: str | Path, blocks: Iterable[np.ndarray], sample_rate: int, loudness: float | None = None
+) -> float:
+    """write_audio of samples that come in blocks (n,), in memory that does not grow with them.
+
+    loudness: the RMS that the whole is brought to first. Since the gain is known once the last sample is, they wait
+    as float32 in a file without a name beside `path`.
+    """
     path = Path(path)
     if path.suffix.lower() not in (".wav", ".flac"):
         raise InputError(f"cannot write {path}: the suffix is {path.suffix or 'missing'!r}; expected .wav or .flac")
-    samples = np.asarray(samples, dtype=np.float64)
-    peak = float(np.abs(samples).max(initial=0.0))
-    gain = 0.999 / peak if peak > 1 else 1.0
     try:
-        with whole_file(path) as temporary:
-            soundfile.write(temporary, samples * gain, sample_rate, subtype="PCM_16", format=path.suffix[1:].upper())
+        with whole_file(path) as temporary, tempfile.TemporaryFile(dir=path.parent) as waiting:
+            count, peak, power = 0, 0.0, 0.0
+            for block in blocks:
+                block = np.asarray(block, dtype=np.float32)
+                waiting.write(block.tobytes())
+                count, peak = count + len(block), max(peak, float(np.abs(block).max(initial=0.0)))
+                power += float(np.square(block, dtype=np.float64).sum())
+            level = 1.0 if loudness is None else loudness / max(math.sqrt(power / max(count, 1)), 1e-8)
+            gain = 0.999 / (level * peak) if level * peak > 1 else 1.0
+            waiting.seek(0)
+            with soundfile.SoundFile(
+                temporary, "w", sample_rate, 1, subtype="PCM_16", format=path.suffix[1:].upper()
+            ) as sound:
+                while data := waiting.read(4 * BLOCK):
+                    sound.write(np.frombuffer(data, dtype=np.float32) * np.float64(level * gain))
     except (soundfile.LibsndfileError, OSError) as error:
         raise InputError(f"cannot write {path} ({error}); expected room and permission to write it") from error
     return gain
@@ -101,31 +133,72 @@ def _regular(path: str | Path) -> Path:
     return path
 
 
-def _decoded(path: Path, source: io.FileIO | io.BytesIO) -> tuple[np.ndarray, int]:
-    """The samples (N, channels), float32, and their rate; libsndfile has to tell the format from the bytes alone.
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """The file within the limits; whatever goes wrong with it, here or in the block, is an InputError.
 
-    By the name it would take any text for headerless audio (.raw, .au) and let its MP3 decoder write on stderr.
+    libsndfile has to tell the format from the bytes alone: by the name it would take any text for headerless audio
+    (.raw, .au) and let its MP3 decoder write on stderr.
     """
-    source.seek(0)
-    handle = source if isinstance(source, io.BytesIO) else source.fileno()
-    with soundfile.SoundFile(handle, closefd=False) as sound:
-        rate, channels = sound.samplerate, sound.channels
-        if sound.format not in FORMATS:
-            raise InputError(f"{path} is {sound.format} audio; expected {KINDS}")
-        if not MIN_RATE <= rate <= MAX_RATE:
-            raise InputError(f"{path} has a sample rate of {rate} Hz; expected {MIN_RATE} to {MAX_RATE}")
-        if channels > MAX_CHANNELS:
-            raise InputError(f"{path} has {channels} channels; expected at most {MAX_CHANNELS}")
-        if sound.frames >= MAX_SAMPLES:
+    try:
+        with path.open("rb", buffering=0) as file:
+            source = _whole(path, file)
+            source.seek(0)
+            handle = source if isinstance(source, io.BytesIO) else source.fileno()
+            with soundfile.SoundFile(handle, closefd=False) as sound:
+                _check(path, sound)
+                yield sound
+    except soundfile.LibsndfileError as error:
+        raise InputError(
+            f"{path} cannot be read as audio ({error.error_string.rstrip('.')}); expected {KINDS}"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); expected {KINDS}") from error
+
+
+def _check(path: Path, sound: soundfile.SoundFile) -> None:
+    rate = sound.samplerate
+    if sound.format not in FORMATS:
+        raise InputError(f"{path} is {sound.format} audio; expected {KINDS}")
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise InputError(f"{path} has a sample rate of {rate} Hz; expected {MIN_RATE} to {MAX_RATE}")
+    if sound.channels > MAX_CHANNELS:
+        raise InputError(f"{path} has {sound.channels} channels; expected at most {MAX_CHANNELS}")
+    if sound.frames >= MAX_SAMPLES:
+        raise InputError(f"{path} does not say its length, as FLAC written to a pipe; expected a FLAC file that does")
+
+
+def _mono(path: Path, sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """Blocks (n,), float32, of an open file at its own rate, its channels averaged."""
+    count, size = 0, BLOCK // sound.channels
+    while len(samples := sound.read(size, dtype="float32", always_2d=True)):
+        if not np.isfinite(samples).all():
+            bad = (count + int((~np.isfinite(samples)).any(axis=1).argmax())) / sound.samplerate
             raise InputError(
-                f"{path} does not say its length, as FLAC written to a pipe; expected a FLAC file that does"
+                f"{path} holds a NaN or infinite sample (the first at {bad:.3f} s); expected finite samples"
             )
-        samples = sound.read(dtype="float32", always_2d=True)
-        if len(samples) < sound.frames and sound.format != "MP3":  # MP3's is an estimate
-            raise InputError(f"{path} is cut short: {len(samples)} samples; its header says {sound.frames}")
-    if len(samples) == 0:
+        count += len(samples)
+        yield samples[:, 0].copy() if sound.channels == 1 else samples.mean(axis=1)
+    if count < sound.frames and sound.format != "MP3":  # MP3's is an estimate
+        raise InputError(f"{path} is cut short: {count} samples; its header says {sound.frames}")
+    if count == 0:
         raise InputError(f"{path} holds no samples; expected audio")
-    return samples, rate
+
+
+def _resampled(blocks: Iterable[np.ndarray], rate: int, wanted: int) -> Iterator[np.ndarray]:
+    """Blocks (n,) at `rate` → blocks at `wanted` Hz, ⌈N · wanted / rate⌉ samples in all; the same as in one piece."""
+    import soxr
+
+    stream, came, went = soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ"), 0, 0
+    for block in blocks:
+        came += len(block)
+        out = stream.resample_chunk(block)
+        went += len(out)
+        yield out
+    rest = np.zeros(-(-came * wanted // rate) - went, dtype=np.float32)
+    out = stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)[: len(rest)]
+    rest[: len(out)] = out
+    yield rest
 
 
 def _whole(path: Path, file: io.FileIO) -> io.FileIO | io.BytesIO:

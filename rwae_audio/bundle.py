@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from rwae_audio.embedding import Embeddings, embed
 from rwae_audio.features import Normaliser, log_mel
 from rwae_audio.files import InputError, put_back, read_json, read_tensors, whole_folder, write_tensors
 from rwae_audio.model import RWAE
+from rwae_audio.streaming import Recording, codes_of, frames_of, voice_of
 from rwae_audio.trainer import RunConfig
 
 FORMAT = 1
@@ -50,39 +51,41 @@ class Bundle:
 
     def embed(self, samples: np.ndarray | Tensor) -> Embeddings:
         """Waveform (N,) at the bundle's rate → static (1, static_dim), dynamic (1, dynamic_dim), codes (T, dynamic_dim)."""
-        return self._vectors(self.frames(samples))
+        frames = self.frames(samples)
+        lengths = np.array([len(frames)])
+        return embed(self.model, self.normaliser, self.config.mel.segment, frames.numpy(), np.array([0]), lengths)
 
-    @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
         """Log-mels (T, n_mels) → what is said: dynamic codes (T, dynamic_dim), in one pass with carried state.
 
         A dynamic encoder that sees z^c is given the recording's own. Codes that depend on where a segment begins are
         those of the segments that the recording is cut into.
         """
-        if self.config.model.by_segment:
-            return torch.from_numpy(self._vectors(frames).codes)
-        static = self.voice(frames)[None] if self.config.model.dynamic_sees_static else None
-        return self.model.dynamic_encoder(self.normaliser(frames)[None], None, None, static).mean[0]
+        return torch.cat([*self.encode_chunks(lambda: [frames])])
 
-    @torch.no_grad()
     def voice(self, *targets: Tensor) -> Tensor:
         """Log-mels (T, n_mels) of one or more recordings of a speaker → who speaks: one static code (static_dim,).
 
-        The mean over non-overlapping windows of all recordings, as in training.
+        The mean over non-overlapping windows of each recording, as in training; a recording weighs as much as it is long.
         """
-        lengths = [len(target) for target in targets]
-        return torch.from_numpy(np.average(self._vectors(*targets).static, axis=0, weights=lengths)).float()
+        return pooled_voice([self.voice_chunks([target]) for target in targets])
 
-    @torch.no_grad()
     def decode(self, voice: Tensor, codes: Tensor) -> Tensor:
         """A static code (static_dim,) and dynamic codes (T, dynamic_dim) → log-mels (T, n_mels)."""
-        return self.normaliser.inverse(self.model.decoder(voice[None], codes[None])[0])
+        return torch.cat([*self.decode_chunks(voice, [codes])])
 
-    def _vectors(self, *recordings: Tensor) -> Embeddings:
-        """Vectors and codes of recordings, each log-mels (T, n_mels), as the benchmark has them."""
-        lengths = np.array([len(recording) for recording in recordings])
-        frames, starts = torch.cat(recordings).numpy(), np.cumsum(lengths) - lengths
-        return embed(self.model, self.normaliser, self.config.mel.segment, frames, starts, lengths)
+    def encode_chunks(self, recording: Recording) -> Iterator[Tensor]:
+        """`encode` of a recording that is called for its log-mels (n, n_mels at a time) once a pass: its codes, (n,
+        dynamic_dim) at a time, in memory that does not grow with its length."""
+        return codes_of(self.model, self.normaliser, self.config.mel.segment, recording)
+
+    def voice_chunks(self, target: Iterable[Tensor]) -> tuple[Tensor, int]:
+        """The voice (static_dim,) of one recording that comes (n, n_mels) at a time, and how many frames it has."""
+        return voice_of(self.model, self.normaliser, self.config.mel.segment, target)
+
+    def decode_chunks(self, voice: Tensor, codes: Iterable[Tensor]) -> Iterator[Tensor]:
+        """`decode` of codes that come (n, dynamic_dim) at a time: log-mels, (n, n_mels) at a time."""
+        return frames_of(self.model, self.normaliser, voice, codes)
 
     def convert(self, source: Tensor, *targets: Tensor) -> Tensor:
         """What `source` says in the voice of `targets`; log-mels (T, n_mels) in, log-mels (T, n_mels) out."""
@@ -91,6 +94,12 @@ class Bundle:
     def reconstruct(self, source: Tensor) -> Tensor:
         """The source through its own codes: convert(source, source)."""
         return self.convert(source, source)
+
+
+def pooled_voice(voices: Iterable[tuple[Tensor, int]]) -> Tensor:
+    """One voice (static_dim,) of a speaker's recordings, each (its voice, its frames): their mean, weighted by frames."""
+    codes, frames = zip(*voices, strict=True)
+    return torch.from_numpy(np.average(torch.stack(codes).double().numpy(), axis=0, weights=frames)).float()
 
 
 def save_bundle(

@@ -1,21 +1,64 @@
-"""Waveform in, waveform out: what the source says, in the target's voice."""
+"""Waveform in, waveform out: what the source says, in the target's voice. Of any length, in memory that does not grow."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from rwae_audio.bundle import Bundle
-from rwae_audio.vocoder import griffin_lim
+from rwae_audio.audio import open_audio, write_blocks
+from rwae_audio.bundle import Bundle, pooled_voice
+from rwae_audio.features import log_mel_chunks
+from rwae_audio.files import InputError, read_header, read_tensors
+from rwae_audio.vocoder import griffin_lim_chunks
 
 SILENT = 1e-4  # a peak under this (-80 dBFS) is silence
+
+Blocks = Callable[[], Iterable[np.ndarray]]  # called for a recording's samples from the start, (n,) at a time
+
+
+@dataclass(frozen=True)
+class Level:
+    """Of a recording: how many samples, the largest magnitude, the RMS."""
+
+    count: int
+    peak: float
+    loudness: float
+
+    @property
+    def silent(self) -> bool:
+        """Nothing to hear in it?"""
+        return self.peak < SILENT
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What convert_file did: seconds of sound; its source's rate, Hz; was there nothing to hear; the gain against
+    clipping, 1.0 for none."""
+
+    seconds: float
+    source_rate: int
+    silent: bool
+    gain: float
+
+
+def level_of(blocks: Iterable[np.ndarray]) -> Level:
+    """The level of a recording that comes in blocks (n,)."""
+    count, peak, power = 0, 0.0, 0.0
+    for block in blocks:
+        count, peak = count + len(block), max(peak, float(np.abs(block).max(initial=0.0)))
+        power += float(np.square(block, dtype=np.float64).sum())
+    return Level(count, peak, math.sqrt(power / max(count, 1)))
 
 
 def is_silent(samples: np.ndarray) -> bool:
     """Nothing to hear in samples (N,)?"""
-    return float(np.abs(samples).max(initial=0.0)) < SILENT
+    return level_of([samples]).silent
 
 
 def convert_waveform(bundle: Bundle, source: np.ndarray, targets: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
@@ -25,13 +68,85 @@ def convert_waveform(bundle: Bundle, source: np.ndarray, targets: Sequence[np.nd
     not limited to ±1: write_audio scales it down where it must. Raises InputError when a waveform is under one analysis
     window.
     """
-    voices = [bundle.frames(target) for target in targets]
-    frames = bundle.convert(bundle.frames(source), *voices)
-    if is_silent(source):
-        return np.zeros(len(source), dtype=np.float32)
-    samples = griffin_lim(frames, bundle.config.mel, seed=seed)
-    fitted = torch.zeros(len(source))
-    count = min(len(source), len(samples))
-    fitted[:count] = samples[:count]
-    loudness = float(np.sqrt(np.mean(np.square(source, dtype=np.float64))))
-    return (fitted * (loudness / fitted.square().mean().sqrt().clamp_min(1e-8))).numpy()
+    voice = bundle.voice(*(bundle.frames(target) for target in targets))
+    bundle.frames(source[: bundle.config.mel.shortest])  # raises, for silence as well
+    level = level_of([source])
+    samples = np.concatenate([*_sound(bundle, lambda: [source], level, voice, seed)])
+    return samples * np.float32(level.loudness / max(level_of([samples]).loudness, 1e-8))
+
+
+def convert_file(bundle: Bundle, source: str | Path, output: str | Path, voice: Tensor, seed: int = 0) -> Converted:
+    """convert_waveform of a file of any length into another, .wav or .flac, 16 bits, written whole or not at all, in the
+    folder of `output`, which is made if it is missing. voice: (static_dim,), as of bundle.voice.
+
+    Raises InputError for a source that cannot be read or is under one analysis window, before anything is written, and
+    for an output that cannot be written.
+    """
+    recording = open_audio(source, bundle.sample_rate)
+    level = speech_level(bundle, source, silence=True)
+    _make_folder(Path(output).parent)
+    sound = _sound(bundle, recording.blocks, level, voice, seed)
+    gain = write_blocks(output, sound, bundle.sample_rate, level.loudness)
+    return Converted(level.count / bundle.sample_rate, recording.source_rate, level.silent, gain)
+
+
+def voice_of_file(bundle: Bundle, target: str | Path) -> tuple[Tensor, int]:
+    """The voice (static_dim,) of a recording of any length, and how many frames it has: what bundle.pooled_voice takes.
+
+    Raises InputError for one that cannot be read, is under one analysis window or silent.
+    """
+    speech_level(bundle, target)
+    return bundle.voice_chunks(log_mel_chunks(open_audio(target, bundle.sample_rate).blocks(), bundle.config.mel))
+
+
+def read_voice(bundle: Bundle, path: str | Path) -> Tensor:
+    """The voice (static_dim,) of all recordings in a file of rwae-embed, as bundle.voice would pool them. Raises
+    InputError when it is no such file, or another bundle's."""
+    expected = "a file that rwae-embed wrote"
+    tensors, header = read_tensors(path, expected), read_header(path)
+    if "bundle" not in header or "frames" not in header:
+        raise InputError(f"{path} does not say of which bundle its codes are; expected {expected}")
+    if header["bundle"] != bundle.digest:
+        raise InputError(
+            f"{path} has the codes of bundle {header['bundle'][:12]}…; expected those of this one, {bundle.digest[:12]}…"
+        )
+    frames = json.loads(header["frames"])
+    return pooled_voice([(tensors[f"static/{name}"], count) for name, count in frames.items()])
+
+
+def speech_level(bundle: Bundle, path: str | Path, silence: bool = False) -> Level:
+    """The level of a recording at the bundle's rate. Raises InputError for whatever is wrong with the file, for what is
+    under one analysis window, and for silence where that will not do."""
+    level = level_of(open_audio(path, bundle.sample_rate).blocks())
+    shortest = bundle.config.mel.shortest
+    if level.count < shortest:
+        had = f"{1000 * level.count / bundle.sample_rate:.0f} ms"
+        raise InputError(f"{path} is {had} long; expected at least {1000 * shortest / bundle.sample_rate:.0f} ms")
+    if level.silent and not silence:
+        raise InputError(f"{path} is silent; expected speech")
+    return level
+
+
+def _sound(bundle: Bundle, source: Blocks, level: Level, voice: Tensor, seed: int) -> Iterator[np.ndarray]:
+    """The source's words in the voice, as many samples as it has, (n,) at a time, at a level of their own."""
+
+    def frames() -> Iterator[Tensor]:
+        return log_mel_chunks(source(), bundle.config.mel)
+
+    if level.silent:
+        for block in source():
+            yield np.zeros(len(block), dtype=np.float32)
+        return
+    converted = bundle.decode_chunks(voice, bundle.encode_chunks(frames))
+    left = level.count
+    for samples in griffin_lim_chunks(converted, bundle.config.mel, seed=seed):
+        yield samples.numpy()
+        left -= len(samples)
+    yield np.zeros(left, dtype=np.float32)  # under a hop: the last frame's centre comes before the last sample
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder} ({error.strerror}); expected to be allowed to") from error

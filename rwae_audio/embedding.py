@@ -58,13 +58,38 @@ def embed(
     starts, lengths = np.asarray(starts), np.asarray(lengths)
     training = model.training
     model.eval()
+    static = static_vectors(model, normaliser, segment, frames, starts, lengths)
+    codes = segment_codes(model, normaliser, segment, frames, starts, lengths, static)
+    model.train(training)
+    offsets = np.cumsum(lengths) - lengths
+    dynamic = np.add.reduceat(codes.astype(np.float64), offsets, axis=0) / lengths[:, None]
+    return Embeddings(static, dynamic, codes)
+
+
+@torch.no_grad()
+def static_vectors(
+    model: RWAE, normaliser: Normaliser, segment: int, frames: np.ndarray, starts: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:
+    """The static vectors (U, static_dim) of `embed`, by a model in evaluation mode."""
     static_windows = windows(starts, lengths, model.static_frames or segment)
     static = np.zeros((len(lengths), model.config.static_dim))
     for rows in _chunks(len(static_windows.start)):
         batch, valid = _gather(model, normaliser, frames, static_windows, rows)
         np.add.at(static, static_windows.owner[rows], model.static_encoder(batch, None, valid).mean.cpu().numpy())
-    static /= np.bincount(static_windows.owner, minlength=len(lengths))[:, None]
+    return static / np.bincount(static_windows.owner, minlength=len(lengths))[:, None]
 
+
+@torch.no_grad()
+def segment_codes(
+    model: RWAE,
+    normaliser: Normaliser,
+    segment: int,
+    frames: np.ndarray,
+    starts: np.ndarray,
+    lengths: np.ndarray,
+    static: np.ndarray,
+) -> np.ndarray:
+    """The codes (Σ lengths, dynamic_dim) of `embed`, by a model in evaluation mode, given static vectors (U, static_dim)."""
     voices = torch.from_numpy(static).float().to(next(model.parameters()).device)
     segments = windows(starts, lengths, segment)
     codes = np.zeros((int(lengths.sum()), model.config.dynamic_dim), dtype=np.float32)
@@ -76,9 +101,7 @@ def embed(
         keep = (steps >= segments.fresh[rows][:, None]) & (steps < segments.length[rows][:, None])
         first = segments.start[rows] - starts[segments.owner[rows]] + offsets[segments.owner[rows]]
         codes[(first[:, None] + steps)[keep]] = values[keep]
-    model.train(training)
-    dynamic = np.add.reduceat(codes.astype(np.float64), offsets, axis=0) / lengths[:, None]
-    return Embeddings(static, dynamic, codes)
+    return codes
 
 
 def _chunks(count: int) -> list[slice]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -117,15 +117,50 @@ def log_mel(waveform: torch.Tensor, config: MelConfig) -> torch.Tensor:
     return mels.clamp_(min=config.floor).log_().reshape(*waveform.shape[:-1], count, config.n_mels)
 
 
+def log_mel_chunks(blocks: Iterable[np.ndarray | torch.Tensor], config: MelConfig) -> Iterator[torch.Tensor]:
+    """log_mel of a waveform that comes in blocks (n,): the same frames, (m, n_mels) at a time, in memory that does not
+    grow with it. Raises InputError, at its end, when all of it is under one analysis window."""
+    inner = dataclasses.replace(config, center=False)
+    edge = config.n_fft // 2 if config.center else 0
+    kept, count, begun = torch.zeros(0), 0, False
+    for block in blocks:
+        kept, count = torch.cat([kept, torch.as_tensor(block, dtype=torch.float32)]), count + len(block)
+        if count < config.shortest:
+            continue
+        if not begun:
+            kept, begun = torch.cat([_before(kept, edge, config), kept]), True
+        # what the end is padded with stays: edge + 1 samples
+        ready = min(1 + (len(kept) - config.n_fft) // config.hop_length, (len(kept) - edge - 1) // config.hop_length)
+        if ready > 0:
+            yield log_mel(kept[: config.n_fft + (ready - 1) * config.hop_length], inner)
+            kept = kept[ready * config.hop_length :]
+    if not begun:
+        log_mel(kept, config)  # raises
+    kept = torch.cat([kept, _after(kept, edge, config)])
+    if len(kept) >= config.n_fft:
+        yield log_mel(kept, inner)
+
+
 def _padded(samples: torch.Tensor, config: MelConfig) -> torch.Tensor:
     """Samples (B, N) in float64, with half a window more on both sides."""
     edge = config.n_fft // 2
     padded = samples.new_empty(len(samples), samples.shape[-1] + 2 * edge, dtype=torch.float64)
     padded[:, edge:-edge] = samples
-    reflect = config.pad_mode == "reflect"  # as F.pad has it, in a third of its time
-    padded[:, :edge] = samples[:, 1 : edge + 1].flip(-1) if reflect else 0.0
-    padded[:, -edge:] = samples[:, -edge - 1 : -1].flip(-1) if reflect else 0.0
+    padded[:, :edge] = _before(samples, edge, config)  # as F.pad has it, in a third of its time
+    padded[:, -edge:] = _after(samples, edge, config)
     return padded
+
+
+def _before(samples: torch.Tensor, edge: int, config: MelConfig) -> torch.Tensor:
+    """What stands before samples (..., N) in the first frames, (..., edge)."""
+    reflected = samples[..., 1 : edge + 1].flip(-1)
+    return reflected if config.pad_mode == "reflect" else samples.new_zeros(*samples.shape[:-1], edge)
+
+
+def _after(samples: torch.Tensor, edge: int, config: MelConfig) -> torch.Tensor:
+    """What stands after samples (..., N) in the last frames, (..., edge)."""
+    reflected = samples[..., -edge - 1 : -1].flip(-1)
+    return reflected if config.pad_mode == "reflect" else samples.new_zeros(*samples.shape[:-1], edge)
 
 
 @functools.lru_cache(maxsize=8)
@@ -138,25 +173,27 @@ def hann(config: MelConfig) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=8)
 def mel_filters(config: MelConfig) -> torch.Tensor:
-    """The mel filters (1 + n_fft // 2, n_mels), float32. Raises InputError when a filter falls between two bins."""
-    import warnings
+    """The mel filters (1 + n_fft // 2, n_mels), float32. Raises InputError when a filter falls between two bins.
 
-    import librosa
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # librosa warns of empty filters, which are an error here
-        filters = librosa.filters.mel(
-            sr=config.sample_rate,
-            n_fft=config.n_fft,
-            n_mels=config.n_mels,
-            fmin=config.f_min,
-            fmax=config.f_max,
-            htk=False,
-            norm="slaney",
-        )
+    Those of librosa.filters.mel (Slaney's scale and norm) to the bit, without the second or more that its import takes.
+    """
+    edges = _hertz(np.linspace(_mel(config.f_min), _mel(config.f_max), config.n_mels + 2))
+    distance = np.subtract.outer(edges, np.fft.rfftfreq(config.n_fft, 1 / config.sample_rate))
+    width = np.diff(edges)[:, None]
+    filters = np.maximum(0, np.minimum(-distance[:-2] / width[:-1], distance[2:] / width[1:])).astype(np.float32)
+    filters *= (2 / (edges[2:] - edges[:-2]))[:, None]
     empty = int((filters.max(axis=1) == 0).sum())
     _expect(empty == 0, "n_mels", config.n_mels, f"fewer, or a longer n_fft: {empty} mel filters hold no bin")
     return torch.from_numpy(filters).T.contiguous()
+
+
+# Slaney's scale (Auditory Toolbox, 1998): linear up to 1 kHz, which is 15 mel, and 27 mel to a factor of 6.4 from there
+def _mel(hertz: float) -> float:
+    return 15 + np.log(hertz / 1000) / (np.log(6.4) / 27) if hertz >= 1000 else hertz / (200 / 3)
+
+
+def _hertz(mel: np.ndarray) -> np.ndarray:
+    return np.where(mel >= 15, 1000 * np.exp(np.log(6.4) / 27 * (mel - 15)), 200 / 3 * mel)
 
 
 def non_speech_mask(log_mels: np.ndarray | torch.Tensor, config: MelConfig) -> np.ndarray:

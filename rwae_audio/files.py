@@ -157,6 +157,14 @@ def read_tensors(path: str | Path, expected: str) -> dict[str, Tensor]:
         raise InputError(f"{path} cannot be read; expected {expected}, readable by you") from error
 
 
+def read_header(path: str | Path) -> dict[str, str]:
+    """What write_tensors was given as `header`, of a file that read_tensors has read."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
 def read_text(path: str | Path, expected: str) -> str:
     """A UTF-8 text file; `expected` names what it should have been, e.g. "a trial list". Raises InputError."""
     path = Path(path)

@@ -10,6 +10,8 @@ Knows shapes, not losses. B sequences, T frames; frames are normalised log-mels 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,6 +32,9 @@ from rwae_audio.posterior import (
 )
 
 __all__ = ["RWAE", "ModelConfig", "Output", "Posterior", "Standardise", "normal", "parameters"]
+
+
+Memory = tuple[Any, Any, Any]  # the dynamic encoder's: the states of its two LSTMs, and the last code drawn
 
 
 class StaticEncoder(nn.Module):
@@ -130,28 +135,47 @@ class DynamicEncoder(nn.Module):
         static (B, static_dim): z^c, which only an encoder with `dynamic_sees_static` looks at.
         """
         if self.config.dynamic_norm != "none":
-            mean, deviation = mean_deviation(frames, frame_mask(lengths, frames))
-            frames = frames - mean[:, None]
-            if self.config.dynamic_norm == "instance":
-                frames = frames / deviation[:, None]
+            frames = self.normed(frames, *mean_deviation(frames, frame_mask(lengths, frames)))
+        return self.advance(frames, generator, lengths, static)[0]
+
+    def normed(self, frames: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+        """frames (B, T, n_mels) without what `dynamic_norm` takes of their sequences' mean and deviation, (B, n_mels)."""
+        if self.config.dynamic_norm == "none":
+            return frames
+        frames = frames - mean[:, None]
+        return frames / deviation[:, None] if self.config.dynamic_norm == "instance" else frames
+
+    def advance(
+        self,
+        frames: Tensor,
+        generator: torch.Generator | None,
+        lengths: Tensor | None = None,
+        static: Tensor | None = None,
+        memory: Memory | None = None,
+    ) -> tuple[Posterior, Memory]:
+        """`forward` of normed frames (B, T, n_mels) that go on where `memory` stands, and the memory after them: a long
+        sequence in parts."""
         if self.config.dynamic_sees_static:
             assert static is not None
             frames = torch.cat([frames, static[:, None].expand(-1, frames.shape[1], -1)], dim=-1)
-        states, _ = self.frames_lstm(frames)
+        of_frames, of_codes, previous = memory or (None, None, None)
+        states, of_frames = self.frames_lstm(frames, of_frames)
         offset = self._offset(len(states), generator, states)
         if not self.config.feedback:
-            states, _ = self.codes_lstm(states)
+            states, of_codes = self.codes_lstm(states, of_codes)
             if self.config.dynamic_per == "frame":
-                return self._shifted(self.head(states, generator, self.norm), offset)
+                return self._shifted(self.head(states, generator, self.norm), offset), (of_frames, of_codes, None)
             one = self._shifted(self.head(last_state(states, lengths)[:, None], generator, self.norm), offset)
-            return Posterior(*(part.expand(-1, states.shape[1], -1) for part in one))
-        posteriors, memory = [], None
-        previous = states.new_zeros(len(states), 1, self.config.dynamic_dim)
+            return Posterior(*(part.expand(-1, states.shape[1], -1) for part in one)), (of_frames, of_codes, None)
+        posteriors = []
+        if previous is None:
+            previous = states.new_zeros(len(states), 1, self.config.dynamic_dim)
         for t in range(states.shape[1]):
-            state, memory = self.codes_lstm(torch.cat([states[:, t : t + 1], previous], dim=-1), memory)
+            state, of_codes = self.codes_lstm(torch.cat([states[:, t : t + 1], previous], dim=-1), of_codes)
             posteriors.append(self._shifted(self.head(state, generator, self.norm), offset))
             previous = posteriors[-1].sample
-        return Posterior(*(torch.cat(parts, dim=1) for parts in zip(*posteriors, strict=True)))
+        whole = Posterior(*(torch.cat(parts, dim=1) for parts in zip(*posteriors, strict=True)))
+        return whole, (of_frames, of_codes, previous)
 
     def _offset(self, count: int, generator: torch.Generator | None, like: Tensor) -> Tensor | None:
         """The noise (count, 1, dynamic_dim) that all frames of a sequence share, if there is any."""
@@ -225,8 +249,14 @@ class Decoder(nn.Module):
 
     def forward(self, static: Tensor, dynamic: Tensor) -> Tensor:
         """static (B, static_dim), dynamic (B, T, dynamic_dim) → frames (B, T, n_mels)."""
+        return self.advance(static, dynamic)[0]
+
+    def advance(self, static: Tensor, dynamic: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
+        """`forward` of codes that go on where `memory` (the LSTM's states) stands, and the memory after them."""
         codes = torch.cat([static[:, None].expand(-1, dynamic.shape[1], -1), dynamic], dim=-1)
-        return self.frame(self.lstm(codes)[0] if self.recurrent else codes)
+        if self.recurrent:
+            codes, memory = self.lstm(codes, memory)
+        return self.frame(codes), memory
 
 
 class RWAE(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -271,11 +271,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     write_audio(path, tone(), RATE)
     before = path.read_bytes()
 
-    def full(file: Path, *_: object, **__: object) -> None:
-        file.write_bytes(b"half of it")
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(audio.soundfile, "write", full)
+    monkeypatch.setattr(audio.soundfile.SoundFile, "write", full)
     with pytest.raises(InputError, match=r"cannot write .*No space left on device.*expected room"):
         write_audio(path, tone(880), RATE)
     assert path.read_bytes() == before
@@ -290,3 +289,43 @@ def test_where_audio_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a folder that can be written to"):
         write_audio(tmp_path / "none" / "a.wav", tone(), RATE)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_blocks_are_what_is_read_at_once(rate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import librosa
+
+    path, sound = tmp_path / "a.flac", tone(seconds=1.03, rate=rate)
+    soundfile.write(path, np.stack([sound, 0.2 * sound], 1), rate)
+    mono = soundfile.read(path, dtype="float32")[0].mean(axis=1)
+    whole = librosa.resample(mono, orig_sr=rate, target_sr=RATE)
+    np.testing.assert_array_equal(load_audio(path), whole)
+    monkeypatch.setattr(audio, "BLOCK", 2000)
+    recording = audio.open_audio(path)
+    for _ in range(2):  # from the start each time
+        blocks = [*recording.blocks()]
+        np.testing.assert_array_equal(np.concatenate(blocks), whole)
+        assert max(map(len, blocks)) < 8000
+        assert all(block.dtype == np.float32 for block in blocks)
+    assert (recording.source_rate, recording.channels) == (rate, 2)
+
+
+def test_what_is_written_in_blocks_is_as_loud_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, sound = tmp_path / "a.wav", tone()
+    monkeypatch.setattr(audio, "BLOCK", 1000)
+    assert audio.write_blocks(path, iter(np.array_split(sound, 7)), RATE, loudness=0.1) == 1
+    np.testing.assert_allclose(load_audio(path), sound * 0.1 / np.sqrt(np.mean(sound**2)), atol=1 / 32767)
+    gain = audio.write_blocks(path, iter(np.array_split(sound, 7)), RATE, loudness=1.0)
+    assert gain == pytest.approx(0.999 / 2**0.5, rel=1e-3)
+    assert np.abs(load_audio(path)).max() == pytest.approx(0.999, abs=1e-4)
+    audio.write_blocks(path, [sound], RATE, loudness=0.0)
+    assert not load_audio(path).any()
+
+    def stops() -> Iterator[np.ndarray]:
+        yield sound
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        audio.write_blocks(path, stops(), RATE)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+    assert not load_audio(path).any()

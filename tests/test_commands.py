@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,7 +71,7 @@ BAD = {
     "bad-none.wav": "holds no samples",
     "bad-empty.wav": "is empty",
     "bad-text.wav": "cannot be read as audio",
-    "bad-folder.wav": "is a folder",
+    "bad-folder.wav": "is a folder|out.wav is a file's name; expected a folder",
     "bad-header.sph": "SPHERE header",
     "bad-body.sph": "is cut short",
     "missing.wav": "does not exist|1 of 3 files are not in",
@@ -136,7 +139,8 @@ def test_vc_as_a_user_runs_it(recordings: Path, bundle_folder: Path, tmp_path: P
     done = console("rwae-vc", *words, where=tmp_path)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert (said["output"], said["sample_rate"]) == ("narrow_as_wide.wav", 16000)
+    assert said["sample_rate"] == 16000
+    assert [(item["output"], item["resampled_from"]) for item in said["converted"]] == [("narrow_as_wide.wav", 8000)]
     assert listing(tmp_path) == ["narrow_as_wide.wav"]
     lines = done.stderr.splitlines()
     assert len(lines) == 3, lines  # no library's warning among them
@@ -181,6 +185,20 @@ assert not slow, slow
     assert done.returncode == 0, done.stderr
     assert f"usage: {name} " in done.stdout
     assert f"{name} {__version__}\n" in done.stdout
+
+
+def test_vc_imports_no_more_than_it_needs() -> None:
+    """It is to start at most a second after torch has."""
+    code = """
+import sys
+import rwae_audio.bundle, rwae_audio.conversion
+from rwae_audio.features import MelConfig, mel_filters
+mel_filters(MelConfig())
+slow = {"scipy", "numba", "librosa", "matplotlib", "accelerate", "tensorboard", "speechbrain"} & set(sys.modules)
+assert not slow, slow
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
@@ -236,14 +254,26 @@ def test_a_bundle_that_will_not_do(recordings: Path, bundle_folder: Path, run: R
     [
         ("rwae-vc", "a.wav b.wav --forse", "unknown option --forse; did you mean '--force'?"),
         ("rwae-vc", "--sed=3", "unknown option --sed; did you mean '--seed'?"),
-        ("rwae-vc", "a.wav", "the following arguments are required: TARGET"),
+        ("rwae-vc", "", "the following arguments are required: SOURCE"),
+        ("rwae-vc", "a.wav", "expected TARGET recordings, or --voice FILE"),
+        ("rwae-vc", "a.wav b.wav --voice v.safetensors", "--voice stands in for TARGET; got b.wav as well"),
+        ("rwae-vc", "a.wav b.wav --force --skip-existing", "--force overwrites what --skip-existing leaves"),
+        ("rwae-vc", "list.txt none.wav", "none.wav does not exist; expected a recording"),
+        ("rwae-vc", "none.wav list.txt", "none.wav does not exist; expected a recording, or a folder"),
+        ("rwae-vc", "list.txt --voice none", "none does not exist; expected a recording, or a file of rwae-embed"),
+        ("rwae-vc", "list.txt list.txt -o there.wav/x", "expected a name that ends in .wav or .flac"),
+        ("rwae-vc", "there.wav list.txt", "there.wav has no recordings (0 other files); expected .sph, .wav"),
+        ("rwae-vc", "there.wav list.txt -o list.txt", "list.txt is a file's name; expected a folder, as SOURCE is one"),
+        ("rwae-vc", "there.wav list.txt -o no/out", "the folder no does not exist; expected one to make out in"),
+        ("rwae-vc", "there.wav list.txt -o there.wav/out", "there.wav/out lies in SOURCE there.wav"),
+        ("rwae-vc", "there.wav list.txt -o .", "there.wav has no recordings"),
         ("rwae-vc", "a.wav b.wav --seed x", "invalid int value: 'x'"),
         ("rwae-vc", "a.wav b.wav --seed", "--seed: expected one argument"),
         ("rwae-vc", "a.wav b.wav -x", "unknown option -x; expected one of --"),
         ("rwae-vc", "a.wav b.wav --jso", "unknown option --jso; did you mean '--json'?"),  # no abbreviations
-        ("rwae-vc", "a.wav b.wav -o out.mp3", "--output out.mp3; expected a name that ends in .wav or .flac"),
-        ("rwae-vc", "a.wav b.wav -o no/out.wav", "the folder no does not exist"),
-        ("rwae-vc", "a.wav b.wav -o there.wav", "there.wav is a folder"),
+        ("rwae-vc", "list.txt list.txt -o out.mp3", "--output out.mp3; expected a name that ends in .wav or .flac"),
+        ("rwae-vc", "list.txt list.txt -o no/out.wav", "the folder no does not exist"),
+        ("rwae-vc", "list.txt list.txt -o there.wav", "there.wav is a folder"),
         ("rwae-embed", "a.wav --ouput x.safetensors", "unknown option --ouput; did you mean '--output'?"),
         ("rwae-embed", "a.wav", "required: -o/--output"),
         ("rwae-embed", "a.wav -o x.npz", "expected a name that ends in .safetensors"),
@@ -308,23 +338,31 @@ def test_vc_writes_what_the_library_gives(recordings: Path, bundle_folder: Path,
     code, out, err = run("rwae-vc", *paths, "-o", "out.flac", "--json", "--seed", "5")
     assert code == 0, err
     said = json.loads(out)
+    (item,) = said.pop("converted")
     assert said == {
-        **said,
-        "source": str(paths[0]),
+        "bundle": load_bundle(bundle_folder).digest,
         "targets": [str(path) for path in paths[1:]],
-        "output": "out.flac",
+        "voice": None,
         "sample_rate": 16000,
-        "seconds": len(load_audio(paths[0])) / 16000,
         "vocoder": "griffin-lim",
         "seed": 5,
-        "bundle": load_bundle(bundle_folder).digest,
+        "skipped": [],
+        "failed": [],
     }
-    assert said["real_time_factor"] > 0
+    assert item.pop("real_time_factor") > 0
+    assert item == {
+        "source": str(paths[0]),
+        "output": "out.flac",
+        "seconds": len(load_audio(paths[0])) / 16000,
+        "silent": False,
+        "scaled": None,
+        "resampled_from": None,
+    }
     from rwae_audio.conversion import convert_waveform
 
     source, *targets = (load_audio(path) for path in paths)
     expected = convert_waveform(load_bundle(bundle_folder), source, targets, seed=5)
-    np.testing.assert_allclose(load_audio("out.flac"), said["gain"] * expected, atol=1 / 32767)
+    np.testing.assert_allclose(load_audio("out.flac"), expected, atol=1 / 32767)
     assert soundfile.info("out.flac").format == "FLAC"
 
 
@@ -335,7 +373,7 @@ def test_vc_keeps_what_is_there_unless_forced(recordings: Path, run: Run, tmp_pa
     assert (tmp_path / "a_as_b.b.wav").read_text() == "mine"
     code, out, err = run("rwae-vc", *words, "--force")
     assert (code, out) == (0, ""), err
-    assert "wrote a_as_b.b.wav: 0.60 s at 16000 Hz" in err
+    assert "wrote a_as_b.b.wav: 0.60 s, real-time factor" in err
     assert len(load_audio("a_as_b.b.wav")) == 9600
     assert listing(tmp_path) == ["a_as_b.b.wav"]
 
@@ -362,9 +400,9 @@ def test_vc_never_clips(recordings: Path, run: Run, tmp_path: Path) -> None:
     soundfile.write("loud.wav", 0.99 * np.sign(load_audio(recordings / "s0/a.wav")), 16000)
     code, out, err = run("rwae-vc", "loud.wav", recordings / "s1/a.wav", "-o", "out.wav", "--json")
     assert code == 0
-    gain = json.loads(out)["gain"]
+    gain = json.loads(out)["converted"][0]["scaled"]
     assert gain < 1
-    assert f"scaled down by {gain:.3f}" in err
+    assert f"scaled out.wav down by {gain:.3f}" in err
     assert np.abs(load_audio("out.wav")).max() == pytest.approx(0.999, abs=1e-4)
 
 
@@ -373,6 +411,166 @@ def test_vc_takes_its_arguments_in_any_order(recordings: Path, run: Run) -> None
     for i, words in enumerate(([a, b, "-o", "0.wav"], ["-o", "1.wav", a, b], [a, "-o", "2.wav", b])):
         assert run("rwae-vc", *words)[0] == 0
         assert Path("0.wav").read_bytes() == Path(f"{i}.wav").read_bytes()
+
+
+def test_vc_keeps_what_is_there_when_told_to(recordings: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out.wav").write_text("mine")
+    words = (recordings / "s0/a.wav", recordings / "s1/a.wav", "-o", "out.wav", "--skip-existing", "--json")
+    code, out, err = run("rwae-vc", *words)
+    assert (code, err) == (0, "rwae-vc: left out.wav as it was\n")
+    assert (json.loads(out)["skipped"], json.loads(out)["converted"]) == (["out.wav"], [])
+    assert (tmp_path / "out.wav").read_text() == "mine"
+
+
+def test_vc_never_overwrites_what_it_reads(recordings: Path, run: Run, tmp_path: Path) -> None:
+    """Under whatever name: a link, hard or symbolic."""
+    for name in ("a.wav", "b.wav"):
+        shutil.copy(recordings / "s0/a.wav", name)
+    os.link("a.wav", "hard.wav")
+    os.symlink("b.wav", "soft.wav")
+    (tmp_path / "bad-bundle").mkdir()
+    for output in ("a.wav", "./b.wav", "hard.wav", "soft.wav"):
+        words = ("a.wav", "b.wav", "-o", output, "--force")
+        refused(run("rwae-vc", *words, bundle=Path("never read")), "rwae-vc", "is one of the files that are read")
+    (tmp_path / "x/in").mkdir(parents=True)
+    shutil.copy("a.wav", "x/in/a.wav")
+    shutil.copy("a.wav", "x/a.wav")
+    words = ("x/in", "x/a.wav", "-o", "x", "--force")
+    refused(run("rwae-vc", *words, bundle=Path("never read")), "rwae-vc", "x/a.wav is one of the files that are read")
+
+
+def test_vc_speaks_with_a_saved_voice(recordings: Path, run: Run, tmp_path: Path) -> None:
+    """Pooled as the recordings themselves are, by their lengths."""
+    source, *targets = (recordings / name for name in ("s0/a.wav", "s1/a.wav", "wide.wav"))
+    assert run("rwae-embed", *targets, "-o", "bob.safetensors")[0] == 0
+    assert run("rwae-vc", source, *targets, "-o", "direct.wav")[0] == 0
+    code, out, err = run("rwae-vc", source, "--voice", "bob.safetensors", "--json")
+    assert code == 0, err
+    assert (json.loads(out)["targets"], json.loads(out)["voice"]) == ([], "bob.safetensors")
+    assert (tmp_path / "a_as_bob.wav").read_bytes() == (tmp_path / "direct.wav").read_bytes()
+    before = listing(tmp_path)
+    torch.manual_seed(5)
+    other = tiny_bundle(tmp_path.parent / f"{tmp_path.name}-other", dynamic_dim=5)
+    words = (source, "-o", "out.wav", "--voice")
+    refused(run("rwae-vc", *words, "bob.safetensors", bundle=other), "rwae-vc", "bob.safetensors has the codes of bund")
+    refused(run("rwae-vc", *words, source), "rwae-vc", "is not a whole safetensors file")
+    save_file({"static/a": torch.ones(6)}, tmp_path.parent / "bare.safetensors")
+    refused(run("rwae-vc", *words, "../bare.safetensors"), "rwae-vc", "does not say of which bundle its codes are")
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["tpu9", "meta", "cuda:99"])
+def test_vc_on_a_device_that_is_not_here(name: str, recordings: Path, run: Run, tmp_path: Path) -> None:
+    words = (recordings / "s0/a.wav", recordings / "s1/a.wav", "-o", "out.wav", "--device", name)
+    refused(run("rwae-vc", *words), "rwae-vc", f"--device {name} cannot be used here")
+    assert listing(tmp_path) == []
+
+
+# ---- rwae-vc, of a folder
+
+
+@pytest.fixture
+def folder(recordings: Path, tmp_path: Path) -> Path:
+    """in/: four good recordings, in a tree, two bad ones, a text and two hidden files."""
+    for name, source in {
+        "s0/a.wav": "s0/a.wav",
+        "s0/deep/a.flac": "s2/c.flac",
+        "b.b.WAV": "s1/b.b.wav",
+        "narrow.wav": "narrow.wav",
+        "bad.wav": "bad-text.wav",
+        "s0/cut.sph": "bad-body.sph",
+        "notes.txt": "bad-text.wav",
+        ".hidden.wav": "s0/a.wav",
+        ".git/a.wav": "s0/a.wav",
+    }.items():
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(recordings / source, tmp_path / "in" / name)
+    return tmp_path / "in"
+
+
+def test_vc_of_a_folder_names_what_is_bad_and_converts_the_rest(
+    folder: Path, recordings: Path, run: Run, tmp_path: Path
+) -> None:
+    before, target = listing(folder), recordings / "s1/a.wav"
+    code, out, err = run("rwae-vc", "in", target, "--json")
+    assert code == 1
+    said = json.loads(out)
+    good = {"b.b.wav": "b.b.WAV", "narrow.wav": "narrow.wav", "s0/a.wav": "s0/a.wav", "s0/deep/a.wav": "s0/deep/a.flac"}
+    assert {item["output"]: item["source"] for item in said["converted"]} == {
+        f"in_as_a/{output}": f"in/{source}" for output, source in good.items()
+    }
+    assert [item["source"] for item in said["failed"]] == ["in/bad.wav", "in/s0/cut.sph"]
+    lines = err.splitlines()
+    assert lines[:2] == [f"rwae-vc: {item['reason']}" for item in said["failed"]]
+    assert lines[0].startswith("rwae-vc: in/bad.wav cannot be read as audio")
+    assert lines[2:] == [
+        "rwae-vc: converted 4 files into in_as_a; 1 of them resampled; could not convert 2; "
+        "passed over 3 that are hidden or no audio by their names"
+    ]
+    assert listing(tmp_path / "in_as_a") == ["b.b.wav", "narrow.wav", "s0", "s0/a.wav", "s0/deep", "s0/deep/a.wav"]
+    assert listing(folder) == before
+    assert run("rwae-vc", folder / "narrow.wav", target, "-o", "alone.wav")[0] == 0
+    assert (tmp_path / "alone.wav").read_bytes() == (tmp_path / "in_as_a/narrow.wav").read_bytes()
+
+
+def test_vc_of_a_folder_never_overwrites_unless_forced(folder: Path, recordings: Path, run: Run) -> None:
+    for bad in ("bad.wav", "s0/cut.sph"):
+        (folder / bad).unlink()
+    words = ("in", recordings / "s1/a.wav", "-o", "out")
+    assert run("rwae-vc", *words)[0] == 0
+    Path("out/b.b.wav").write_text("mine")
+    Path("out/s0/a.wav").unlink()
+    done = run("rwae-vc", *words, bundle=Path("never read"))
+    refused(done, "rwae-vc", "3 of 4 files are in out already, the first out/b.b.wav; expected another folder, --skip")
+    code, out, err = run("rwae-vc", *words, "--skip-existing", "--json")
+    assert code == 0
+    assert "converted 1 files into out; left 3 as they were" in err
+    assert json.loads(out)["skipped"] == ["out/b.b.wav", "out/narrow.wav", "out/s0/deep/a.wav"]
+    assert Path("out/b.b.wav").read_text() == "mine"
+    assert run("rwae-vc", *words, "--force")[0] == 0
+    assert len(load_audio("out/b.b.wav")) == len(load_audio("in/b.b.WAV"))
+
+
+def test_vc_of_a_folder_with_two_sources_of_one_name(folder: Path, recordings: Path, run: Run, tmp_path: Path) -> None:
+    shutil.copy(recordings / "s2/c.flac", folder / "s0/a.flac")
+    words = ("in", recordings / "s1/a.wav", "-o", "out")
+    done = run("rwae-vc", *words, bundle=Path("never read"))
+    refused(done, "rwae-vc", "in/s0/a.flac and in/s0/a.wav would both become out/s0/a.wav; expected names that differ")
+    assert listing(tmp_path) == ["in", *(f"in/{name}" for name in listing(folder))]
+
+
+def test_vc_of_a_folder_killed_and_interrupted_goes_on(bundle_folder: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for i in range(5):
+        soundfile.write(tmp_path / f"in/{i}.wav", speech(i, 4.0), 16000)
+    words = [sys.executable, "-m", "rwae_audio.commands.vc", "in", "in/0.wav", "--bundle", str(bundle_folder)]
+
+    def stopped(signal_number: int, count: int) -> subprocess.Popen[str]:
+        """The command, sent the signal when `count` files are there and it is at work on the next one."""
+        command = [*words, "-o", "out", "--skip-existing"]
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 120
+        while len([*tmp_path.glob("out/?.wav")]) < count or not [*tmp_path.glob("out/.*.part-*")]:
+            assert process.poll() is None, process.stderr
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal_number)
+        process.wait(60)
+        return process
+
+    assert stopped(signal.SIGKILL, 1).returncode == -signal.SIGKILL
+    process = stopped(signal.SIGINT, 2)
+    assert process.returncode == 130
+    assert process.stderr is not None
+    assert re.fullmatch(
+        r"rwae-vc: interrupted: \d of \d files converted, nothing half written\n", process.stderr.read()
+    )
+    assert all(re.fullmatch(r"\d\.wav", name) for name in listing(tmp_path / "out"))
+    assert run("rwae-vc", "in", "in/0.wav", "-o", "out", "--skip-existing")[0] == 0
+    assert run("rwae-vc", "in", "in/0.wav", "-o", "again")[0] == 0
+    assert listing(tmp_path / "out") == listing(tmp_path / "again") == [f"{i}.wav" for i in range(5)]
+    for i in range(5):
+        assert (tmp_path / f"out/{i}.wav").read_bytes() == (tmp_path / f"again/{i}.wav").read_bytes()
 
 
 # ---- rwae-embed
@@ -391,7 +589,8 @@ def test_embed_writes_codes_under_the_names_given(
     bundle = load_bundle(bundle_folder)
     with safe_open(output, "pt") as file:
         assert set(file.keys()) == {f"{kind}/{name}" for kind in ("static", "dynamic") for name in names}
-        assert file.metadata() == {"bundle": bundle.digest, "version": __version__}
+        frames = {name: len(file.get_tensor(f"dynamic/{name}")) for name in names}
+        assert file.metadata() == {"bundle": bundle.digest, "version": __version__, "frames": json.dumps(frames)}
         for name in names:
             vectors = bundle.embed(load_audio(name))
             torch.testing.assert_close(file.get_tensor(f"static/{name}"), torch.from_numpy(vectors.static[0]).float())

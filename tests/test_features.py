@@ -9,11 +9,12 @@ import librosa
 import numpy as np
 import pytest
 import torch
+from made_up import speech
 
 from rwae_audio import features
 from rwae_audio.audio import load_audio
 from rwae_audio.corpora.timit import read_timit
-from rwae_audio.features import PRESETS, MelConfig, Normaliser, log_mel, mel_filters, non_speech_mask
+from rwae_audio.features import PRESETS, MelConfig, Normaliser, log_mel, log_mel_chunks, mel_filters, non_speech_mask
 from rwae_audio.files import InputError
 
 SMALL = MelConfig(n_fft=256, win_length=200, hop_length=80, n_mels=20)
@@ -246,3 +247,41 @@ def test_pauses_against_hand_labels(name: str, corpora: Path) -> None:
         right += int(np.isin(labels[mask], list(quiet)).sum())
     assert right / named > 0.93
     assert named / frames > 0.08
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PRESETS["paper"],
+        PRESETS["vocoder"],
+        MelConfig(center=False),
+        MelConfig(pad_mode="constant"),
+        MelConfig(n_fft=512, win_length=400, hop_length=400, n_mels=40),
+    ],
+)
+def test_frames_of_blocks_are_those_of_the_whole(config: MelConfig) -> None:
+    """Lengths around the borders of windows and hops; blocks of any size, some of them empty."""
+    sound, draw = torch.from_numpy(speech(0, 1.0)), np.random.default_rng(0)
+    for count in (config.shortest, 1024, 1025, 4000, 4095, 4096, 4097, len(sound)):
+        cuts = np.sort(draw.integers(0, count, 9)).tolist()
+        for blocks in (sound[:count].split(count), sound[:count].split(7), sound[:count].tensor_split(cuts)):
+            got = torch.cat([*log_mel_chunks(blocks, config)])
+            torch.testing.assert_close(got, log_mel(sound[:count], config), atol=1e-5, rtol=0)
+    for blocks in ([], [sound[:0]], [sound[:100], sound[100 : config.shortest - 1]]):
+        with pytest.raises(InputError, match="under one analysis window"):
+            list(log_mel_chunks(blocks, config))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PRESETS["paper"],
+        PRESETS["vocoder"],
+        MelConfig(f_min=1200, n_mels=20),
+        MelConfig(sample_rate=22050, n_fft=2048, f_min=80, f_max=11025),
+    ],
+)
+def test_filters_are_librosas_to_the_bit(config: MelConfig) -> None:
+    sizes = {"sr": config.sample_rate, "n_fft": config.n_fft, "n_mels": config.n_mels}
+    expected = librosa.filters.mel(**sizes, fmin=config.f_min, fmax=config.f_max)
+    np.testing.assert_array_equal(mel_filters(config).T.numpy(), expected)

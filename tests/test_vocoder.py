@@ -10,7 +10,7 @@ from made_up import speech
 
 from rwae_audio.audio import load_audio
 from rwae_audio.features import PRESETS, log_mel, mel_filters
-from rwae_audio.vocoder import griffin_lim, linear_spectrum
+from rwae_audio.vocoder import OVERLAP, griffin_lim, griffin_lim_chunks, linear_spectrum
 
 BOTH = pytest.mark.parametrize("preset", ["paper", "vocoder"])
 
@@ -94,3 +94,21 @@ def test_the_linear_spectrum_has_these_mels_and_no_negative(preset: str) -> None
     linear = linear_spectrum(truth @ filters.T, config)
     assert bool((linear >= 0).all())
     torch.testing.assert_close(linear @ filters.T, truth @ filters.T, rtol=0.1, atol=1e-4)
+
+
+@BOTH
+def test_chunks_join_without_a_seam(preset: str) -> None:
+    """Log-mels around the joins come back as well as elsewhere, in frames that are not louder or softer."""
+    config = PRESETS[preset]
+    wanted = log_mel(torch.from_numpy(speech(0, 4.0)), config)
+    pieces = wanted.split(33)
+    sound = torch.cat([*griffin_lim_chunks(pieces, config, size=60)])
+    whole = griffin_lim(wanted, config)
+    assert sound.shape == whole.shape
+    joins = torch.cat([torch.arange(k - OVERLAP, k) for k in range(60, len(wanted) - OVERLAP, 60)])
+    errors = [(log_mel(x, config) - wanted)[joins] for x in (sound, whole)]
+    assert errors[0].abs().mean() < 1.3 * errors[1].abs().mean()
+    assert abs(float(errors[0].mean() - errors[1].mean())) < 0.1
+    assert torch.equal(torch.cat([*griffin_lim_chunks(pieces, config, size=len(wanted) - OVERLAP + 1)]), whole)
+    assert torch.equal(torch.cat([*griffin_lim_chunks(pieces, config, size=60)]), sound)
+    assert not torch.cat([*griffin_lim_chunks([torch.full((99, 80), -20.0)], config, size=40)]).any()

@@ -16,8 +16,7 @@ from rwae_audio.config import nearest
 from rwae_audio.files import NO_ROOM, InputError
 
 if TYPE_CHECKING:
-    from rwae_audio.audio import Audio
-    from rwae_audio.bundle import Bundle
+    from rwae_audio.audio import Audio, Recording
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,7 +33,8 @@ class Parser(argparse.ArgumentParser):
             if not self._may_stand(word, name):
                 known = [option for option in self._option_string_actions if option.startswith("--")]
                 self.error(f"unknown option {name}; {nearest(name, known)}")
-        options, unknown = self.parse_known_args(args, namespace)
+        # intermixed, or an option between two positional arguments would cut them short
+        options, unknown = self.parse_known_intermixed_args(args, namespace)
         if unknown:
             self.error(f"unknown argument {unknown[0]}; see {self.prog} --help")
         return options
@@ -101,23 +101,7 @@ def free_output(path: Path, force: bool) -> None:
         raise InputError(f"{path} is there already; expected a new name, or --force")
 
 
-def read_speech(path: Path, bundle: Bundle, silence: bool = False) -> Audio:
-    """A recording at the bundle's rate. Raises InputError for what is too short, and for silence where that will not
-    do."""
-    from rwae_audio.audio import read_audio
-    from rwae_audio.conversion import is_silent
-
-    audio = read_audio(path, bundle.sample_rate)
-    shortest = bundle.config.mel.shortest
-    if len(audio.samples) < shortest:
-        had = f"{1000 * len(audio.samples) / bundle.sample_rate:.0f} ms"
-        raise InputError(f"{path} is {had} long; expected at least {1000 * shortest / bundle.sample_rate:.0f} ms")
-    if is_silent(audio.samples) and not silence:
-        raise InputError(f"{path} is silent; expected speech")
-    return audio
-
-
-def say_resampled(command: str, path: str | Path, audio: Audio) -> None:
+def say_resampled(command: str, path: str | Path, audio: Audio | Recording) -> None:
     """If it was; once all has gone well, because an error is to be the only line."""
     if audio.source_rate != audio.sample_rate:
         say(command, f"resampled {path} {audio.source_rate} → {audio.sample_rate} Hz")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from rwae_audio import __version__
-from rwae_audio.commands.common import Parser, free_output, guarded, read_speech, say, say_resampled
+from rwae_audio.commands.common import Parser, free_output, guarded, say, say_resampled
 from rwae_audio.files import InputError, write_tensors
 
 NAME = "rwae-embed"
@@ -19,7 +19,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         prog=NAME,
         description=__doc__,
         epilog="Tensors: static/<AUDIO> (static_dim,) and with --dynamic also dynamic/<AUDIO> (frames, dynamic_dim), "
-        "<AUDIO> as given. Metadata: the bundle's SHA-256 and this version.",
+        "<AUDIO> as given. Metadata: the bundle's SHA-256, this version, and how many frames each recording has. "
+        "`rwae-vc SOURCE --voice FILE` speaks with the voice of all of them together.",
     )
     parser.add_argument("audio", nargs="+", metavar="AUDIO", help="recordings, each with one speaker")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a .safetensors file")
@@ -45,22 +46,21 @@ def embed(options: argparse.Namespace) -> int:
 
     import torch
 
+    from rwae_audio.audio import load_audio, open_audio
     from rwae_audio.bundle import load_bundle
+    from rwae_audio.conversion import voice_of_file
 
     bundle = load_bundle(options.bundle)
-    tensors, read = {}, {}
+    tensors, frames = {}, {}
     for name in names:
-        audio = read_speech(Path(name), bundle)
-        frames = bundle.frames(audio.samples)
-        tensors[f"static/{name}"] = bundle.voice(frames)
+        tensors[f"static/{name}"], frames[name] = voice_of_file(bundle, Path(name))
         if options.dynamic:
-            tensors[f"dynamic/{name}"] = torch.from_numpy(bundle.embed(audio.samples).codes)
-        read[name] = replace(
-            audio, samples=audio.samples[:0].copy()
-        )  # how it was read, not what: there may be thousands
-    write_tensors(options.output, tensors, {"bundle": bundle.digest, "version": __version__})
-    for name, audio in read.items():
-        say_resampled(NAME, name, audio)
+            codes = bundle.embed(load_audio(name, bundle.sample_rate)).codes
+            tensors[f"dynamic/{name}"] = torch.from_numpy(codes)
+    header = {"bundle": bundle.digest, "version": __version__, "frames": json.dumps(frames)}
+    write_tensors(options.output, tensors, header)
+    for name in names:
+        say_resampled(NAME, name, open_audio(name, bundle.sample_rate))
     kinds = "static and dynamic codes" if options.dynamic else "static codes"
     say(NAME, f"wrote the {kinds} of {len(names)} recordings to {options.output}")
     return 0

@@ -4,26 +4,60 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rwae_audio.commands.common import Parser, free_output, guarded, read_speech, say, say_resampled
+from rwae_audio.commands.common import Parser, free_output, guarded, say, say_resampled
 from rwae_audio.files import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rwae_audio.bundle import Bundle
 
 NAME = "rwae-vc"
 
+Job = tuple[Path, Path]  # a recording, and what it becomes
+
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(prog=NAME, description=__doc__)
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="a recording: its words are kept")
-    parser.add_argument("targets", nargs="+", type=Path, metavar="TARGET", help="recordings of one speaker: the voice")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help=".wav or .flac (<source>_as_<target>.wav)")
+    parser = Parser(
+        prog=NAME,
+        description=__doc__,
+        epilog="Exit status: 0, or 1 when some files of a folder could not be converted (they are named), 2 for what was "
+        "wrong from the start, 130 when interrupted. Streaming from a microphone is out of scope.",
+    )
+    parser.add_argument(
+        "source", type=Path, metavar="SOURCE", help="a recording: its words are kept; or a folder of them"
+    )
+    parser.add_argument("targets", nargs="*", type=Path, metavar="TARGET", help="recordings of one speaker: the voice")
+    parser.add_argument(
+        "--voice", type=Path, metavar="FILE", help="the voice as rwae-embed saved it, instead of TARGET"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="OUT",
+        help=".wav or .flac (<source>_as_<target>.wav); a folder for a folder",
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite what is there")
+    parser.add_argument("--skip-existing", action="store_true", help="leave what is there, and convert the rest")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained bundle (the shipped one)")
+    parser.add_argument("--device", default="cpu", help="where the networks run: cpu, cuda, cuda:1, mps (cpu)")
     parser.add_argument("--seed", type=int, default=0, help="of Griffin-Lim's first phases (0)")
-    parser.add_argument("--force", action="store_true", help="overwrite OUT")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout: what was done")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.voice and options.targets:
+        parser.error(f"--voice stands in for TARGET; got {options.targets[0]} as well")
+    if not (options.voice or options.targets):
+        parser.error("expected TARGET recordings, or --voice FILE")
+    if options.force and options.skip_existing:
+        parser.error("--force overwrites what --skip-existing leaves; expected one of them")
+    return options
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,45 +66,217 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def convert(options: argparse.Namespace) -> int:
-    output = options.output or Path(f"{options.source.stem}_as_{options.targets[0].stem}.wav")
-    if output.suffix.lower() not in (".wav", ".flac"):
-        raise InputError(f"--output {output}; expected a name that ends in .wav or .flac")
-    free_output(output, options.force)
+    jobs, skipped = planned(options)
 
-    from rwae_audio.audio import write_audio
     from rwae_audio.bundle import load_bundle
-    from rwae_audio.conversion import convert_waveform, is_silent
 
     bundle = load_bundle(options.bundle)
-    read = [read_speech(path, bundle, silence=i == 0) for i, path in enumerate([options.source, *options.targets])]
-    source, *targets = (audio.samples for audio in read)
-    began = time.perf_counter()
-    samples = convert_waveform(bundle, source, targets, options.seed)
-    seconds = time.perf_counter() - began
-    gain = write_audio(output, samples, bundle.sample_rate)
-    for path, audio in zip([options.source, *options.targets], read, strict=True):
-        say_resampled(NAME, path, audio)
-    if is_silent(source):
-        say(NAME, f"warning: {options.source} is silent; {output} is as silent")
-    if gain < 1:
-        say(NAME, f"scaled down by {gain:.3f} so that nothing clips")
-    duration = len(source) / bundle.sample_rate
-    done = {
-        "source": str(options.source),
-        "targets": [str(path) for path in options.targets],
-        "output": str(output),
-        "sample_rate": bundle.sample_rate,
-        "seconds": duration,
-        "real_time_factor": seconds / duration,
-        "gain": gain,
-        "vocoder": "griffin-lim",
-        "seed": options.seed,
-        "bundle": bundle.digest,
-    }
+    bundle.model.to(device(options.device))
+    voice = the_voice(bundle, options)
+    done, failed, interrupted = convert_each(bundle, jobs, voice, options)
+    for item in failed:
+        say(NAME, item["reason"])  # which begins with the file's name
     if options.json:
-        print(json.dumps(done))
-    say(NAME, f"wrote {output}: {duration:.2f} s at {bundle.sample_rate} Hz, real-time factor {seconds / duration:.2f}")
-    return 0
+        said = {
+            "bundle": bundle.digest,
+            "targets": [str(path) for path in options.targets],
+            "voice": None if options.voice is None else str(options.voice),
+            "sample_rate": bundle.sample_rate,
+            "vocoder": "griffin-lim",
+            "seed": options.seed,
+            "converted": done,
+            "skipped": [str(output) for output in skipped],
+            "failed": failed,
+        }
+        print(json.dumps(said))
+    if interrupted:
+        say(NAME, f"interrupted: {len(done)} of {len(jobs)} files converted, nothing half written")
+        return 130
+    say_done(bundle, options, done)
+    say_counts(options, done, skipped, failed)
+    return 1 if failed else 0
+
+
+# ---- what is to be done, checked before the model is loaded
+
+
+def planned(options: argparse.Namespace) -> tuple[list[Job], list[Path]]:
+    """What to convert into what, and the outputs that --skip-existing leaves. Raises InputError for whatever could
+    overwrite, be lost or not be found."""
+    for path in [*options.targets, *([options.voice] if options.voice else [])]:
+        if not os.path.exists(path):
+            raise InputError(f"{path} does not exist; expected a recording, or a file of rwae-embed for --voice")
+    folder = os.path.isdir(options.source)
+    jobs = folder_jobs(options) if folder else [file_job(options)]
+    inputs = [options.source, *options.targets, *([options.voice] if options.voice else [])]
+    refuse_clashes(jobs, inputs)
+    there = [job for job in jobs if os.path.isfile(job[1])]
+    if options.skip_existing:
+        return [job for job in jobs if job not in there], [output for _, output in there]
+    if there and folder and not options.force:
+        raise InputError(
+            f"{len(there)} of {len(jobs)} files are in {options.output} already, the first {there[0][1]}; "
+            "expected another folder, --skip-existing or --force"
+        )
+    return jobs, []
+
+
+def file_job(options: argparse.Namespace) -> Job:
+    if not os.path.exists(options.source):
+        raise InputError(f"{options.source} does not exist; expected a recording, or a folder of them")
+    output = options.output or Path(f"{options.source.stem}_as_{voice_name(options)}.wav")
+    if output.suffix.lower() not in (".wav", ".flac"):
+        raise InputError(f"--output {output}; expected a name that ends in .wav or .flac")
+    free_output(output, options.force or options.skip_existing)
+    return options.source, output
+
+
+def folder_jobs(options: argparse.Namespace) -> list[Job]:
+    """A recording below SOURCE → a .wav of its name at the same place below OUT; `left_out` counts what is none."""
+    from rwae_audio.corpora.base import SUFFIXES, audio_files
+
+    source = options.source
+    options.output = options.output or Path(f"{source.resolve().name}_as_{voice_name(options)}")
+    output = options.output
+    if output.suffix.lower() in (".wav", ".flac") or (os.path.exists(output) and not os.path.isdir(output)):
+        raise InputError(f"--output {output} is a file's name; expected a folder, as SOURCE is one")
+    if not os.path.isdir(output.parent):
+        raise InputError(f"the folder {output.parent} does not exist; expected one to make {output.name} in")
+    if output.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"--output {output} lies in SOURCE {source}; expected a folder elsewhere")
+    names = sorted(name for _, name in audio_files(source))
+    others = {Path(place, name) for place, _, files in os.walk(source) for name in files} - {source / n for n in names}
+    if not names:
+        raise InputError(f"{source} has no recordings ({len(others)} other files); expected {', '.join(SUFFIXES)}")
+    options.left_out = len(others)
+    return [(source / name, (output / name).with_suffix(".wav")) for name in names]
+
+
+def voice_name(options: argparse.Namespace) -> str:
+    return (options.voice or options.targets[0]).stem
+
+
+def refuse_clashes(jobs: list[Job], inputs: list[Path]) -> None:
+    """Raises InputError when two outputs are one, or an output is one of the files that are read."""
+    made: dict[Path, Path] = {}
+    read = {identity(path) for path in [*inputs, *(source for source, _ in jobs)]}
+    for source, output in jobs:
+        if output in made:
+            raise InputError(f"{made[output]} and {source} would both become {output}; expected names that differ")
+        made[output] = source
+        if os.path.isdir(output):
+            raise InputError(f"{output} is a folder; expected the name of a file")
+        if os.path.exists(output) and identity(output) in read:
+            raise InputError(f"{output} is one of the files that are read; expected another name for the result")
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """What a file is under any of its names, or None if it is not there (a link that leads nowhere)."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+# ---- the work
+
+
+def device(name: str) -> Any:
+    """The torch.device. Raises InputError when there is none of that name here."""
+    import torch
+
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"--device {name} cannot be used here ({first}); expected cpu, cuda or mps") from error
+    return torch.device(name)
+
+
+def the_voice(bundle: Bundle, options: argparse.Namespace) -> Tensor:
+    """(static_dim,), of --voice or of all targets together."""
+    from rwae_audio.bundle import pooled_voice
+    from rwae_audio.conversion import read_voice, voice_of_file
+
+    if options.voice:
+        return read_voice(bundle, options.voice)
+    return pooled_voice([voice_of_file(bundle, target) for target in options.targets])
+
+
+def convert_each(
+    bundle: Bundle, jobs: list[Job], voice: Tensor, options: argparse.Namespace
+) -> tuple[list[dict[str, Any]], list[dict[str, str]], bool]:
+    """What was converted, what could not be, and whether Ctrl-C came between. A single recording that cannot be
+    converted raises InputError."""
+    from tqdm import tqdm
+
+    from rwae_audio.conversion import convert_file
+
+    alone = not os.path.isdir(options.source)
+    done: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    try:
+        for source, output in tqdm(jobs, desc="converting", unit="file", disable=alone or not sys.stderr.isatty()):
+            began = time.perf_counter()
+            try:
+                made = convert_file(bundle, source, output, voice, options.seed)
+            except InputError as error:
+                if alone:
+                    raise
+                failed.append({"source": str(source), "reason": str(error)})
+                continue
+            done.append(
+                {
+                    "source": str(source),
+                    "output": str(output),
+                    "seconds": made.seconds,
+                    "real_time_factor": (time.perf_counter() - began) / made.seconds,
+                    "silent": made.silent,
+                    "scaled": made.gain if made.gain < 1 else None,
+                    "resampled_from": made.source_rate if made.source_rate != bundle.sample_rate else None,
+                }
+            )
+    except KeyboardInterrupt:
+        return done, failed, True
+    return done, failed, False
+
+
+def say_done(bundle: Bundle, options: argparse.Namespace, done: list[dict[str, Any]]) -> None:
+    """What one would want to know of each file, once all has gone well, because an error is to be the only line."""
+    from rwae_audio.audio import open_audio
+
+    for path in [*([] if os.path.isdir(options.source) else [item["source"] for item in done]), *options.targets]:
+        say_resampled(NAME, path, open_audio(path, bundle.sample_rate))
+    for item in done:
+        if item["silent"]:
+            say(NAME, f"warning: {item['source']} is silent; {item['output']} is as silent")
+        if item["scaled"]:
+            say(NAME, f"scaled {item['output']} down by {item['scaled']:.3f} so that nothing clips")
+
+
+def say_counts(
+    options: argparse.Namespace, done: list[dict[str, Any]], skipped: list[Path], failed: list[dict[str, str]]
+) -> None:
+    if not os.path.isdir(options.source):
+        for item in done:
+            say(
+                NAME,
+                f"wrote {item['output']}: {item['seconds']:.2f} s, real-time factor {item['real_time_factor']:.2f}",
+            )
+        for output in skipped:
+            say(NAME, f"left {output} as it was")
+        return
+    counts = {
+        f"converted {len(done)} files into {options.output}": True,
+        f"{sum(item['resampled_from'] is not None for item in done)} of them resampled": any(
+            item["resampled_from"] for item in done
+        ),
+        f"left {len(skipped)} as they were": skipped,
+        f"could not convert {len(failed)}": failed,
+        f"passed over {options.left_out} that are hidden or no audio by their names": options.left_out,
+    }
+    say(NAME, "; ".join(text for text, there in counts.items() if there))
 
 
 if __name__ == "__main__":
