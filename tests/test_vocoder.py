@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchaudio
 from made_up import speech
 
 from rwae_audio.audio import load_audio
-from rwae_audio.features import PRESETS, log_mel, mel_filters
+from rwae_audio.features import PRESETS, hann, log_mel, mel_filters
 from rwae_audio.vocoder import OVERLAP, griffin_lim, griffin_lim_chunks, linear_spectrum
 
 BOTH = pytest.mark.parametrize("preset", ["paper", "vocoder"])
@@ -94,6 +95,29 @@ def test_the_linear_spectrum_has_these_mels_and_no_negative(preset: str) -> None
     linear = linear_spectrum(truth @ filters.T, config)
     assert bool((linear >= 0).all())
     torch.testing.assert_close(linear @ filters.T, truth @ filters.T, rtol=0.1, atol=1e-4)
+
+
+@BOTH
+def test_phases_are_those_of_torchaudio(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From phases of zero, where torchaudio can start as well, its fast Griffin-Lim gives the same sound but for the level."""
+    config = PRESETS[preset]
+    wanted = log_mel(torch.from_numpy(speech(0, 1.0)), config)
+    monkeypatch.setattr(torch, "rand", lambda shape, generator: torch.zeros(shape))
+    sound = griffin_lim(wanted, config, iterations=8)
+    expected = torchaudio.functional.griffinlim(
+        linear_spectrum(wanted.exp() * (wanted.exp() > 1.001 * config.floor), config).T,
+        window=hann(config).float(),
+        n_fft=config.n_fft,
+        hop_length=config.hop_length,
+        win_length=config.n_fft,
+        power=config.power,
+        n_iter=8,
+        momentum=0.99,
+        length=len(sound),
+        rand_init=False,
+    )
+    level = (sound.square().sum() / expected.square().sum()).sqrt()
+    torch.testing.assert_close(sound, expected * level, atol=2e-3 * float(sound.abs().max()), rtol=0)
 
 
 @BOTH
