@@ -5,6 +5,7 @@ Most run in this process, through `main`, since each start of an interpreter wit
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -548,7 +549,9 @@ def test_vc_of_a_folder_killed_and_interrupted_goes_on(bundle_folder: Path, run:
     def stopped(signal_number: int, count: int) -> subprocess.Popen[str]:
         """The command, sent the signal when `count` files are there and it is at work on the next one."""
         command = [*words, "-o", "out", "--skip-existing"]
-        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        # a shell that runs the tests in the background has them ignore Ctrl-C
+        heeding = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
         deadline = time.monotonic() + 120
         while len([*tmp_path.glob("out/?.wav")]) < count or not [*tmp_path.glob("out/.*.part-*")]:
             assert process.poll() is None, process.stderr
