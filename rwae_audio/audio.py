@@ -107,9 +107,11 @@ def write_blocks(
             level = 1.0 if loudness is None else loudness / max(math.sqrt(power / max(count, 1)), 1e-8)
             gain = 0.999 / (level * peak) if level * peak > 1 else 1.0
             waiting.seek(0)
-            with soundfile.SoundFile(
-                temporary, "w", sample_rate, 1, subtype="PCM_16", format=path.suffix[1:].upper()
-            ) as sound:
+            kind = path.suffix[1:].upper()
+            with (
+                temporary.open("w+b") as file,  # libsndfile takes no name that is not UTF-8
+                soundfile.SoundFile(file, "w", sample_rate, 1, subtype="PCM_16", format=kind) as sound,
+            ):
                 while data := waiting.read(4 * BLOCK):
                     sound.write(np.frombuffer(data, dtype=np.float32) * np.float64(level * gain))
     except (soundfile.LibsndfileError, OSError) as error:

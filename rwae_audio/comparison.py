@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rwae_audio.files import InputError
+from rwae_audio.trainer import RunConfig
 from rwae_audio.verification import Report, interval
 
 Draws = Mapping[str, np.ndarray]  # `static`, and perhaps `dynamic`: (replicates,) EERs
@@ -41,7 +42,8 @@ def mean_row(reports: Sequence[Report], draws: Sequence[Draws]) -> Report:
 
 def same_settings(name: str, configs: Sequence[Mapping[str, Any]]) -> None:
     """Raises InputError when the configurations of a row's runs differ in more than their seed."""
-    settings = [{**config, "train": {**config["train"], "seed": None}} for config in configs]
+    known = [RunConfig.of(config).tables() for config in configs]  # a setting that is newer than a run: its default
+    settings = [{**config, "train": {**config["train"], "seed": None}} for config in known]
     if any(setting != settings[0] for setting in settings):
         raise InputError(f"the runs of {name} differ in more than their seed; expected one configuration a row")
 

@@ -110,8 +110,11 @@ def read_voice(bundle: Bundle, path: str | Path) -> Tensor:
         raise InputError(
             f"{path} has the codes of bundle {header['bundle'][:12]}…; expected those of this one, {bundle.digest[:12]}…"
         )
-    frames = json.loads(header["frames"])
-    return pooled_voice([(tensors[f"static/{name}"], count) for name, count in frames.items()])
+    try:
+        frames = json.loads(header["frames"])
+        return pooled_voice([(tensors[f"static/{name}"], int(count)) for name, count in frames.items()])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # JSONDecodeError is a ValueError
+        raise InputError(f"{path} does not say how many frames each of its codes is of; expected {expected}") from error
 
 
 def speech_level(bundle: Bundle, path: str | Path, silence: bool = False) -> Level:

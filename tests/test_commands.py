@@ -576,6 +576,37 @@ def test_vc_of_a_folder_killed_and_interrupted_goes_on(bundle_folder: Path, run:
         assert (tmp_path / f"out/{i}.wav").read_bytes() == (tmp_path / f"again/{i}.wav").read_bytes()
 
 
+def test_vc_of_a_name_that_is_no_text(bundle_folder: Path, run: Run, tmp_path: Path, monkeypatch) -> None:
+    """A folder may hold names of bytes that are not UTF-8."""
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    soundfile.write("in/a.wav", speech(0, 1.0), 16000)
+    strange = os.fsdecode(b"in/\xff.wav")
+    try:
+        shutil.copy("in/a.wav", strange)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    assert run("rwae-vc", "in", "in/a.wav", "-o", "out")[0] == 0
+    assert Path(strange.replace("in/", "out/")).read_bytes() == Path("out/a.wav").read_bytes()
+    code, _, err = run("rwae-embed", strange, "-o", "codes.safetensors")
+    assert code == 2
+    assert "bytes that are no text" in err
+
+
+@pytest.mark.parametrize("frames", ["not json", '{"b": 3}', "[1]", '{"a": "x"}'])
+def test_vc_refuses_a_voice_whose_header_is_wrong(
+    bundle_folder: Path, run: Run, tmp_path: Path, frames: str, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("a.wav", speech(0, 1.0), 16000)
+    bundle = load_bundle(bundle_folder)
+    code = torch.zeros(bundle.config.model.static_dim)
+    save_file({"static/a": code}, "voice.safetensors", {"bundle": bundle.digest, "frames": frames})
+    status, _, err = run("rwae-vc", "a.wav", "--voice", "voice.safetensors", "-o", "o.wav")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "how many frames" in err
+
+
 # ---- rwae-embed
 
 

@@ -263,3 +263,41 @@ def test_the_d_vector_without_its_package_is_one_line(
     assert (code, len(error.splitlines())) == (2, 1)
     assert "expected `pip install 'rwae-audio[judge]'`" in error
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_from_before_a_setting_was_there_is_a_seed_of_its_row(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place, tmp_path / "ladder/an4")
+    path = tmp_path / "ladder/an4/rwae-mmd-0/config.json"
+    config = json.loads(path.read_text())
+    del config["model"]["dynamic_sees_static"]
+    path.write_text(json.dumps(config))
+    assert call("--test", "an4", "--no-train", "--into", tmp_path / "ladder") == 0
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "runs/dsvae-0/thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    corpus = tmp_path / "speech"
+    words = ["--data", f"folder={corpus}", "--rows", "dsvae", "--seeds", 0, "--runs", tmp_path / "runs"]
+    assert call(*words, "--into", tmp_path / "ladder") == 2
+    assert "is no run of this ladder" in capsys.readouterr().err
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    (mine.parent / "run.json").write_text(json.dumps({"data": {"an4": "x"}, "test": "an4"}))
+    assert call(*words, "--into", tmp_path / "ladder") == 2
+    assert "is a run on an4, tested on an4; expected folder" in capsys.readouterr().err
+
+
+def test_an_interval_of_several_seeds_is_not_that_of_the_first() -> None:
+    seeds = [{"eer": 0.1, "interval": [0.0, 0.2], "name": "a"}, {"eer": 0.3, "interval": [0.2, 0.4], "name": "a"}]
+    assert ladder_table.mean_of(seeds) == {"eer": pytest.approx(0.2), "interval": None, "name": "a"}
+
+
+@pytest.mark.parametrize(
+    "words", [["--as", "x"], ["--collect", "a", "b", "--as", "x"], ["--collect", "a", "--as", "../x"]]
+)
+def test_a_name_for_one_row_only(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        call(*words)
+    assert stop.value.code == 2

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from rwae_audio.commands.common import Parser, guarded, say
 from rwae_audio.config import nearest
-from rwae_audio.files import InputError
+from rwae_audio.files import InputError, read_json
 
 NAME = "ladder.py"
 HERE = Path(__file__).resolve().parent
@@ -53,7 +54,13 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--as", dest="label", metavar="NAME", help="with --collect: the row's name (its configuration's)"
     )
     parser.add_argument("--no-train", action="store_true", help="only make the tables from the rows that are there")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.label is not None:
+        if len(options.collect or []) != 1:
+            parser.error("--as names the row of one run; expected --collect with one run")
+        if not re.fullmatch(r"[\w-]+", options.label) or options.label in ("untrained", "log-mel", "log-mel-mvn"):
+            parser.error(f"--as {options.label}; expected a name of letters, digits and hyphens that is not taken")
+    return options
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -105,10 +112,15 @@ def train_missing(options: argparse.Namespace, data: dict[str, str], elsewhere: 
 
     from ladder_runs import row_folder
 
-    wanted = [(n, seed) for n in names for seed in ([None] if n == "d-vector" else options.seeds)]
+    wanted = list(dict.fromkeys((n, s) for n in names for s in ([None] if n == "d-vector" else options.seeds)))
     missing = [(n, s) for n, s in wanted if not (row_folder(options.into / test, n, s) / "row.json").is_file()]
     say(NAME, f"{len(wanted) - len(missing)} of {len(wanted)} runs are in {options.into / test}")
-    options.runs.mkdir(parents=True, exist_ok=True)
+    try:
+        options.runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--runs {options.runs}: {error.strerror}; expected a folder that can be written to"
+        ) from error
     with ThreadPoolExecutor(max(options.jobs, 1)) as pool:
         try:
             runs = [pool.submit(train, options, data, elsewhere, test, name, seed) for name, seed in missing]
@@ -140,13 +152,20 @@ def train(
     from ladder_runs import row_folder
 
     run = row_folder(options.runs, name, seed)
+    if (run / "run.json").is_file():
+        plan = read_json(run / "run.json", "a run of the ladder")
+        if plan.get("test") != test or (name != "d-vector" and set(plan.get("data", {})) != set(data)):
+            heard = f"{', '.join(plan.get('data', {}))}, tested on {plan.get('test')}"
+            raise InputError(
+                f"{run} is a run on {heard}; expected {', '.join(data)}, tested on {test}, or another --runs"
+            )
     if (run / "eer.json").is_file():
         return run
     script, words = HERE / SUPERVISED.get(name, "train.py"), []
     if name not in SUPERVISED and (run / "run.json").is_file():
         words += ["--resume", str(run)]
     else:
-        shutil.rmtree(run, ignore_errors=True)  # begun, with nothing in it to go on from
+        make_room(run)
         words += ["--out", str(run), "--test", test, *named("--data", data)]
         if name in SUPERVISED:
             words += named("--elsewhere", elsewhere)
@@ -166,6 +185,15 @@ def train(
         last = (log.read_text(encoding="utf-8").strip().splitlines() or ["it said nothing"])[-1]
         raise InputError(f"{run} was not finished: {last}; see {log}")
     return run
+
+
+def make_room(run: Path) -> None:
+    """Remove a run that had nothing to go on from. Raises InputError for a folder that holds anything else."""
+    if not run.exists():
+        return
+    if not (run / "run.json").is_file() and any(path.name != ".lock" for path in run.iterdir()):
+        raise InputError(f"{run} is there and is no run of this ladder; expected another folder in --runs")
+    shutil.rmtree(run)
 
 
 def named(option: str, folders: dict[str, str]) -> list[str]:

@@ -108,13 +108,14 @@ def of_seeds(name: str, runs: list[Run]) -> Row:
 
 
 def mean_of(values: Sequence[Any]) -> Any:
-    """The mean of numbers, entry by entry of tables and lists; of anything else the first."""
+    """The mean of numbers, entry by entry of tables; of anything else what all say, or nothing (an interval of a mean is not
+    the mean of intervals)."""
     first = values[0]
     if isinstance(first, dict):
         return {key: mean_of([value[key] for value in values]) for key in first if all(key in v for v in values)}
     if isinstance(first, (int, float)) and not isinstance(first, bool):
         return first if all(value == first for value in values) else float(np.mean(values))
-    return first
+    return first if all(value == first for value in values) else None
 
 
 def at(row: Mapping[str, Any], path: str) -> Any:

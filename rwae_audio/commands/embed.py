@@ -43,6 +43,8 @@ def embed(options: argparse.Namespace) -> int:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{name} is given twice; expected each recording once")
+        if not name.isprintable():  # a tensor's name is UTF-8
+            raise InputError(f"{name!r} has bytes that are no text; expected a name of letters that can be printed")
 
     import torch
 

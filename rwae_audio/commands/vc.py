@@ -188,7 +188,7 @@ def device(name: str) -> Any:
 
     try:
         torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         first = str(error).splitlines()[0]
         raise InputError(f"--device {name} cannot be used here ({first}); expected cpu, cuda or mps") from error
     return torch.device(name)

@@ -22,9 +22,9 @@ class S3vae(Dsvae):
     + λ2 · Σ_t (w·z^m_t + b − e_t)²                              e_t: the frame's energy, the mean of its log-mels
     + λ3 · Σ_t I(z^c; z^m_t)                                     over the batch
 
-    z^c_− is the code of the batch's next utterance. The paper has z^m_t predict a frame's volume; we take the normalised
-    log-mels' mean as it is, where classes of it would need thresholds that nobody gives. The predictor (w, b) is linear
-    and learned with the model.
+    z^c_− is the code of the sequence before it in the batch, now and then of the same utterance. The paper has z^m_t predict a
+    frame's volume; we take the normalised log-mels' mean as it is, where classes of it would need thresholds that nobody
+    gives. The predictor (w, b) is linear and learned with the model.
     """
 
     def __init__(self, config: ObjectiveConfig, model: ModelConfig) -> None:
