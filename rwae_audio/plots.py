@@ -14,24 +14,32 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+COLOURS = tuple(f"C{i}" for i in (0, 1, 2, 3, 4, 5, 6, 8, 9))  # matplotlib's without its grey
+STYLES = ("-", "--", ":")
+
 
 def det(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str = "") -> None:
     """Detection error trade-off: name → (false alarm, miss) rates, on normal-deviate axes (Martin et al. 1997)."""
     from scipy.stats import norm
 
-    figure = _figure(5.5, 5)
+    figure = _figure(7 if len(curves) > 6 else 5.5, 5)
     axes = figure.subplots()
     ticks = np.array([0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9])
     low, high = 5e-4, 0.95
-    for name, (false_alarm, miss) in curves.items():
+    for i, (name, (false_alarm, miss)) in enumerate(curves.items()):
         inside = (false_alarm > low) & (miss > low)
-        axes.plot(norm.ppf(false_alarm[inside].clip(low, high)), norm.ppf(miss[inside].clip(low, high)), label=name)
+        across, up = (norm.ppf(rate[inside].clip(low, high)) for rate in (false_alarm, miss))
+        style = STYLES[i // len(COLOURS) % len(STYLES)]
+        axes.plot(across, up, label=name, color=COLOURS[i % len(COLOURS)], linestyle=style)
     axes.plot(norm.ppf([low, high]), norm.ppf([low, high]), color="0.8", linewidth=0.8, zorder=0)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(norm.ppf(ticks), [f"{100 * tick:g}" for tick in ticks])
     axes.set(xlabel="false alarms, %", ylabel="misses, %", title=title, aspect="equal")
     axes.set(xlim=norm.ppf([low, high]), ylim=norm.ppf([low, high]))
-    axes.legend(frameon=False)
+    if len(curves) > 6:  # so many would hide the curves
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    else:
+        axes.legend(frameon=False)
     axes.grid(color="0.92")
     _save(figure, path)
 
@@ -94,15 +102,15 @@ def eer_plane(path: Path, rows: Mapping[str, tuple[Any, Any]], faint: Collection
     figure = _figure(6.5, 5)
     axes = figure.subplots()
     for i, (name, sides) in enumerate(rows.items()):
-        colour = "0.6" if name in faint else f"C{i}"
+        colour = "0.6" if name in faint else COLOURS[i % len(COLOURS)]
         x, y = (100 * side["eer"] for side in sides)
         spans = [100 * np.array(side["interval"] or [side["eer"]] * 2) for side in sides]
         across, up = (abs(span - value)[:, None] for span, value in zip(spans, (x, y), strict=True))
-        axes.errorbar(x, y, up, across, fmt="o", markersize=5, linewidth=1, capsize=2, color=colour)
-        axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour)
+        axes.errorbar(x, y, up, across, fmt="o", markersize=5, linewidth=1, capsize=2, color=colour, label=name)
     low = axes.get_ylim()[0]  # of the rows alone
     axes.axline((0, 0), slope=1, color="0.85", linewidth=0.8, zorder=0)
     axes.set(xlabel="static EER, %", ylabel="dynamic EER, %", title=title, xlim=(0, None), ylim=(low, 52))
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     axes.grid(color="0.92")
     _save(figure, path)
 

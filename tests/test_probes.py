@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,15 @@ from scipy.stats import binom
 
 from rwae_audio import probes
 from rwae_audio.alignment import SILENCE, phones_of
-from rwae_audio.benchmark import benchmark
+from rwae_audio.benchmark import Benchmark, benchmark
 from rwae_audio.config import resolve
 from rwae_audio.corpora import Corpus, read_corpus
+from rwae_audio.corpora.base import Phone
 from rwae_audio.features import MelConfig, Normaliser
 from rwae_audio.files import InputError
 from rwae_audio.model import RWAE, ModelConfig
 from rwae_audio.probes import folds, phone_probe, phone_report, probe_report, speaker_probe_gru, speaker_probe_linear
-from rwae_audio.store import open_store
+from rwae_audio.store import FrameStore, open_store
 
 RNG = np.random.default_rng
 CLASSES = np.array(["aa", "iy", "s", "t"])
@@ -167,13 +169,20 @@ def test_centres_of_segments() -> None:
     assert probes._centres(np.array([23, 3, 19]), 10).tolist() == [5, 15, 24, 31, 40]
 
 
-def test_of_a_code_a_segment_the_phone_at_its_centre_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def some_of_the_demo(
+    folder: Path, mel: MelConfig, train: int, test: int
+) -> tuple[FrameStore, Mapping[Path, tuple[Phone, ...]], np.ndarray, Benchmark]:
+    """Store, phones, training utterances and benchmark of so many of the demo corpus' speakers."""
     demo = read_corpus("demo")
-    speakers = [*demo.speakers("train")[:2], *demo.speakers("test")[:2]]
+    speakers = [*demo.speakers("train")[:train], *demo.speakers("test")[:test]]
     small = Corpus("demo", tuple(u for u in demo.utterances if u.speaker in speakers), synthetic=True)
+    store = open_store([small], mel, folder)
+    return store, phones_of(small).phones, store.indices("train"), benchmark(store, small, "test")
+
+
+def test_of_a_code_a_segment_the_phone_at_its_centre_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mel = MelConfig()
-    store, phones = open_store([small], mel, tmp_path), phones_of(small).phones
-    rows, bench = store.indices("train"), benchmark(store, small, "test")
+    store, phones, rows, bench = some_of_the_demo(tmp_path, mel, 2, 2)
     torch.manual_seed(0)
     model = RWAE(resolve(ModelConfig, {**TINY, **SWITCHES["fhvae"]}, "[model]")).eval()
     asked = []
@@ -194,12 +203,8 @@ def test_of_a_code_a_segment_the_phone_at_its_centre_is_asked(tmp_path: Path, mo
 
 
 def test_report_of_the_demo_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    demo = read_corpus("demo")
-    speakers = [*demo.speakers("train")[:6], *demo.speakers("test")[:4]]
-    small = Corpus("demo", tuple(u for u in demo.utterances if u.speaker in speakers), synthetic=True)
     mel = MelConfig()
-    store, phones = open_store([small], mel, tmp_path), phones_of(small).phones
-    rows, bench = store.indices("train"), benchmark(store, small, "test")
+    store, phones, rows, bench = some_of_the_demo(tmp_path, mel, 6, 4)
     torch.manual_seed(0)
     model = RWAE(resolve(ModelConfig, TINY, "[model]")).eval()
     normaliser = Normaliser.fit(store.frames)

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from train import command, new_folder
+from train import command, corpora_arguments, new_folder, tested
 
 from rwae_audio.commands.common import Parser, guarded
 from rwae_audio.files import InputError, write_json, write_tensors
@@ -22,11 +22,7 @@ NAME = "dvector.py"
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="the corpus to embed")
-    parser.add_argument("--test", metavar="NAME", help="which of several corpora (the first one given)")
-    parser.add_argument(
-        "--elsewhere", action="append", default=[], metavar="NAME=DIR", help="a corpus to test on, never trained on"
-    )
+    corpora_arguments(parser, "the corpus to embed")
     parser.add_argument("--split", choices=("dev", "test"), default="test", help="whose trial list (test)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
     return parser.parse_args(argv)
@@ -50,11 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     from rwae_audio.trainer import RunConfig
 
     data, elsewhere = corpus_folders(options.data), corpus_folders(options.elsewhere, "--elsewhere")
-    test = options.test or next(iter(data), None)
-    if test not in data:
-        raise InputError(
-            f"--test {test} is not among the corpora given ({', '.join(data) or 'none'}); expected one of them"
-        )
+    test = tested(options.test, data)
     config = RunConfig()
     corpus = with_benchmark(read_corpus(test, Path(data[test])))
     store = open_store([corpus], config.mel)  # its lengths choose the utterances where the corpus has no list

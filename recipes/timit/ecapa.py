@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from train import command, new_folder, prepare, say, set_value
+from train import command, corpora_arguments, new_folder, prepare, say, set_value, tested
 
 from rwae_audio.commands.common import Parser, guarded
 from rwae_audio.files import InputError, only_one, write_json
@@ -37,11 +37,7 @@ TRAIN = {"updates": 1800, "evaluate_every": 150, "batch": 64, "learning_rate": 2
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="a corpus to train on")
-    parser.add_argument("--test", metavar="NAME", help="the corpus to test on (the first one given)")
-    parser.add_argument(
-        "--elsewhere", action="append", default=[], metavar="NAME=DIR", help="a corpus to test on, never trained on"
-    )
+    corpora_arguments(parser, "a corpus to train on")
     parser.add_argument(
         "--config", type=Path, default=HERE / "conf" / "rwae-mmd.toml", help="whose frames (rwae-mmd's)"
     )
@@ -59,11 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     from rwae_audio.corpora import corpus_folders
 
     data = corpus_folders(options.data)
-    test = options.test or next(iter(data), None)
-    if test not in data:
-        raise InputError(
-            f"--test {test} is not among the corpora given ({', '.join(data) or 'none'}); expected one of them"
-        )
+    test = tested(options.test, data)
     tables = read_toml(options.config) | {"train": {**TRAIN, "seed": options.seed}}
     for setting in options.set:
         set_value(tables, setting)

@@ -19,6 +19,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import train
+
 from rwae_audio.commands.common import Parser, guarded, say
 from rwae_audio.config import nearest
 from rwae_audio.files import InputError, read_json
@@ -31,11 +33,7 @@ SUPERVISED = {"ecapa": "ecapa.py", "d-vector": "dvector.py"}  # row → the scri
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="a corpus to train on")
-    parser.add_argument("--test", metavar="NAME", help="the corpus to test on (the first one given)")
-    parser.add_argument(
-        "--elsewhere", action="append", default=[], metavar="NAME=DIR", help="a corpus to test on, never trained on"
-    )
+    train.corpora_arguments(parser, "a corpus to train on")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help=f"rows to train ({', '.join(ROWS)} and references)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="of each row (0 1 2)")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="a setting of every row")
@@ -95,11 +93,7 @@ def tested(options: argparse.Namespace, data: dict[str, str]) -> str:
                 f"--test {test}; expected a corpus with rows in {options.into}: {', '.join(kept) or 'none'}"
             )
         return test
-    if not data:
-        raise InputError("no corpus was given; expected --data NAME=DIR to train on, or --no-train")
-    if test not in data:
-        raise InputError(f"--test {test} is not among the corpora given; expected one of {', '.join(data)}")
-    return test
+    return train.tested(test, data)
 
 
 def train_missing(options: argparse.Namespace, data: dict[str, str], elsewhere: dict[str, str], test: str) -> None:
@@ -123,7 +117,7 @@ def train_missing(options: argparse.Namespace, data: dict[str, str], elsewhere: 
         ) from error
     with ThreadPoolExecutor(max(options.jobs, 1)) as pool:
         try:
-            runs = [pool.submit(train, options, data, elsewhere, test, name, seed) for name, seed in missing]
+            runs = [pool.submit(trained, options, data, elsewhere, test, name, seed) for name, seed in missing]
             for run in runs:
                 measure(run.result(), options.into, data, elsewhere)
         except BaseException:
@@ -145,7 +139,7 @@ def references() -> list[str]:
     return [name for name, package in packages.items() if importlib.util.find_spec(package)]
 
 
-def train(
+def trained(
     options: argparse.Namespace, data: dict[str, str], elsewhere: dict[str, str], test: str, name: str, seed: int | None
 ) -> Path:
     """The finished run folder of a row and seed: trained, or gone on with, as by hand. Its output is in RUN.log."""

@@ -180,9 +180,7 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
     if not data:
         say("no corpus was given (--data NAME=DIR): training on the built-in demo corpus of synthetic speech")
         data, source = {"demo": ""}, source or HERE / "conf" / "demo.toml"
-    test = options.test or next(iter(data))
-    if test not in data:
-        raise InputError(f"--test {test} is not among the corpora given; expected one of {', '.join(data)}")
+    test = tested(options.test, data)
     tables = read_toml(source) if source else {}
     for setting in options.set:
         set_value(tables, setting)
@@ -196,6 +194,25 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
         "timit": {"with_sa": options.with_sa, "partial": options.partial},
         "command": command(),
     }
+
+
+def tested(test: str | None, data: dict[str, str]) -> str:
+    """The corpus of `data` to test on: --test, or the first one. Raises InputError."""
+    if not data:
+        raise InputError("no corpus was given; expected --data NAME=DIR")
+    test = test or next(iter(data))
+    if test not in data:
+        raise InputError(f"--test {test} is not among the corpora given; expected one of {', '.join(data)}")
+    return test
+
+
+def corpora_arguments(parser: argparse.ArgumentParser, data: str) -> None:
+    """--data (of what use it is: `data`), --test and --elsewhere."""
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help=data)
+    parser.add_argument("--test", metavar="NAME", help="the corpus to test on (the first one given)")
+    parser.add_argument(
+        "--elsewhere", action="append", default=[], metavar="NAME=DIR", help="a corpus to test on, never trained on"
+    )
 
 
 def set_value(tables: dict[str, Any], setting: str) -> None:
