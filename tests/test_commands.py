@@ -762,3 +762,11 @@ def test_eer_on_real_speech(corpora: Path, run: Run, tmp_path: Path) -> None:
     code, out, err = run("rwae-eer", "--trials", "t.txt", "--audio-dir", folder, "--json")
     assert (code, err) == (0, "")
     assert (json.loads(out)["trials"], json.loads(out)["speakers"]) == (36, 3)
+
+
+def test_signals_have_a_stack_of_their_own() -> None:
+    """Met in the middle of a matrix product on the common one, Ctrl-C could end a training with a broken heap."""
+    asked = "import faulthandler; from rwae_audio.commands.common import guarded; "
+    asked += "guarded(lambda: print(faulthandler.is_enabled()) or 0, 'rwae-vc')"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

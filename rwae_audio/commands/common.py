@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import itertools
 import os
 import sys
@@ -53,9 +54,20 @@ def say(command: str, message: str) -> None:
     print(f"{command}: {message}", file=sys.stderr)
 
 
+def _own_signal_stack() -> None:
+    """Give signals a stack of their own, for which faulthandler is what Python has.
+
+    Matrix routines that use the stack pointer for something else are met in the middle by a Ctrl-C: its frame would land
+    on the heap, and the process die of it instead of writing its checkpoint.
+    """
+    if not faulthandler.is_enabled() and sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)
+
+
 def guarded(command: Callable[[], int], name: str) -> int:
     """Run it; a user's error or a full disk is one line and 2, Ctrl-C 130, a closed pipe 0; a bug shows its traceback."""
     threading.excepthook = _in_thread
+    _own_signal_stack()
     try:
         code = command()
         sys.stdout.flush()  # a closed pipe shows here, not when the interpreter ends
