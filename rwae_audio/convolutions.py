@@ -17,7 +17,7 @@ class Convolutions(nn.Module):
 
     def __init__(self, n_mels: int, width: int, stride: int) -> None:
         super().__init__()
-        self.stride = stride
+        self.stride, self.width = stride, width
         shapes = [(n_mels, 5, stride, 1), (width, 3, 1, 1), (width, 3, 1, 2), (width, 1, 1, 1)]
         self.layers = nn.ModuleList(
             nn.Conv1d(inputs, width, kernel, step, padding=kernel // 2 * dilation, dilation=dilation)
@@ -30,9 +30,70 @@ class Convolutions(nn.Module):
         states = frames * frame_mask(lengths, frames)
         kept = None if lengths is None else (lengths + self.stride - 1) // self.stride
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            states = F.relu(layer(states.transpose(1, 2))).transpose(1, 2)
-            states = norm(states.flatten(0, 1)).view_as(states) * frame_mask(kept, states)
+            states = _standardised(norm, F.relu(_over_time(layer, states)))
+            states = states * frame_mask(kept, states)
         return states
+
+
+class ResidualConvolutions(nn.Module):
+    """Frames (B, S, n_mels) → states (B, ⌈S / stride⌉, 2 · width): a convolution, three residual blocks, and what all
+    three say side by side.
+
+    The frame layers of Desplanques, Thienpondt, Demuynck, "ECAPA-TDNN", Interspeech 2020.
+    """
+
+    def __init__(self, n_mels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.stride, self.width = stride, 2 * width
+        self.first, self.first_norm = nn.Conv1d(n_mels, width, 5, stride, padding=2), Standardise(width)
+        self.blocks = nn.ModuleList(ResidualBlock(width, dilation) for dilation in (2, 3, 4))
+        self.last, self.last_norm = nn.Linear(len(self.blocks) * width, self.width), Standardise(self.width)
+
+    def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """lengths (B,) of the frames; what stands in the padding is neither read nor of use."""
+        states = _over_time(self.first, frames * frame_mask(lengths, frames))
+        mask = frame_mask(None if lengths is None else (lengths + self.stride - 1) // self.stride, states)
+        states = _standardised(self.first_norm, F.relu(states)) * mask
+        said = []
+        for block in self.blocks:
+            states = block(states, mask)
+            said.append(states)
+        return _standardised(self.last_norm, F.relu(self.last(torch.cat(said, dim=-1))))
+
+
+class ResidualBlock(nn.Module):
+    """States (B, S, width), mask (B, S, 1) → states + what SE-Res2 adds: a quarter of the channels as they are, each other
+    quarter convolved on top of the one before, and channels weighed by what all of them are over time."""
+
+    def __init__(self, width: int, dilation: int, parts: int = 4, squeezed: int = 64) -> None:
+        super().__init__()
+        self.into, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.into_norm, self.out_norm = Standardise(width), Standardise(width)
+        self.size = width // parts
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(self.size, self.size, 3, padding=dilation, dilation=dilation) for _ in range(parts - 1)
+        )
+        self.norms = nn.ModuleList(Standardise(self.size) for _ in range(parts - 1))
+        self.weigh = nn.Sequential(nn.Linear(width, squeezed), nn.ReLU(), nn.Linear(squeezed, width), nn.Sigmoid())
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        first, *parts = (_standardised(self.into_norm, F.relu(self.into(states))) * mask).split(self.size, dim=-1)
+        said, last = [first], None
+        for part, layer, norm in zip(parts, self.convolutions, self.norms, strict=True):
+            heard = part if last is None else part + last
+            last = _standardised(norm, F.relu(_over_time(layer, heard))) * mask
+            said.append(last)
+        new = _standardised(self.out_norm, F.relu(self.out(torch.cat(said, dim=-1)))) * mask
+        return states + new * self.weigh(new.sum(1) / mask.sum(1))[:, None]
+
+
+def _over_time(layer: nn.Module, states: Tensor) -> Tensor:
+    """A convolution of states (B, S, d) over their time."""
+    return layer(states.transpose(1, 2)).transpose(1, 2)
+
+
+def _standardised(norm: nn.Module, states: Tensor) -> Tensor:
+    return norm(states.flatten(0, 1)).view_as(states)
 
 
 class AttentivePooling(nn.Module):

@@ -50,7 +50,8 @@ def embed(
 ) -> Embeddings:
     """Vectors of the utterances frames[starts[u] : starts[u] + lengths[u]] of raw log-mels (N, n_mels).
 
-    static: mean over non-overlapping windows of the posterior mean of z^c, windows as long as in training; dynamic:
+    static: mean over non-overlapping windows of the posterior mean of z^c, windows as long as in training
+    or as `embedding_window` says; dynamic:
     mean over frames of the posterior means of z^m, encoded in segments as in training, with the utterance's static
     vector where the dynamic encoder sees z^c; codes: those means, utterance after utterance, Σ lengths in all. The model
     is left in the mode that it came in.
@@ -71,7 +72,7 @@ def static_vectors(
     model: RWAE, normaliser: Normaliser, segment: int, frames: np.ndarray, starts: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
     """The static vectors (U, static_dim) of `embed`, by a model in evaluation mode."""
-    static_windows = windows(starts, lengths, model.static_frames or segment)
+    static_windows = windows(starts, lengths, model.embedding_frames(segment))
     static = np.zeros((len(lengths), model.config.static_dim))
     for rows in _chunks(len(static_windows.start)):
         batch, valid = _gather(model, normaliser, frames, static_windows, rows)

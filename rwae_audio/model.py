@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from rwae_audio.convolutions import AttentivePooling, Convolutions
+from rwae_audio.convolutions import AttentivePooling, Convolutions, ResidualConvolutions
 from rwae_audio.posterior import (
     GaussianHead,
     ModelConfig,
@@ -47,7 +47,9 @@ class StaticEncoder(nn.Module):
         if config.static_network == "recurrent":
             self.lstm = nn.LSTM(config.n_mels, hidden, batch_first=True)
         else:
-            self.convolutions = Convolutions(config.n_mels, hidden, config.static_stride)
+            layers = Convolutions if config.static_network == "convolutional" else ResidualConvolutions
+            self.convolutions = layers(config.n_mels, hidden, config.static_stride)
+            hidden = self.convolutions.width
         if config.static_pooling == "attentive":
             self.attention = AttentivePooling(hidden)
         pooled = hidden * (1 if config.static_pooling == "last" else 2)
@@ -311,6 +313,10 @@ class RWAE(nn.Module):
     def static_frames(self) -> int | None:
         """The length of the static encoder's window, or None where it is the training segment itself."""
         return None if self.config.static_from in ("segment", "frame") else self.config.static_window
+
+    def embedding_frames(self, segment: int) -> int:
+        """The length of the windows that a recording's static code is the mean over; segment: that of training."""
+        return self.config.embedding_window or self.static_frames or segment
 
 
 def parameters(model: nn.Module) -> int:

@@ -9,14 +9,33 @@ import torch
 from torch import Tensor
 
 from rwae_audio.distributed import local, world_size
+from rwae_audio.features import MelConfig, bin_centres, bin_positions
 
 
 def warp_mels(frames: Tensor, limit: float, noise: torch.Generator) -> Tensor:
     """frames (B, T, n_mels) with each sequence's mel axis stretched by a factor in 1 ± limit, linearly interpolated."""
-    size = frames.shape[-1]
+    factor = _factors(frames, limit, noise).to(frames.device)
+    return _at(frames, torch.arange(frames.shape[-1], device=frames.device) * factor)
+
+
+def warp_frequencies(frames: Tensor, limit: float, noise: torch.Generator, mel: MelConfig) -> Tensor:
+    """frames (B, T, n_mels) with each sequence's frequency axis, in Hz, stretched by a factor in 1 ± limit, as another
+    length of the vocal tract does it; above what was there the last bin goes on."""
+    factor = _factors(frames, limit, noise).double().numpy()
+    position = torch.from_numpy(bin_positions(bin_centres(mel) * factor, mel))
+    return _at(frames, position.to(frames.device, frames.dtype))
+
+
+def _factors(frames: Tensor, limit: float, noise: torch.Generator) -> Tensor:
+    """A factor (B, 1) in 1 ± limit for each sequence of this process."""
     whole = len(frames) * world_size()  # sequence i of the global batch has its factor wherever it is
-    factor = 1 + limit * (2 * torch.rand(whole, 1, generator=noise)[local(whole)] - 1).to(frames.device)
-    position = (torch.arange(size, device=frames.device) * factor).clamp(max=size - 1)
+    return 1 + limit * (2 * torch.rand(whole, 1, generator=noise)[local(whole)] - 1)
+
+
+def _at(frames: Tensor, position: Tensor) -> Tensor:
+    """frames (B, T, n_mels) read at each sequence's positions (B, n_mels) on the axis of bins, linearly interpolated."""
+    size = frames.shape[-1]
+    position = position.clamp(0, size - 1)
     low = position.floor().long().clamp(max=size - 2)
     weight = (position - low)[:, None]
     low = low[:, None].expand(frames.shape)

@@ -24,7 +24,10 @@ class ModelConfig:
                      `another` window of the same utterance, `static_window` frames long; the encoder reads every
                      `static_stride`-th of them. Or the segment's first `frame`, as a feature, alone: the dynamic code
                      is read off what is left of the others' features without it (DBSE)
-    static_network   `recurrent`: an LSTM (the paper's); `convolutional`: convolutions over time, as in x-vectors
+    embedding_window    an utterance's static vector is the mean of its codes over windows of so many frames, or of as many
+                     as in training (0)
+    static_network   `recurrent`: an LSTM (the paper's); `convolutional`: convolutions over time, as in x-vectors;
+                     `residual`: blocks of them, as in ECAPA-TDNN
     static_pooling   the code is read off the LSTM's `last` state, the `mean` and `deviation` of its states over time, or
                      the same under weights that it learns (`attentive`)
     dynamic_norm     what is taken from each mel bin of the dynamic encoder's input: nothing, its `mean` over the
@@ -53,7 +56,8 @@ class ModelConfig:
     static_from: Literal["segment", "longer", "another", "frame"] = "another"
     static_window: int = 60
     static_stride: int = 2
-    static_network: Literal["recurrent", "convolutional"] = "recurrent"
+    embedding_window: int = 0
+    static_network: Literal["recurrent", "convolutional", "residual"] = "recurrent"
     static_pooling: Literal["last", "mean-deviation", "attentive"] = "mean-deviation"
     static_prior: Literal["gaussian", "sphere"] = "gaussian"
     static_posterior: PosteriorKind = "fixed"
@@ -82,15 +86,23 @@ class ModelConfig:
         ]:
             if getattr(self, name) < 1:
                 raise ValueError(f"[model] {name} is {getattr(self, name)}; expected 1 or more")
+        if self.embedding_window < 0:
+            raise ValueError(f"[model] embedding_window is {self.embedding_window}; expected 0 or more")
         for name in ("static_variance", "dynamic_variance"):
             if not 0 < getattr(self, name) < 100:
                 raise ValueError(f"[model] {name} is {getattr(self, name)}; expected between 0 and 100")
         if not 0 <= self.dynamic_offset_variance < 100:
             raise ValueError(f"[model] dynamic_offset_variance is {self.dynamic_offset_variance}; expected 0 to 100")
-        if self.static_network == "convolutional" and self.static_pooling == "last":
-            raise ValueError('[model] static_pooling is "last"; a convolutional static_network needs another')
-        if self.static_network == "convolutional" and self.static_from == "frame":
-            raise ValueError('[model] static_network is "convolutional"; a code from a "frame" needs a recurrent one')
+        if self.static_network != "recurrent" and self.static_pooling == "last":
+            raise ValueError(f'[model] static_pooling is "last"; a {self.static_network} static_network needs another')
+        if self.static_network == "residual" and self.static_hidden % 4:
+            raise ValueError(
+                f"[model] static_hidden is {self.static_hidden}; expected a multiple of 4 for residual blocks"
+            )
+        if self.static_network != "recurrent" and self.static_from == "frame":
+            raise ValueError(
+                f'[model] static_network is "{self.static_network}"; a code from a "frame" needs a recurrent one'
+            )
         if self.feedback and self.dynamic_per == "segment":
             raise ValueError('[model] feedback is true; expected false, as a code a "segment" has none before it')
         if self.static_from == "frame" and self.dynamic_norm != "none":  # the subtraction would be undone by another

@@ -274,7 +274,7 @@ def _codes(store: FrameStore, rows: np.ndarray, model: RWAE, normaliser: Normali
 
 def _held(store: FrameStore, rows: np.ndarray, model: RWAE, normaliser: Normaliser, mel: MelConfig) -> np.ndarray:
     """The static codes (Σ T, D) of the utterances, each window's for all of its frames."""
-    where = windows(store.offsets[:-1][rows], store.lengths[rows], model.static_frames or mel.segment)
+    where = windows(store.offsets[:-1][rows], store.lengths[rows], model.embedding_frames(mel.segment))
     codes = embed(model, normaliser, mel.segment, store.frames, where.start, where.length).static
     return np.repeat(codes, where.length - where.fresh, axis=0)
 

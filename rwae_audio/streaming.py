@@ -36,7 +36,7 @@ def in_chunks(pieces: Iterable[Tensor], size: int, least: int = 1) -> Iterator[T
 
 def voice_of(model: RWAE, normaliser: Normaliser, segment: int, pieces: Iterable[Tensor]) -> tuple[Tensor, int]:
     """The static code (static_dim,) of a recording, the mean over its windows, and how many frames it has."""
-    size = model.static_frames or segment
+    size = model.embedding_frames(segment)
     total, windows, frames = np.zeros(model.config.static_dim), 0, 0
     for chunk in in_chunks(pieces, _whole_windows(size), size):
         count = -(-len(chunk) // size)

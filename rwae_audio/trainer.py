@@ -22,7 +22,7 @@ from rwae_audio.features import MelConfig, Normaliser
 from rwae_audio.files import InputError, write_text
 from rwae_audio.model import RWAE, ModelConfig
 from rwae_audio.objectives import OBJECTIVES, Objective, ObjectiveConfig
-from rwae_audio.perturb import equalised, warp_mels
+from rwae_audio.perturb import equalised, warp_frequencies, warp_mels
 from rwae_audio.randomness import generator
 from rwae_audio.store import Batch, Sampler
 
@@ -38,6 +38,7 @@ class TrainConfig:
     schedule    the learning rate stays `constant`, or falls to zero along a `cosine`, after `warmup` updates
     voice_warp  the mel axis of all that is drawn of an utterance is stretched by one factor, up to this far from 1, drawn
                 anew each time: another voice that says the same (vocal tract length perturbation, Jaitly & Hinton 2013)
+    tract_warp  the same on the frequency axis in Hz, which is what a vocal tract of another length does
     mel_warp    the mel axis of the dynamic encoder's input is stretched by up to this factor, drawn anew each sequence
     equalise    standard deviation, in nats, of a smooth random curve over the mel axis that is added to the static
                 encoder's second window, where the objective has one: the voice is what is left when the channel changes
@@ -52,6 +53,7 @@ class TrainConfig:
     gradient_clip: float = 50.0
     evaluate_every: int = 250
     voice_warp: float = 0.0
+    tract_warp: float = 0.0
     mel_warp: float = 0.0
     equalise: float = 0.0
 
@@ -61,7 +63,7 @@ class TrainConfig:
                 raise ValueError(f"[train] {name} is {getattr(self, name)}; expected {least} or more")
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"[train] learning_rate is {self.learning_rate}; expected between 0 and 1")
-        for name in ("voice_warp", "mel_warp"):
+        for name in ("voice_warp", "tract_warp", "mel_warp"):
             if not 0 <= getattr(self, name) < 0.5:
                 raise ValueError(f"[train] {name} is {getattr(self, name)}; expected at least 0 and under 0.5")
         if not 0 <= self.equalise < 10:
@@ -157,6 +159,12 @@ def train(
         if settings.voice_warp:
             batch = batch.map(
                 lambda part: warp_mels(part, settings.voice_warp, generator(settings.seed, "voice", step))
+            )
+        if settings.tract_warp:
+            batch = batch.map(
+                lambda part: warp_frequencies(
+                    part, settings.tract_warp, generator(settings.seed, "tract", step), config.mel
+                )
             )
         frames, static_frames = normalised(batch, normaliser, accelerator.device)
         dynamic_frames, second_frames = None, None

@@ -39,7 +39,7 @@ def test_padded_batch_equals_its_members(way: dict) -> None:
     members_alone(small(**way))
 
 
-@pytest.mark.parametrize("network", ["recurrent", "convolutional"])
+@pytest.mark.parametrize("network", ["recurrent", "convolutional", "residual"])
 def test_padded_batch_equals_its_members_with_attention(network: str) -> None:
     model = small(static_network=network, static_pooling="attentive").train()
     for step in range(50):  # statistics that are not those of the first batch
@@ -66,7 +66,7 @@ SWITCHES = itertools.product(
 )
 
 
-@pytest.mark.parametrize("network", ["recurrent", "convolutional"])
+@pytest.mark.parametrize("network", ["recurrent", "convolutional", "residual"])
 @pytest.mark.parametrize("pooling", ["mean-deviation", "attentive"])
 def test_every_static_encoder_trains_every_weight(network: str, pooling: str) -> None:
     model = small(static_network=network, static_pooling=pooling).train()
@@ -245,6 +245,8 @@ def test_frame_decoder_has_no_memory_and_the_recurrent_one_has() -> None:
         {"static_variance": -1.0},
         {"static_pooling": "last", "static_network": "convolutional"},
         {"static_network": "convolutional", "static_from": "frame", "dynamic_norm": "none"},
+        {"static_hidden": 6, "static_network": "residual", "static_pooling": "attentive"},
+        {"embedding_window": -1},
     ],
 )
 def test_impossible_sizes_are_refused(change: dict) -> None:

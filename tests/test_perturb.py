@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rwae_audio.perturb import equalised, shuffled, warp_mels
+from rwae_audio.features import MelConfig, bin_centres, mel_filters
+from rwae_audio.perturb import equalised, shuffled, warp_frequencies, warp_mels
 from rwae_audio.randomness import generator
 
 
@@ -18,6 +19,25 @@ def test_warp_stretches_the_mel_axis() -> None:
     assert factor.std() > 0.1
     expected = (torch.arange(8.0) * factor[:, None]).clamp(max=7)
     torch.testing.assert_close(warped, expected[:, None].expand(50, 3, 8))
+
+
+def test_another_vocal_tract_stretches_the_axis_in_hertz() -> None:
+    """Bins that hold their own frequency show, at f, what stood at f times the sequence's factor."""
+    mel = MelConfig()
+    hertz = torch.from_numpy(bin_centres(mel)).float()
+    warped = warp_frequencies(hertz.expand(50, 3, 80), 0.25, generator(0, "warp"), mel)
+    factor = warped[:, 0, 20] / hertz[20]
+    assert factor.min() > 0.75 - 1e-3
+    assert factor.max() < 1.25 + 1e-3
+    assert factor.std() > 0.1
+    expected = (hertz * factor[:, None]).clamp(hertz[0], hertz[-1])
+    torch.testing.assert_close(warped, expected[:, None].expand(50, 3, 80), rtol=3e-3, atol=0)
+
+
+def test_a_bin_s_centre_is_where_its_filter_peaks() -> None:
+    mel = MelConfig(n_fft=4096, win_length=400)
+    peaks = mel_filters(mel).argmax(0) * mel.sample_rate / mel.n_fft
+    torch.testing.assert_close(peaks.double(), torch.from_numpy(bin_centres(mel)), rtol=0, atol=2.5)
 
 
 def test_another_channel_is_a_smooth_curve_that_frames_share() -> None:

@@ -170,12 +170,13 @@ def test_windows_cover_every_frame_once_and_the_last_is_right_aligned() -> None:
     assert cut.length.tolist() == [10, 10, 10, 10, 10, 10, 3, 10, 10]
 
 
-@pytest.mark.parametrize("full", [False, True])
-def test_vectors_are_the_means_that_the_benchmark_defines(full: bool) -> None:
+@pytest.mark.parametrize(("full", "window"), [(False, 0), (True, 0), (True, 20)])
+def test_vectors_are_the_means_that_the_benchmark_defines(full: bool, window: int) -> None:
     """Static: mean over windows; dynamic: mean over frames, given that static vector where the encoder sees it; one
     utterance at a time gives what all together give."""
     torch.manual_seed(0)
-    model = RWAE(ModelConfig(n_mels=6, static_dim=4, dynamic_dim=3, static_window=15, dynamic_sees_static=full))
+    config = ModelConfig(n_mels=6, static_dim=4, dynamic_dim=3, static_window=15, dynamic_sees_static=full)
+    model, size = RWAE(replace(config, embedding_window=window)), window or 15
     lengths = np.array([47, 8, 30])
     starts = np.cumsum(lengths) - lengths
     frames = torch.randn(85, 6, generator=generator(0, "frames"))
@@ -185,8 +186,10 @@ def test_vectors_are_the_means_that_the_benchmark_defines(full: bool) -> None:
     model.eval()
     for u, (start, length) in enumerate(zip(starts, lengths, strict=True)):
         mine = normaliser(frames[start : start + length])
-        places = [0] if length < 15 else [*range(0, length - 14, 15), *([length - 15] if length % 15 else [])]
-        static = torch.stack([model.static_encoder(mine[None, p : p + 15], None).mean[0] for p in places]).mean(0)
+        places = (
+            [0] if length < size else [*range(0, length - size + 1, size), *([length - size] if length % size else [])]
+        )
+        static = torch.stack([model.static_encoder(mine[None, p : p + size], None).mean[0] for p in places]).mean(0)
         np.testing.assert_allclose(together.static[u], static.detach(), atol=1e-5)
         cut = [mine[p : p + 10] for p in range(0, length - 9, 10)] or [mine]
         codes = torch.cat([model.dynamic_encoder(part[None], None, None, static[None]).mean[0] for part in cut])

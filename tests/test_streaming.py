@@ -23,6 +23,7 @@ KINDS = {
     "full": {"dynamic_sees_static": True, "static_from": "segment", "decoder": "frame"},
     "fhvae": {"objective": "fhvae"},
     "dbse": {"objective": "dbse"},
+    "long windows": {"static_network": "residual", "static_pooling": "attentive", "embedding_window": 110},
 }
 
 
