@@ -190,8 +190,7 @@ def mel_filters(config: MelConfig) -> torch.Tensor:
 def bin_positions(hertz: np.ndarray, config: MelConfig) -> np.ndarray:
     """Where frequencies lie on the axis of mel bins: k at the centre of filter k, fractions in between."""
     low, high = _mel(config.f_min), _mel(config.f_max)
-    mels = np.array([_mel(value) for value in np.ravel(hertz)]).reshape(np.shape(hertz))
-    return (mels - low) * (config.n_mels + 1) / (high - low) - 1
+    return (_mel(hertz) - low) * (config.n_mels + 1) / (high - low) - 1
 
 
 def bin_centres(config: MelConfig) -> np.ndarray:
@@ -200,8 +199,9 @@ def bin_centres(config: MelConfig) -> np.ndarray:
 
 
 # Slaney's scale (Auditory Toolbox, 1998): linear up to 1 kHz, which is 15 mel, and 27 mel to a factor of 6.4 from there
-def _mel(hertz: float) -> float:
-    return 15 + np.log(hertz / 1000) / (np.log(6.4) / 27) if hertz >= 1000 else hertz / (200 / 3)
+def _mel(hertz: np.ndarray | float) -> np.ndarray:
+    above = 15 + np.log(np.maximum(hertz, 1000) / 1000) / (np.log(6.4) / 27)
+    return np.where(np.greater_equal(hertz, 1000), above, np.divide(hertz, 200 / 3))
 
 
 def _hertz(mel: np.ndarray) -> np.ndarray:
