@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 COLOURS = tuple(f"C{i}" for i in (0, 1, 2, 3, 4, 5, 6, 8, 9))  # matplotlib's without its grey
 STYLES = ("-", "--", ":")
+MARKERS = "osD^vP*X"
 
 
 def det(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str = "") -> None:
@@ -82,14 +83,13 @@ def speaker_map(path: Path, vectors: np.ndarray, speakers: Sequence[str], title:
     figure = _figure(6.5, 5.5)
     axes = figure.subplots()
     names = sorted(set(speakers))
-    markers = "osD^vP*X"
     from matplotlib import colormaps
 
     for i, name in enumerate(names):
         mine = points[np.array([speaker == name for speaker in speakers])]
         colour = colormaps["nipy_spectral"](0.05 + 0.9 * i / max(len(names) - 1, 1))
         axes.scatter(
-            mine[:, 0], mine[:, 1], s=26, color=[colour], marker=markers[i % len(markers)], label=name, linewidths=0
+            mine[:, 0], mine[:, 1], s=26, color=[colour], marker=MARKERS[i % len(MARKERS)], label=name, linewidths=0
         )
     axes.set(xlabel=f"first axis ({100 * share[0]:.0f} %)", ylabel=f"second axis ({100 * share[1]:.0f} %)", title=title)
     axes.legend(frameon=False, fontsize=6, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -106,7 +106,8 @@ def eer_plane(path: Path, rows: Mapping[str, tuple[Any, Any]], faint: Collection
         x, y = (100 * side["eer"] for side in sides)
         spans = [100 * np.array(side["interval"] or [side["eer"]] * 2) for side in sides]
         across, up = (abs(span - value)[:, None] for span, value in zip(spans, (x, y), strict=True))
-        axes.errorbar(x, y, up, across, fmt="o", markersize=5, linewidth=1, capsize=2, color=colour, label=name)
+        marker = MARKERS[i // len(COLOURS) % len(MARKERS)]
+        axes.errorbar(x, y, up, across, fmt=marker, markersize=5, linewidth=1, capsize=2, color=colour, label=name)
     low = axes.get_ylim()[0]  # of the rows alone
     axes.axline((0, 0), slope=1, color="0.85", linewidth=0.8, zorder=0)
     axes.set(xlabel="static EER, %", ylabel="dynamic EER, %", title=title, xlim=(0, None), ylim=(low, 52))
