@@ -16,6 +16,8 @@ import pytest
 import soundfile
 from safetensors.numpy import load_file
 
+from rwae_audio.files import InputError
+
 ROOT = Path(__file__).parent.parent
 TRAIN = [sys.executable, str(ROOT / "recipes/timit/train.py")]
 TINY = [
@@ -228,3 +230,17 @@ def test_rows_of_several_seeds_are_compared_in_pairs(tmp_path: Path) -> None:
     assert re.search(r"^- `rwae-mmd` less `dsvae`: static \*\*-\d+\.\d \[-.*\*\*, dynamic [+-]0\.", text, re.M), text
     assert "- `rwae-feedback` less `rwae-mmd`: static +0.0 [+0.0, +0.0]" in text
     assert "- seeds 0, 1: `python train.py --config rwae-mmd.toml`" in text
+
+
+def test_a_run_killed_before_its_first_file_leaves_its_name_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "recipes/timit"))
+    import train as recipe
+
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.lock").touch()
+    assert recipe.new_folder(tmp_path / "run", "an4") == tmp_path / "run"
+    (tmp_path / "run/run.json").touch()
+    with pytest.raises(InputError, match="is there already"):
+        recipe.new_folder(tmp_path / "run", "an4")

@@ -241,7 +241,7 @@ def command(script: str = "train.py") -> str:
 
 
 def new_folder(out: Path | None, name: str) -> Path:
-    """`out`, which must not be there yet, or the first free name in runs/."""
+    """`out`, or a free name in runs/. It must not be there, or hold but the lock of a run killed before its first file."""
     if out is None:
         out, count = Path("runs") / name, 2
         while out.exists():
@@ -249,7 +249,9 @@ def new_folder(out: Path | None, name: str) -> Path:
     try:
         out.mkdir(parents=True)
     except FileExistsError:
-        raise InputError(f"{out} is there already; expected a new folder, or --resume {out}") from None
+        held = {path.name for path in out.iterdir()} if out.is_dir() else set()
+        if ".lock" not in held or any(not name.startswith(".") for name in held):
+            raise InputError(f"{out} is there already; expected a new folder, or --resume {out}") from None
     except OSError as error:
         raise InputError(f"cannot make {out}: {error.strerror}; expected a folder that can be written to") from error
     return out
