@@ -50,11 +50,10 @@ def embed(
 ) -> Embeddings:
     """Vectors of the utterances frames[starts[u] : starts[u] + lengths[u]] of raw log-mels (N, n_mels).
 
-    static: mean over non-overlapping windows of the posterior mean of z^c, windows as long as in training
-    or as `embedding_window` says; dynamic:
-    mean over frames of the posterior means of z^m, encoded in segments as in training, with the utterance's static
-    vector where the dynamic encoder sees z^c; codes: those means, utterance after utterance, Σ lengths in all. The model
-    is left in the mode that it came in.
+    static: mean over non-overlapping windows of the posterior mean of z^c, windows as long as in training or as
+    `embedding_window` says; dynamic: mean over frames of the posterior means of z^m, encoded in segments as in training,
+    with the utterance's static vector where the dynamic encoder sees z^c; codes: those means, utterance after utterance,
+    Σ lengths in all. The model is left in the mode that it came in.
     """
     starts, lengths = np.asarray(starts), np.asarray(lengths)
     training = model.training
