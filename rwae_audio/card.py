@@ -17,6 +17,9 @@ CREDITS = {
     "recordings from LibriVox; CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/).",
     "timit": "TIMIT Acoustic-Phonetic Continuous Speech Corpus, Garofolo et al., LDC93S1; licensed by the LDC, whose "
     "terms decide how these weights may be passed on.",
+    "digits": "Arabic Speech Commands, A. Ghandoura, F. Hjabo, O. Al Dakkak, 2021; CC BY 4.0 "
+    "(https://creativecommons.org/licenses/by/4.0/).",
+    "demo-digits": "Built-in demo corpus: synthetic spoken digits made with eSpeak NG; CC0.",
     "folder": "Recordings of the person who trained this bundle.",
 }
 

@@ -78,6 +78,11 @@ def kl_gaussians(mean_q: Tensor, variance_q: Tensor, mean_p: Tensor | float, var
     return terms.sum(-1) / 2
 
 
+def entropy(probabilities: Tensor) -> Tensor:
+    """Of categoricals (..., A): (...,), nats."""
+    return torch.special.entr(probabilities).sum(-1)
+
+
 def log_densities(samples: Tensor, means: Tensor, variances: Tensor) -> Tensor:
     """log N(samples_i | means_j, variances_j) of diagonal Gaussians, each (..., n, d) → (..., n, n), but for the constant
     −d/2 · ln 2π."""

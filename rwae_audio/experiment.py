@@ -26,7 +26,7 @@ from rwae_audio.card import card
 from rwae_audio.corpora.base import Corpus
 from rwae_audio.distributed import first_one_first, local, rank, start
 from rwae_audio.features import Normaliser
-from rwae_audio.files import write_json
+from rwae_audio.files import InputError, write_json
 from rwae_audio.model import RWAE
 from rwae_audio.objectives import OBJECTIVES
 from rwae_audio.randomness import generator
@@ -80,6 +80,10 @@ class Experiment:
 
 def prepare(config: RunConfig, corpora: Sequence[Corpus], tested: str, progress: bool = False) -> Experiment:
     """The frames of all corpora, trained on together; development and test speakers are those of the corpus `tested`."""
+    if config.model.actions:
+        raise InputError(
+            f"[model] actions is {config.model.actions}; expected 0: a recording has many, see recipes/digits/train.py"
+        )
     start()
     local(config.train.batch)  # raises now what training would raise after all the reading
     with first_one_first():  # the store is built once

@@ -10,13 +10,14 @@ Knows shapes, not losses. B sequences, T frames; frames are normalised log-mels 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from rwae_audio.actions import Action, ActionEncoder, one_hot
 from rwae_audio.convolutions import AttentivePooling, Convolutions, ResidualConvolutions
 from rwae_audio.posterior import (
     GaussianHead,
@@ -31,7 +32,7 @@ from rwae_audio.posterior import (
     on_sphere,
 )
 
-__all__ = ["RWAE", "ModelConfig", "Output", "Posterior", "Standardise", "normal", "parameters"]
+__all__ = ["RWAE", "Action", "ModelConfig", "Output", "Posterior", "Sample", "Standardise", "normal", "parameters"]
 
 
 Memory = tuple[Any, Any, Any]  # the dynamic encoder's: the states of its two LSTMs, and the last code drawn
@@ -194,31 +195,36 @@ class DynamicEncoder(nn.Module):
 
 
 class DynamicPrior(nn.Module):
-    """p_ψ(z^m_t | z^m_{<t}): an LSTM that emits a diagonal Gaussian a step; the first step follows a zero code."""
+    """p_ψ(z^m_t | z^m_{<t}[, a]): an LSTM that emits a diagonal Gaussian a step; the first step follows a zero code.
+
+    action (B, A), in a model with actions: stands beside each code.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.dim = config.dynamic_dim
-        self.lstm = nn.LSTM(config.dynamic_dim, config.prior_hidden, batch_first=True)
+        self.lstm = nn.LSTM(config.dynamic_dim + config.actions, config.prior_hidden, batch_first=True)
         self.head = nn.Linear(config.prior_hidden, 2 * config.dynamic_dim)
 
-    def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, codes: Tensor, action: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """codes (B, T, d) → mean and variance (B, T, d) of each step given the codes before it."""
         history = F.pad(codes, (0, 0, 1, 0))[:, :-1]
-        return self._gaussian(self.lstm(history)[0])
+        return self._gaussian(self.lstm(beside(history, action))[0])
 
-    def step(self, previous: Tensor, memory: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, tuple]:
+    def step(
+        self, previous: Tensor, memory: tuple[Tensor, Tensor] | None, action: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, tuple]:
         """previous (B, d), the LSTM's memory → mean and variance (B, d) of the next code, and the new memory."""
-        state, memory = self.lstm(previous[:, None], memory)
+        state, memory = self.lstm(beside(previous[:, None], action), memory)
         mean, variance = self._gaussian(state[:, 0])
         return mean, variance, memory
 
-    def rollout(self, count: int, steps: int, generator: torch.Generator) -> Tensor:
+    def rollout(self, count: int, steps: int, generator: torch.Generator, action: Tensor | None = None) -> Tensor:
         """Codes (count, steps, d) drawn from the prior on its own samples, for this process alone."""
         code = self.head.weight.new_zeros(count, self.dim)
         codes, memory = [], None
         for _ in range(steps):
-            mean, variance, memory = self.step(code, memory)
+            mean, variance, memory = self.step(code, memory, action)
             code = mean + variance.sqrt() * torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(
                 mean.device
             )
@@ -230,12 +236,19 @@ class DynamicPrior(nn.Module):
         return mean, log_variance.clamp(-10, 5).exp()
 
 
+def beside(codes: Tensor, constant: Tensor | None) -> Tensor:
+    """codes (B, T, d), each with its sequence's constant (B, e) after it: (B, T, d + e)."""
+    if constant is None:
+        return codes
+    return torch.cat([codes, constant[:, None].expand(-1, codes.shape[1], -1)], dim=-1)
+
+
 class Decoder(nn.Module):
-    """G(z^c, z^m_t): an LSTM over the codes whose state drives the frame, or the same two layers frame by frame."""
+    """G(z^c, z^m_t[, a]): an LSTM over the codes whose state drives the frame, or the same two layers frame by frame."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        inputs, hidden = config.static_dim + config.dynamic_dim, config.decoder_hidden
+        inputs, hidden = config.static_dim + config.dynamic_dim + config.actions, config.decoder_hidden
         self.recurrent = config.decoder == "recurrent"
         if self.recurrent:
             self.lstm = nn.LSTM(inputs, hidden, batch_first=True)
@@ -249,20 +262,32 @@ class Decoder(nn.Module):
                 nn.Linear(hidden, config.n_mels),
             )
 
-    def forward(self, static: Tensor, dynamic: Tensor) -> Tensor:
-        """static (B, static_dim), dynamic (B, T, dynamic_dim) → frames (B, T, n_mels)."""
-        return self.advance(static, dynamic)[0]
+    def forward(self, static: Tensor, dynamic: Tensor, action: Tensor | None = None) -> Tensor:
+        """static (B, static_dim), dynamic (B, T, dynamic_dim), action (B, A) → frames (B, T, n_mels)."""
+        return self.advance(static, dynamic, action=action)[0]
 
-    def advance(self, static: Tensor, dynamic: Tensor, memory: Any = None) -> tuple[Tensor, Any]:
+    def advance(
+        self, static: Tensor, dynamic: Tensor, memory: Any = None, action: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
         """`forward` of codes that go on where `memory` (the LSTM's states) stands, and the memory after them."""
-        codes = torch.cat([static[:, None].expand(-1, dynamic.shape[1], -1), dynamic], dim=-1)
+        codes = torch.cat([static[:, None].expand(-1, dynamic.shape[1], -1), beside(dynamic, action)], dim=-1)
         if self.recurrent:
             codes, memory = self.lstm(codes, memory)
         return self.frame(codes), memory
 
 
+class Sample(NamedTuple):
+    """Sequences from the priors: frames (n, T, n_mels), normalised, of static (n, static_dim), dynamic (n, T, dynamic_dim)
+    and action (n, A), None in a model without."""
+
+    frames: Tensor
+    static: Tensor
+    dynamic: Tensor
+    action: Tensor | None
+
+
 class RWAE(nn.Module):
-    """The four networks, put together."""
+    """The four networks, put together, and a fifth where there are actions."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -271,6 +296,7 @@ class RWAE(nn.Module):
         self.dynamic_encoder = DynamicEncoder(config)
         self.prior = DynamicPrior(config)
         self.decoder = Decoder(config)
+        self.action_encoder = ActionEncoder(config) if config.actions else None
 
     def forward(
         self,
@@ -280,13 +306,14 @@ class RWAE(nn.Module):
         lengths: Tensor | None = None,
         dynamic_frames: Tensor | None = None,
         second_frames: Tensor | None = None,
+        temperature: float = 1.0,
     ) -> Output:
         """Encode, draw (means without a generator) and decode.
 
         frames (B, T, n_mels), padded on the right where `lengths` (B,) says so. static_frames (B, S, n_mels) is the
         static encoder's window of the same utterances, the frames themselves when None; dynamic_frames (B, T, n_mels)
         what the dynamic encoder sees instead of the frames (a perturbed copy); second_frames (B, S, n_mels) a second
-        window for the static encoder, whose code nothing is decoded from.
+        window for the static encoder, whose code nothing is decoded from. temperature: of the draw of an action.
         """
         if static_frames is None:
             static = self.static_encoder(frames, generator, lengths)
@@ -295,7 +322,39 @@ class RWAE(nn.Module):
         heard = frames if dynamic_frames is None else dynamic_frames
         dynamic = self.encode_dynamic(heard, static.sample, generator, lengths)
         second = None if second_frames is None else self.static_encoder(second_frames, generator)
-        return Output(static, dynamic, self.decoder(static.sample, dynamic.sample), second)
+        action = None
+        if self.action_encoder is not None:
+            action = self.action_encoder(dynamic.sample, generator, lengths, temperature)
+        decoded = self.decoder(static.sample, dynamic.sample, None if action is None else action.sample)
+        return Output(static, dynamic, decoded, second, action)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        frames: int,
+        generator: torch.Generator,
+        static: Tensor | None = None,
+        actions: Tensor | None = None,
+    ) -> Sample:
+        """n sequences of `frames` frames from the priors: z^c ~ N(0, I), or uniform on the sphere, or `static` (n,
+        static_dim); a ~ Cat(1/A), or `actions` (n,), numbers from 0; z^m from the prior on its own samples.
+
+        Raises ValueError for actions that the model does not have.
+        """
+        like, count = self.prior.head.weight, self.config.actions
+        if actions is not None and (not count or int(actions.min()) < 0 or int(actions.max()) >= count):
+            raise ValueError(
+                f"actions are {actions.tolist()}; expected numbers from 0 to {count - 1}, of a model with any"
+            )
+        if static is None:
+            static = torch.randn((n, self.config.static_dim), generator=generator).to(like)
+            static = static if self.config.static_prior == "gaussian" else on_sphere(static)
+        if count and actions is None:
+            actions = torch.randint(count, (n,), generator=generator)
+        action = None if actions is None else one_hot(actions, count).to(like)
+        dynamic = self.prior.rollout(n, frames, generator, action)
+        return Sample(self.decoder(static, dynamic, action), static, dynamic, action)
 
     def encode_dynamic(
         self, frames: Tensor, static: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None

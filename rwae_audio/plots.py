@@ -73,6 +73,22 @@ def swaps(path: Path, names: Sequence[str], originals: Sequence[np.ndarray], gri
     _save(figure, path)
 
 
+def sheet(
+    path: Path, rows: Sequence[Sequence[np.ndarray]], names: Sequence[str], heads: Sequence[str], seconds: float
+) -> None:
+    """A grid of log-mels (T, n_mels): rows called `names`, columns called `heads`."""
+    figure = _figure(1.25 * len(rows[0]) + 0.4, 1.05 * len(rows) + 0.3)
+    grid = figure.subplots(len(rows), len(rows[0]), squeeze=False, sharex=True, sharey=True)
+    every = np.concatenate([cell for row in rows for cell in row])
+    limits = float(np.percentile(every, 1)), float(every.max())
+    for i, row in enumerate(rows):
+        for j, cell in enumerate(row):
+            _mels(grid[i][j], cell, seconds, limits, heads[j] if i == 0 else "")
+            grid[i][j].set(xticks=[], yticks=[])
+        grid[i][0].set_ylabel(names[i], fontsize=8)
+    _save(figure, path)
+
+
 def speaker_map(path: Path, vectors: np.ndarray, speakers: Sequence[str], title: str = "") -> None:
     """Length-normalised static vectors (U, d) on their first two principal axes, a colour a speaker."""
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

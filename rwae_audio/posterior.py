@@ -5,13 +5,17 @@ The bricks of rwae_audio.model. Knows shapes, not losses. B sequences, T frames.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from rwae_audio.actions import Action
 
 PosteriorKind = Literal["deterministic", "fixed", "learned"]
 
@@ -44,6 +48,8 @@ class ModelConfig:
                      full q). Where it is a whole utterance that is encoded, z^c is the utterance's mean
     dynamic_per      z^m is one code a `frame`, or one a `segment` that all its frames share, read off the last state
     decoder          `recurrent`: an LSTM over [z^c, z^m_t] (the paper's figure); `frame`: frame by frame (its formula)
+    actions          how many actions there are, one a sequence (0: none): a code a beside z^c and z^m_t, from networks
+                     `action_hidden` wide
     """
 
     n_mels: int = 80
@@ -71,6 +77,8 @@ class ModelConfig:
     dynamic_sees_static: bool = False
     dynamic_per: Literal["frame", "segment"] = "frame"
     decoder: Literal["recurrent", "frame"] = "recurrent"
+    actions: int = 0
+    action_hidden: int = 64
 
     def __post_init__(self) -> None:
         for name in [
@@ -83,11 +91,14 @@ class ModelConfig:
             "decoder_hidden",
             "static_window",
             "static_stride",
+            "action_hidden",
         ]:
             if getattr(self, name) < 1:
                 raise ValueError(f"[model] {name} is {getattr(self, name)}; expected 1 or more")
         if self.embedding_window < 0:
             raise ValueError(f"[model] embedding_window is {self.embedding_window}; expected 0 or more")
+        if self.actions < 0 or self.actions == 1:
+            raise ValueError(f"[model] actions is {self.actions}; expected 0 (none), or 2 or more")
         for name in ("static_variance", "dynamic_variance"):
             if not 0 < getattr(self, name) < 100:
                 raise ValueError(f"[model] {name} is {getattr(self, name)}; expected between 0 and 100")
@@ -127,17 +138,21 @@ class Posterior(NamedTuple):
 class Output(NamedTuple):
     """What one pass gives: static (B, static_dim), dynamic (B, T, dynamic_dim), reconstruction (B, T, n_mels).
 
-    second: the static code of another window of the same utterances, where one was given. For objectives that need it,
-    the trainer adds the static encoder's window (B, S, n_mels), None where it is the frames themselves, and which of the
-    training utterances each row is of, (B,).
+    second: the static code of another window of the same utterances, where one was given; action: of a model with
+    actions. For objectives that need it, the trainer adds the static encoder's window (B, S, n_mels), None where it is
+    the frames themselves, which of the training utterances each row is of, (B,), and for actions what each sounds like,
+    (B, d), by `word_shape`, and, at the start, the cluster of such shapes that it is in, (B,).
     """
 
     static: Posterior
     dynamic: Posterior
     reconstruction: Tensor
     second: Posterior | None = None
+    action: Action | None = None
     static_frames: Tensor | None = None
     utterances: Tensor | None = None
+    shapes: Tensor | None = None
+    clusters: Tensor | None = None
 
 
 def frame_mask(lengths: Tensor | None, frames: Tensor) -> Tensor:
@@ -193,9 +208,14 @@ def normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator, like
 
     shape (B, ...): this process's rows. All processes draw the global batch's noise and take their own of it.
     """
+    return on_all(shape, lambda whole: torch.randn(whole, generator=generator, dtype=like.dtype)).to(like.device)
+
+
+def on_all(shape: torch.Size | tuple[int, ...], draw: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
+    """This process's rows, (B, ...), of what `draw` gives for the rows of all processes."""
     world, rank = processes()
-    drawn = torch.randn((world * shape[0], *shape[1:]), generator=generator, dtype=like.dtype)
-    return drawn[rank * shape[0] : (rank + 1) * shape[0]].to(like.device)
+    drawn = draw((world * shape[0], *shape[1:]))
+    return drawn[rank * shape[0] : (rank + 1) * shape[0]]
 
 
 def on_sphere(codes: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rwae_audio.embedding import segment_codes, static_vectors
 from rwae_audio.features import Normaliser
+from rwae_audio.files import InputError
 from rwae_audio.model import RWAE
 
 CHUNK = 1024  # frames that go through a network at once
@@ -71,6 +72,10 @@ def codes_of(model: RWAE, normaliser: Normaliser, segment: int, recording: Recor
 @torch.no_grad()
 def frames_of(model: RWAE, normaliser: Normaliser, voice: Tensor, codes: Iterable[Tensor]) -> Iterator[Tensor]:
     """The log-mels, (n, n_mels) at a time, of a voice (static_dim,) that says the codes (n, dynamic_dim)."""
+    if model.config.actions:
+        raise InputError(
+            f"this model has {model.config.actions} actions, one a recording; expected one that converts any recording"
+        )
     device, memory = next(model.parameters()).device, None
     for chunk in in_chunks(codes, CHUNK):
         frames, memory = model.decoder.advance(voice[None].to(device), chunk[None].to(device), memory)

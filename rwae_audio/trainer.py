@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from rwae_audio.actions import word_shape
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.config import resolve
 from rwae_audio.distributed import average_numbers, barrier, local, mean_gradients, rank, start
@@ -40,6 +41,10 @@ class TrainConfig:
                 anew each time: another voice that says the same (vocal tract length perturbation, Jaitly & Hinton 2013)
     tract_warp  the same on the frequency axis in Hz, which is what a vocal tract of another length does
     mel_warp    the mel axis of the dynamic encoder's input is stretched by up to this factor, drawn anew each sequence
+    action_start    for so many updates an action is to be the cluster (k-means) of what the utterance sounds like; then what
+                it agrees on with its neighbour's, in a model with actions
+    temperature_start, temperature_end    of the draw of an action (Gumbel-softmax), falling from one to the other in equal
+                ratios, in a model with actions
     equalise    standard deviation, in nats, of a smooth random curve over the mel axis that is added to the static
                 encoder's second window, where the objective has one: the voice is what is left when the channel changes
     """
@@ -56,9 +61,19 @@ class TrainConfig:
     tract_warp: float = 0.0
     mel_warp: float = 0.0
     equalise: float = 0.0
+    action_start: int = 0
+    temperature_start: float = 1.0
+    temperature_end: float = 0.3
 
     def __post_init__(self) -> None:
-        for name, least in {"updates": 1, "batch": 2, "evaluate_every": 1, "warmup": 0, "seed": 0}.items():
+        for name, least in {
+            "updates": 1,
+            "batch": 2,
+            "evaluate_every": 1,
+            "warmup": 0,
+            "seed": 0,
+            "action_start": 0,
+        }.items():
             if getattr(self, name) < least:
                 raise ValueError(f"[train] {name} is {getattr(self, name)}; expected {least} or more")
         if not 0 < self.learning_rate < 1:
@@ -66,6 +81,9 @@ class TrainConfig:
         for name in ("voice_warp", "tract_warp", "mel_warp"):
             if not 0 <= getattr(self, name) < 0.5:
                 raise ValueError(f"[train] {name} is {getattr(self, name)}; expected at least 0 and under 0.5")
+        if not 0 < self.temperature_end <= self.temperature_start:
+            given = f"{self.temperature_start} and {self.temperature_end}"
+            raise ValueError(f"[train] temperature_start and temperature_end are {given}; expected it to fall, above 0")
         if not 0 <= self.equalise < 10:
             raise ValueError(f"[train] equalise is {self.equalise}; expected at least 0 and under 10 nats")
 
@@ -146,6 +164,7 @@ def train(
     rows = local(settings.batch)
     latest, best = (folder / "checkpoints" / f"{name}.safetensors" for name in ("latest", "best"))
     started = resume and latest.exists()  # a run that was stopped before its first checkpoint begins anew
+    clusters = shape_clusters(sampler, config) if config.model.actions and settings.action_start else None
     position = load_checkpoint(latest, config, state) if started else Position()
     log = MetricsLog(folder / "metrics.jsonl")
     if first:
@@ -156,6 +175,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
         batch = sampler.draw(settings.batch, generator(settings.seed, "batch", step), rows)
+        shapes = word_shape(batch.frames).to(accelerator.device) if config.model.actions else None
         if settings.voice_warp:
             batch = batch.map(
                 lambda part: warp_mels(part, settings.voice_warp, generator(settings.seed, "voice", step))
@@ -174,8 +194,19 @@ def train(
             other = equalised(batch.second_frames, settings.equalise, generator(settings.seed, "equalise", step))
             second_frames = normaliser(other).to(accelerator.device)
         noise = generator(settings.seed, "posterior", step)
-        output = model(frames, static_frames, noise, dynamic_frames=dynamic_frames, second_frames=second_frames)
-        output = output._replace(static_frames=static_frames, utterances=batch.utterances.to(accelerator.device))
+        output = model(
+            frames,
+            static_frames,
+            noise,
+            dynamic_frames=dynamic_frames,
+            second_frames=second_frames,
+            temperature=temperature(settings, step),
+        )
+        output = output._replace(
+            static_frames=static_frames, utterances=batch.utterances.to(accelerator.device), shapes=shapes
+        )
+        if step < settings.action_start and clusters is not None:
+            output = output._replace(clusters=clusters[batch.utterances].to(accelerator.device))
         critics = objective.step_critics(model, output, generator(settings.seed, "critic", step))
         terms = objective(model, output, frames, generator(settings.seed, "prior", step))
         loss = torch.stack(list(terms.values())).sum()
@@ -264,12 +295,28 @@ def normalised(batch: Batch, normaliser: Normaliser, device: torch.device) -> tu
     return normaliser(batch.frames).to(device), static
 
 
+def shape_clusters(sampler: Sampler, config: RunConfig) -> Tensor:
+    """The cluster (U,) of each training utterance by `word_shape` of its first segment: k-means, one cluster an action."""
+    from sklearn.cluster import KMeans
+
+    shapes = word_shape(sampler.store.gather(sampler.starts, sampler.segment)).numpy()
+    state = generator(config.train.seed, "clusters").initial_seed() % 2**31
+    found = KMeans(config.model.actions, n_init=10, random_state=state).fit_predict(shapes)
+    return torch.from_numpy(found).long()
+
+
 def learning_rate(settings: TrainConfig, step: int) -> float:
     """The rate of update `step`, counted from 0."""
     rate = settings.learning_rate * min(1.0, (step + 1) / max(settings.warmup, 1))
     if settings.schedule == "constant":
         return rate
     return rate * 0.5 * (1 + math.cos(math.pi * step / settings.updates))
+
+
+def temperature(settings: TrainConfig, step: int) -> float:
+    """Of the draw of an action in update `step`, counted from 0."""
+    fall = settings.temperature_end / settings.temperature_start
+    return settings.temperature_start * fall ** (step / settings.updates)
 
 
 @torch.no_grad()
@@ -283,9 +330,10 @@ def code_state(model: RWAE, frames: Tensor, static_frames: Tensor | None) -> dic
     model.eval()
     output = model(frames, static_frames)
     static, dynamic = output.static.mean, output.dynamic.mean
+    action = None if output.action is None else output.action.sample
 
     def error(static: Tensor, dynamic: Tensor) -> float:
-        return float((model.decoder(static, dynamic) - frames).square().mean())
+        return float((model.decoder(static, dynamic, action) - frames).square().mean())
 
     whole = error(static, dynamic)
     without_static = error(static.mean(0).expand_as(static), dynamic)

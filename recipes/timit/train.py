@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rwae_audio.commands.common import Parser, guarded
+from rwae_audio.commands.common import Parser, guarded, new_folder, set_value
 from rwae_audio.files import InputError, only_one, read_json, write_json
 
 HERE = Path(__file__).parent
@@ -215,21 +215,6 @@ def corpora_arguments(parser: argparse.ArgumentParser, data: str) -> None:
     )
 
 
-def set_value(tables: dict[str, Any], setting: str) -> None:
-    """`model.dynamic_dim=4` into the tables, the value as TOML has it (a bare word is taken as a string)."""
-    from rwae_audio.config import tomllib
-
-    path, _, value = setting.partition("=")
-    table, _, key = path.partition(".")
-    if not value or not key:
-        raise InputError(f"--set {setting}; expected TABLE.KEY=VALUE")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value
-    tables[table] = {**tables.get(table, {}), key: parsed}
-
-
 def command(script: str = "train.py") -> str:
     """How this run, of a script beside this one, was called; folders named after their corpora, so that the line means
     the same on another disk."""
@@ -238,23 +223,6 @@ def command(script: str = "train.py") -> str:
         name, _, place = word.partition("=")
         words.append(f"{name}=${name.upper()}" if place and words and words[-1] in ("--data", "--elsewhere") else word)
     return " ".join([f"python recipes/timit/{script}", *words])
-
-
-def new_folder(out: Path | None, name: str) -> Path:
-    """`out`, or a free name in runs/. It must not be there, or hold but the lock of a run killed before its first file."""
-    if out is None:
-        out, count = Path("runs") / name, 2
-        while out.exists():
-            out, count = Path("runs") / f"{name}-{count}", count + 1
-    try:
-        out.mkdir(parents=True)
-    except FileExistsError:
-        held = {path.name for path in out.iterdir()} if out.is_dir() else set()
-        if ".lock" not in held or any(not name.startswith(".") for name in held):
-            raise InputError(f"{out} is there already; expected a new folder, or --resume {out}") from None
-    except OSError as error:
-        raise InputError(f"cannot make {out}: {error.strerror}; expected a folder that can be written to") from error
-    return out
 
 
 if __name__ == "__main__":

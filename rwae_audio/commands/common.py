@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rwae_audio import __version__
 from rwae_audio.config import nearest
@@ -117,3 +117,35 @@ def say_resampled(command: str, path: str | Path, audio: Audio | Recording) -> N
     """If it was; once all has gone well, because an error is to be the only line."""
     if audio.source_rate != audio.sample_rate:
         say(command, f"resampled {path} {audio.source_rate} → {audio.sample_rate} Hz")
+
+
+def set_value(tables: dict[str, Any], setting: str) -> None:
+    """`model.dynamic_dim=4` into the tables, the value as TOML has it (a bare word is taken as a string)."""
+    from rwae_audio.config import tomllib
+
+    path, _, value = setting.partition("=")
+    table, _, key = path.partition(".")
+    if not value or not key:
+        raise InputError(f"--set {setting}; expected TABLE.KEY=VALUE")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    tables[table] = {**tables.get(table, {}), key: parsed}
+
+
+def new_folder(out: Path | None, name: str) -> Path:
+    """`out`, or a free name in runs/. It must not be there, or hold but the lock of a run killed before its first file."""
+    if out is None:
+        out, count = Path("runs") / name, 2
+        while out.exists():
+            out, count = Path("runs") / f"{name}-{count}", count + 1
+    try:
+        out.mkdir(parents=True)
+    except FileExistsError:
+        held = {path.name for path in out.iterdir()} if out.is_dir() else set()
+        if ".lock" not in held or any(not name.startswith(".") for name in held):
+            raise InputError(f"{out} is there already; expected a new folder, or --resume {out}") from None
+    except OSError as error:
+        raise InputError(f"cannot make {out}: {error.strerror}; expected a folder that can be written to") from error
+    return out

@@ -9,6 +9,7 @@ from rwae_audio.config import nearest
 from rwae_audio.corpora.an4 import read_an4
 from rwae_audio.corpora.base import Corpus, Phone, Utterance
 from rwae_audio.corpora.demo import read_demo
+from rwae_audio.corpora.digits import read_demo_digits, read_digits
 from rwae_audio.corpora.folder import read_folder
 from rwae_audio.corpora.librispeech import read_librispeech
 from rwae_audio.corpora.timit import read_timit
@@ -17,21 +18,25 @@ from rwae_audio.files import InputError
 READERS: dict[str, Callable[..., Corpus]] = {
     "an4": read_an4,
     "demo": read_demo,
+    "demo-digits": read_demo_digits,
+    "digits": read_digits,
     "folder": read_folder,
     "librispeech": read_librispeech,
     "timit": read_timit,
 }
 
+BUILT_IN = ("demo", "demo-digits")  # in the package: no folder is needed
+
 
 def read_corpus(name: str, folder: Path | None = None, **options: bool) -> Corpus:
-    """The corpus `name` in `folder` (the demo corpus needs none). options: TIMIT's `with_sa` and `partial`, as
+    """The corpus `name` in `folder` (the built-in ones need none). options: TIMIT's `with_sa` and `partial`, as
     read_timit has them. Raises InputError."""
     if name not in READERS:
         raise InputError(f"there is no corpus {name!r}; {nearest(name, sorted(READERS))}")
     if given := [option.replace("_", "-") for option, value in options.items() if value and name != "timit"]:
         raise InputError(f"--{given[0]} is an option of timit; {name} has none")
-    if name == "demo" and folder is None:
-        return read_demo()
+    if name in BUILT_IN and folder is None:
+        return READERS[name]()
     if folder is None or not folder.is_dir():
         what = "missing" if folder is None or not folder.exists() else "not a folder"
         raise InputError(f"the folder of {name}, {folder}, is {what}; expected the corpus's folder")

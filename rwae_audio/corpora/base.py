@@ -33,7 +33,8 @@ class Phone:
 
 @dataclass(frozen=True)
 class Utterance:
-    """id: the path relative to the corpus's audio folder, with its extension (TIMIT: as on its disc)."""
+    """id: the path relative to the corpus's audio folder, with its extension (TIMIT: as on its disc); round: which of
+    the times that this speaker says this text, where that is known."""
 
     id: str
     speaker: str
@@ -42,6 +43,7 @@ class Utterance:
     text: str | None = None
     phones: tuple[Phone, ...] | None = None
     words: tuple[Phone, ...] | None = None
+    round: int | None = None
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from rwae_audio.model import RWAE, ModelConfig, Output
+from rwae_audio.actions import one_hot
+from rwae_audio.distributed import gather
+from rwae_audio.divergences import entropy, mmd, squared_distances
+from rwae_audio.model import RWAE, Action, ModelConfig, Output
 
 Name = Literal["rwae-mmd", "rwae-smmd", "rwae-gan", "rwae-plus", "dsvae", "fhvae", "s3vae", "c-dsvae", "dbse"]
+WITH_ACTIONS = ("rwae-mmd", "rwae-gan", "dsvae")  # the objectives that have a prior of actions
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,8 @@ class ObjectiveConfig:
     alone_weight    of what the static code of dbse gives without the dynamic one
     pair_weight, pair_cost, temperature    what rwae-plus asks of the static codes of two windows of an utterance: their
                      squared `distance`, or a `contrast` with the batch's other utterances at this temperature
+    action_weight    of the distance between actions and Cat(1/A), in a model that has any
+    agreement_weight    of what an utterance's action says of its neighbour's (`agreement`)
     """
 
     name: Name = "rwae-mmd"
@@ -51,6 +59,8 @@ class ObjectiveConfig:
     pair_weight: float = 10.0
     pair_cost: Literal["distance", "contrast"] = "distance"
     temperature: float = 0.1
+    action_weight: float = 50.0
+    agreement_weight: float = 200.0
 
     def __post_init__(self) -> None:
         if self.static_weight < 0 or self.dynamic_weight < 0:
@@ -67,6 +77,8 @@ class ObjectiveConfig:
             "information_weight",
             "contrast_weight",
             "alone_weight",
+            "action_weight",
+            "agreement_weight",
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"[objective] {name} is {getattr(self, name)}; expected 0 or more")
@@ -98,6 +110,9 @@ class Objective(nn.Module):
             raise ValueError(
                 f'[objective] {config.name} has a dynamic code a {expected}; expected dynamic_per = "{expected}"'
             )
+        if model.actions and config.name not in WITH_ACTIONS:
+            expected = ", ".join(WITH_ACTIONS)
+            raise ValueError(f"[objective] {config.name} has no prior of actions; expected {expected}, or actions = 0")
         self.config = config
 
     def meet(self, segments: Tensor) -> None:
@@ -114,6 +129,54 @@ class Objective(nn.Module):
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """frames (B, T, n_mels), normalised → term → weighted scalar. Leaves no gradient in the critics."""
         raise NotImplementedError
+
+    def action_terms(self, output: Output, generator: torch.Generator) -> dict[str, Tensor]:
+        """The terms of a model with actions, none of one without; at the start the cluster in the neighbour's place."""
+        if output.action is None:
+            return {}
+        prior = self.config.action_weight * self.action_prior(output.action, generator)
+        if output.clusters is not None:
+            start = F.cross_entropy(output.action.logits, output.clusters, label_smoothing=0.1)
+            return {"action": prior, "agreement": self.config.agreement_weight * start}
+        probabilities = gather(output.action.logits).softmax(-1)
+        assert output.shapes is not None
+        assert output.utterances is not None
+        other = neighbours(gather(output.shapes), gather(output.utterances))
+        return {
+            "action": prior,
+            "agreement": -self.config.agreement_weight * agreement(probabilities, probabilities[other]),
+        }
+
+    def action_prior(self, action: Action, generator: torch.Generator) -> Tensor:
+        """KL(Q_a ‖ Cat(1/A)) + MMD²(Q_a, Cat(1/A)) of the aggregated posterior Q_a, over the global batch."""
+        sample = gather(action.sample)
+        drawn = torch.randint(sample.shape[-1], sample.shape[:1], generator=generator).to(sample.device)
+        kl = math.log(sample.shape[-1]) - entropy(gather(action.logits).softmax(-1).mean(0))
+        return kl + mmd(sample, one_hot(drawn, sample.shape[-1]).to(sample), 1 / sample.shape[-1])
+
+
+def drawn_action(output: Output) -> Tensor | None:
+    """The action (B, A) that was drawn in this pass, if the model has any."""
+    return None if output.action is None else output.action.sample
+
+
+def neighbours(shapes: Tensor, utterances: Tensor) -> Tensor:
+    """Of each sequence: which other one, (B,), sounds most like it: shapes (B, d), by `word_shape`. utterances (B,): which
+    they are, as one can be drawn twice."""
+    distances = squared_distances(shapes, shapes)
+    return distances.masked_fill(utterances[:, None] == utterances, math.inf).argmin(1)
+
+
+def agreement(first: Tensor, second: Tensor) -> Tensor:
+    """The mutual information, in nats, of the actions of two sequences, by their probabilities (B, A): a scalar.
+
+    Ji, Henriques, Vedaldi, "Invariant Information Clustering for Unsupervised Image Classification and Segmentation", ICCV
+    2019. It is highest (ln A) where both always have the same action and all actions are as frequent. Of pairs of
+    neighbours instead of perturbed copies: Van Gansbeke et al., "SCAN: Learning to Classify Images without Labels", ECCV 2020.
+    """
+    joint = first.T @ second / len(first)
+    joint = (joint + joint.T) / 2
+    return 2 * entropy(joint.sum(0)) - entropy(joint.flatten())
 
 
 def squared_error(reconstruction: Tensor, frames: Tensor) -> Tensor:

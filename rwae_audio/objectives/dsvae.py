@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from rwae_audio.divergences import kl_gaussians
-from rwae_audio.model import RWAE, ModelConfig, Output
-from rwae_audio.objectives.base import Objective, ObjectiveConfig, squared_error
+from rwae_audio.divergences import entropy, kl_gaussians
+from rwae_audio.model import RWAE, Action, ModelConfig, Output
+from rwae_audio.objectives.base import Objective, ObjectiveConfig, drawn_action, squared_error
 
 
 class Dsvae(Objective):
@@ -32,11 +34,16 @@ class Dsvae(Objective):
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         static, dynamic = output.static, output.dynamic
-        prior_mean, prior_variance = model.prior(dynamic.sample)
+        prior_mean, prior_variance = model.prior(dynamic.sample, drawn_action(output))
         static_kl = kl_gaussians(static.mean, static.variance, 0.0, 1.0).mean()
         dynamic_kl = kl_gaussians(dynamic.mean, dynamic.variance, prior_mean, prior_variance).sum(1).mean()
         return {
             "reconstruction": squared_error(output.reconstruction, frames),
             "static": self.config.static_weight * static_kl,
             "dynamic": self.config.dynamic_weight * dynamic_kl,
+            **self.action_terms(output, generator),
         }
+
+    def action_prior(self, action: Action, generator: torch.Generator) -> Tensor:
+        """E_x KL(q(a | x) ‖ Cat(1/A)): the bound's own term, where R-WAE matches the aggregate."""
+        return math.log(action.logits.shape[-1]) - entropy(action.logits.softmax(-1)).mean()

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from rwae_audio.distributed import mean_gradients
 from rwae_audio.divergences import Critic, frozen
 from rwae_audio.model import RWAE, ModelConfig, Output, normal
-from rwae_audio.objectives.base import Objective, ObjectiveConfig, squared_error
+from rwae_audio.objectives.base import Objective, ObjectiveConfig, drawn_action, squared_error
 from rwae_audio.objectives.rwae_mmd import prior_draws
 
 
@@ -30,7 +30,7 @@ class RwaeGan(Objective):
         with torch.no_grad():
             static, dynamic = output.static.sample.detach(), output.dynamic.sample.detach()
             drawn_static = normal(static.shape, generator, static)
-            drawn_dynamic, _ = prior_draws(model, dynamic, generator)
+            drawn_dynamic, _ = prior_draws(model, dynamic, generator, drawn_action(output))
         static_loss = real(self.static_critic(drawn_static)) + fake(self.static_critic(static))
         self.static_critic.step(static_loss, mean_gradients)
         dynamic_loss = real(self.dynamic_critic(drawn_dynamic, dynamic)) + fake(self.dynamic_critic(dynamic, dynamic))
@@ -39,7 +39,7 @@ class RwaeGan(Objective):
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         dynamic, steps = output.dynamic.sample, frames.shape[1]
-        drawn, _ = prior_draws(model, dynamic, generator)
+        drawn, _ = prior_draws(model, dynamic, generator, drawn_action(output))
         with frozen(self.static_critic, self.dynamic_critic):
             static_term = real(self.static_critic(output.static.sample))
             # the history is given: a code is judged for what it is, not for how it makes later ones look
@@ -49,6 +49,7 @@ class RwaeGan(Objective):
             "reconstruction": squared_error(output.reconstruction, frames),
             "static": self.config.static_weight * static_term,
             "dynamic": self.config.dynamic_weight * steps * dynamic_term,
+            **self.action_terms(output, generator),
         }
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from rwae_audio.distributed import average, gather
 from rwae_audio.divergences import mmd
 from rwae_audio.model import RWAE, Output, normal
-from rwae_audio.objectives.base import Objective, ObjectiveConfig, squared_error
+from rwae_audio.objectives.base import Objective, ObjectiveConfig, drawn_action, squared_error
 
 
 class RwaeMmd(Objective):
@@ -20,11 +20,12 @@ class RwaeMmd(Objective):
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         static = static_penalty(output.static.sample, generator)
-        dynamic = dynamic_penalty(self.config, model, output.dynamic.sample, generator)
+        dynamic = dynamic_penalty(self.config, model, output.dynamic.sample, generator, drawn_action(output))
         return {
             "reconstruction": squared_error(output.reconstruction, frames),
             "static": self.config.static_weight * static,
             "dynamic": self.config.dynamic_weight * dynamic,
+            **self.action_terms(output, generator),
         }
 
 
@@ -33,9 +34,11 @@ def static_penalty(static: Tensor, generator: torch.Generator) -> Tensor:
     return mmd(gather(static), gather(normal(static.shape, generator, static)))
 
 
-def prior_draws(model: RWAE, dynamic: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """What the prior draws after the posterior's history z̃^m_{<t}, and its variance, each (B, T, d)."""
-    mean, variance = model.prior(dynamic)
+def prior_draws(
+    model: RWAE, dynamic: Tensor, generator: torch.Generator, action: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What the prior draws after the posterior's history z̃^m_{<t} (and given a), and its variance, each (B, T, d)."""
+    mean, variance = model.prior(dynamic, action)
     return mean + variance.sqrt() * normal(mean.shape, generator, mean), variance
 
 
@@ -44,12 +47,14 @@ def with_history(codes: Tensor, history: Tensor) -> Tensor:
     return torch.cat([F.pad(history, (0, 0, 1, 0))[:, :-1], codes], dim=-1)
 
 
-def dynamic_penalty(config: ObjectiveConfig, model: RWAE, dynamic: Tensor, generator: torch.Generator) -> Tensor:
+def dynamic_penalty(
+    config: ObjectiveConfig, model: RWAE, dynamic: Tensor, generator: torch.Generator, action: Tensor | None = None
+) -> Tensor:
     """Σ_t MMD² between z̃^m_t and the prior's z^m_t given z̃^m_{<t}, over the global batch; `joint`: both beside z̃^m_{t-1}.
 
     dynamic: the posterior's samples, (B, T, d).
     """
-    drawn, variance = prior_draws(model, dynamic, generator)
+    drawn, variance = prior_draws(model, dynamic, generator, action)
     scale = average(variance.detach().mean((0, 2))) if config.dynamic_scale == "prior" else 1.0
     q, p = gather(dynamic), gather(drawn)
     if config.dynamic_match == "joint":

@@ -1,0 +1,82 @@
+"""Speech from the priors alone: a contact sheet, a grid of actions and voices, a way between two voices, and sounds.
+
+    python recipes/digits/generate.py --bundle runs/digits-rwae-mmd+actions/bundle --out generated
+
+Actions are numbers, which word is which only an ear (or a judge) can say. A model without actions gives as many rows of
+words that the prior draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rwae_audio.commands.common import Parser, guarded, new_folder
+
+NAME = "generate.py"
+VOICES = 6
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle of a run of train.py")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="a new folder for it all (a new one in runs/)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = arguments(argv)
+    import torch
+
+    from rwae_audio import plots
+    from rwae_audio.audio import write_audio
+    from rwae_audio.bundle import load_bundle
+    from rwae_audio.generation import interpolated, log_mels
+    from rwae_audio.randomness import generator
+    from rwae_audio.vocoder import griffin_lim
+
+    bundle = load_bundle(options.bundle)
+    model, mel, normaliser = bundle.model, bundle.config.mel, bundle.normaliser
+    folder = new_folder(options.out, "generated")
+    seconds, size = mel.hop_length / mel.sample_rate, mel.segment
+
+    def numbered(
+        rows: int, columns: int, actions: torch.Tensor | None, static: torch.Tensor, draw: str
+    ) -> torch.Tensor:
+        """Log-mels (rows, columns, T, n_mels) of these actions and voices, a row after the other."""
+        sample = model.sample(rows * columns, size, generator(options.seed, draw), static, actions)
+        return log_mels(normaliser, sample).unflatten(0, (rows, columns))
+
+    count = bundle.config.model.actions
+    words = count or 10
+    sample = model.sample(48, size, generator(options.seed, "contact sheet"))
+    cells = log_mels(normaliser, sample).unflatten(0, (6, 8)).numpy()
+    plots.sheet(folder / "samples.png", list(cells), [""] * 6, [""] * 8, seconds)
+
+    voices = torch.randn(VOICES, bundle.config.model.static_dim, generator=generator(options.seed, "voices"))
+    actions = torch.arange(words).repeat_interleave(VOICES) if count else None
+    grid = numbered(words, VOICES, actions, voices.repeat(words, 1), "grid")
+    names = [f"action {a}" if count else f"word {a}" for a in range(words)]
+    plots.sheet(
+        folder / "actions_voices.png", list(grid.numpy()), names, [f"voice {v}" for v in range(VOICES)], seconds
+    )
+
+    way = interpolated(voices[0], voices[1], 8)
+    between = numbered(3, 8, torch.arange(3).repeat_interleave(8) if count else None, way.repeat(3, 1), "between")
+    heads = ["voice 0", *[""] * 6, "voice 1"]
+    plots.sheet(folder / "between_voices.png", list(between.numpy()), names[:3], heads, seconds)
+
+    (folder / "sounds").mkdir()
+    for a, row in enumerate(grid):
+        for v, frames in enumerate(row):
+            sound = griffin_lim(frames, mel, seed=options.seed).numpy()
+            write_audio(folder / "sounds" / f"{names[a].replace(' ', '-')}-voice-{v}.wav", sound, mel.sample_rate)
+    for path in ("samples.png", "actions_voices.png", "between_voices.png", "sounds"):
+        print(folder / path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, NAME))

@@ -1,0 +1,125 @@
+"""Outside opinions on a spoken digit: which word is it, and who of the test speakers says it? Trained with labels, on
+real recordings alone, apart from every model that they judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rwae_audio.corpora import Utterance
+from rwae_audio.features import MelConfig
+from rwae_audio.perturb import warp_frequencies
+from rwae_audio.randomness import generator
+
+JUDGED_ROUNDS = (
+    5  # of each test speaker and word, the first of them train the speaker judge; the later ones are converted
+)
+
+
+class Judge(nn.Module):
+    """Convolutions over normalised log-mels (B, T, n_mels) → logits (B, classes); `features` (B, 64) are what the last
+    layer sees."""
+
+    def __init__(self, n_mels: int, classes: int, hidden: int = 96) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv1d(n_mels, hidden, 5, stride=2, padding=2),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Conv1d(hidden, hidden, 5, stride=2, padding=2),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Conv1d(hidden, hidden, 3, padding=1),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool1d(4),
+            nn.Flatten(),
+            nn.Dropout(0.3),
+        )
+        self.project = nn.Sequential(nn.Linear(4 * hidden, 64), nn.ReLU())
+        self.head = nn.Linear(64, classes)
+
+    def features(self, frames: Tensor) -> Tensor:
+        return self.project(self.convolutions(frames.transpose(1, 2)))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.head(self.features(frames))
+
+    @torch.no_grad()
+    def opinion(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities (N, classes) and features (N, 64) of frames (N, T, n_mels)."""
+        features = torch.cat([self.features(part) for part in frames.split(500)])
+        return self.head(features).softmax(-1), features
+
+
+def fit(frames: Tensor, labels: Tensor, mel: MelConfig, warp: float, seed: int = 0, epochs: int = 40) -> Judge:
+    """A judge of frames (N, T, n_mels), normalised, with labels (N,) from 0.
+
+    What it hears is moved in time, by up to 3 frames, stretched in frequency by up to `warp`, and half of the time blurred,
+    as decoders blur.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        judge = Judge(frames.shape[-1], int(labels.max()) + 1)
+        optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.01)
+        steps = epochs * (len(frames) // 64)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+        for step in range(steps):
+            draw = generator(seed, "judge", step)
+            rows = torch.randint(len(frames), (64,), generator=draw)
+            heard = perturbed(frames[rows], mel, warp, draw)
+            loss = F.cross_entropy(judge(heard), labels[rows], label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return judge.eval()
+
+
+def perturbed(frames: Tensor, mel: MelConfig, warp: float, draw: torch.Generator) -> Tensor:
+    """The frames as `fit` describes it."""
+    if warp:
+        frames = warp_frequencies(frames, warp, draw, mel)
+    shift = int(torch.randint(-3, 4, (1,), generator=draw))
+    frames = frames.roll(shift, 1)
+    if float(torch.rand(1, generator=draw)) < 0.5:
+        size = 3 + 2 * int(torch.randint(3, (1,), generator=draw))
+        frames = F.avg_pool1d(frames, size, 1, size // 2, count_include_pad=False)  # over the bins
+    return frames + 0.1 * torch.randn(frames.shape, generator=draw)
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Both judges, their own accuracies on recordings that they were not trained on, and the words and test speakers that
+    their classes stand for."""
+
+    digit: Judge
+    speaker: Judge
+    words: tuple[str, ...]
+    speakers: tuple[str, ...]
+    digit_accuracy: float
+    speaker_accuracy: float
+
+
+def judges(frames: Tensor, utterances: Sequence[Utterance], mel: MelConfig, seed: int = 0) -> Judges:
+    """Train both on the frames (U, T, n_mels), normalised, of a corpus: the digit judge on the training speakers, the
+    speaker judge on the first rounds of the test speakers."""
+    words = tuple(sorted({u.text or "" for u in utterances}))
+    speakers = tuple(sorted({u.speaker for u in utterances if u.split == "test"}))
+    word = torch.tensor([words.index(u.text or "") for u in utterances])
+    speaker = torch.tensor([speakers.index(u.speaker) if u.split == "test" else -1 for u in utterances])
+    training = torch.tensor([u.split == "train" for u in utterances])
+    early = torch.tensor([u.split == "test" and (u.round or 0) <= JUDGED_ROUNDS for u in utterances])
+    late = (speaker >= 0) & ~early
+    digit = fit(frames[training], word[training], mel, 0.2, seed)
+    who = fit(frames[early], speaker[early], mel, 0.0, seed, epochs=60)
+
+    def accuracy(judge: Judge, rows: Tensor, labels: Tensor) -> float:
+        return float((judge.opinion(frames[rows])[0].argmax(-1) == labels[rows]).double().mean())
+
+    right = accuracy(digit, speaker >= 0, word), accuracy(who, late, speaker)
+    return Judges(digit, who, words, speakers, *right)

@@ -1,0 +1,191 @@
+"""Measure finished runs, and make results.json and the README's table.
+
+    python recipes/digits/results.py runs/digits-* [--data DIR]
+
+Each run is measured once and keeps that in its folder (measures.json); runs of one configuration with other seeds make
+one row: means over the seeds, intervals of the bootstrap draws averaged over them. The judges are trained anew each time
+something is to be measured; k-means needs no run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from rwae_audio.commands.common import Parser, guarded
+from rwae_audio.files import InputError, read_json, read_text, write_json, write_text
+
+NAME = "results.py"
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- results.json: begin -->", "<!-- results.json: end -->"
+ORDER = ("rwae-mmd+actions", "rwae-gan+actions", "dsvae+actions", "rwae-mmd", "rwae-gan", "dsvae", "k-means")
+COLUMNS = {
+    "content_accuracy": ("content kept %", 100, 1),
+    "voice_accuracy": ("voice kept %", 100, 1),
+    "inception_score": ("IS", 1, 2),
+    "h_y_given_x": ("H(y\\|x)", 1, 2),
+    "h_y": ("H(y)", 1, 2),
+    "frechet": ("Fréchet", 1, 1),
+    "cluster_accuracy": ("clusters %", 100, 1),
+    "nmi": ("NMI", 1, 2),
+}
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders of train.py, all of one corpus")
+    parser.add_argument("--data", metavar="DIR", help="the corpus's folder, if it is not where it was")
+    parser.add_argument(
+        "--into", type=Path, default=HERE, metavar="DIR", help="results.json and README.md (beside this)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = arguments(argv)
+    from train import read_plan
+
+    plans = {run: read_plan(run) for run in options.runs}
+    if len({plan["corpus"] for plan in plans.values()}) > 1:
+        raise InputError("the runs are of different corpora; expected those of one")
+    for run in options.runs:
+        if not (run / "bundle").is_dir():
+            raise InputError(f"{run} is not finished; expected a run with a bundle, or train.py --resume {run}")
+    measured = measure_all(options.runs, plans, options.data)
+    rows = {name: row(found) for name, found in groups(measured).items()}
+    rows["k-means"] = {**row(measured["k-means"]), "seeds": [0, 1, 2]}
+    for run in options.runs:
+        rows[plans[run]["name"]]["command"] = plans[run]["command"].rpartition(" --seed")[0]
+    ordered = {name: rows[name] for name in sorted(rows, key=lambda n: ORDER.index(n) if n in ORDER else len(ORDER))}
+    results = {"corpus": plans[options.runs[0]]["corpus"], "real": measured["real"], **ordered}
+    write_json(options.into / "results.json", results)
+    readme = options.into / "README.md"
+    if readme.is_file():
+        write_text(readme, rendered(read_text(readme, "the recipe's README"), results))
+    print(table(results))
+    return 0
+
+
+def measure_all(runs: list[Path], plans: dict[Path, dict[str, Any]], folder: str | None) -> dict[str, Any]:
+    """run → its measures; `k-means` and `real`, which the first run's folder keeps as well."""
+    kept = {run: run / "measures.json" for run in runs}
+    beside = runs[0] / "reference.json"
+    if not (beside.is_file() and all(path.is_file() for path in kept.values())):
+        from judge import judges
+        from measures import measure, reference
+        from train import prepare
+
+        from rwae_audio.bundle import load_bundle
+
+        config = load_bundle(runs[0] / "bundle").config
+        digits = prepare(plans[runs[0]], config, folder)
+        judged = judges(digits.frames, digits.store.utterances, config.mel)
+        for run, path in kept.items():
+            bundle = load_bundle(run / "bundle")
+            if bundle.config.mel != config.mel:
+                raise InputError(f"{run} has other frames than {runs[0]}; expected the same [mel]")
+            if not path.is_file():
+                found = measure(bundle, digits, judged)
+                write_json(path, {"seed": bundle.config.train.seed, **{k: v._asdict() for k, v in found.items()}})
+        write_json(beside, {"real": reference(digits, judged), "k-means": k_means(digits)})
+    measured: dict[str, Any] = {str(run): read_json(path, "a run's measures") for run, path in kept.items()}
+    return {**measured, "names": {str(run): plans[run]["name"] for run in runs}, **read_json(beside, "the references")}
+
+
+def k_means(digits: Any) -> list[dict[str, Any]]:
+    """Measures of k-means (K = number of words) on `word_shape` of the training speakers' recordings, of three seeds."""
+    import torch
+    from measures import clusters, labels, rows_of
+    from sklearn.cluster import KMeans
+
+    from rwae_audio.actions import word_shape
+
+    raw = torch.from_numpy(digits.store.frames.reshape(digits.frames.shape).copy())
+    shapes = word_shape(raw).numpy()
+    train, test = (rows_of(digits, lambda u, split=split: u.split == split) for split in ("train", "test"))
+    words = tuple(sorted({u.text for u in digits.store.utterances}))
+    speakers = tuple(sorted({u.speaker for u in digits.store.utterances}))
+    found = []
+    for seed in range(3):
+        fitted = KMeans(len(words), n_init=10, random_state=seed).fit(shapes[train])
+        named = clusters(
+            fitted.predict(shapes[test]),
+            labels(digits, test, words, "text").numpy(),
+            labels(digits, test, speakers, "speaker"),
+        )
+        found.append({"seed": seed, **{key: value._asdict() for key, value in named.items()}})
+    return found
+
+
+def groups(measured: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The measures of the runs of each configuration."""
+    found = defaultdict(list)
+    for run, name in measured["names"].items():
+        found[name].append(measured[run])
+    return dict(found)
+
+
+def row(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row of results.json from the measures of its seeds."""
+    import numpy as np
+
+    seeds = [measures["seed"] for measures in found]
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds {seeds} of one configuration; expected each once")
+    names = dict.fromkeys([*COLUMNS, *(key for measures in found for key in measures if key != "seed")])
+    merged: dict[str, Any] = {"seeds": seeds}
+    for name in names:
+        if any(name not in measures for measures in found):
+            merged[name] = None
+            continue
+        draws = np.mean([measures[name]["draws"] for measures in found], axis=0)
+        values = [measures[name]["value"] for measures in found]
+        low, high = np.quantile(draws, [0.025, 0.975])
+        merged[name] = {"mean": float(np.mean(values)), "interval": [float(low), float(high)], "by_seed": values}
+    return merged
+
+
+def rendered(readme: str, results: dict[str, Any]) -> str:
+    """The README with the table between its two marks made anew."""
+    before, _, rest = readme.partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise InputError(f"the README has no marks {BEGIN} … {END} for the table; expected both")
+    commands = [
+        f"- `{name}`, seeds {', '.join(map(str, entry['seeds']))}: `{entry['command']}`"
+        for name, entry in results.items()
+        if isinstance(entry, dict) and "command" in entry
+    ]
+    return f"{before}{BEGIN}\n\n{table(results)}\n\n" + "\n".join(commands) + f"\n\n{END}{after}"
+
+
+def table(results: dict[str, Any]) -> str:
+    """The rows in Markdown, real test speech last."""
+
+    def cell(entry: Any, scale: float, digits: int) -> str:
+        if entry is None:
+            return ""
+        if isinstance(entry, float):
+            return f"{scale * entry:.{digits}f}"
+        low, high = entry["interval"]
+        return f"{scale * entry['mean']:.{digits}f} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
+
+    lines = ["| row | " + " | ".join(head for head, _, _ in COLUMNS.values()) + " |"]
+    lines.append("|---" + "|---:" * len(COLUMNS) + "|")
+    for name, entry in results.items():
+        if isinstance(entry, dict) and name != "real":
+            cells = [cell(entry[key], scale, digits) for key, (_, scale, digits) in COLUMNS.items()]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    real = results["real"] | {
+        "content_accuracy": results["real"]["digit_judge_accuracy"],
+        "voice_accuracy": results["real"]["speaker_judge_accuracy"],
+    }
+    cells = [cell(real.get(key), scale, digits) for key, (_, scale, digits) in COLUMNS.items()]
+    return "\n".join([*lines, "| *real test speech* | " + " | ".join(cells) + " |"])
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, NAME))
