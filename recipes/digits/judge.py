@@ -15,9 +15,15 @@ from rwae_audio.features import MelConfig
 from rwae_audio.perturb import warp_frequencies
 from rwae_audio.randomness import generator
 
-JUDGED_ROUNDS = (
-    5  # of each test speaker and word, the first of them train the speaker judge; the later ones are converted
-)
+
+def late(utterance: Utterance, rounds: int) -> bool:
+    """Is it one of the later half of the rounds, which the speaker judge was not trained on?"""
+    return 2 * (utterance.round or 0) > rounds
+
+
+def rounds(utterances: Sequence[Utterance]) -> int:
+    """How many times each word was said."""
+    return max(u.round or 0 for u in utterances)
 
 
 class Judge(nn.Module):
@@ -72,7 +78,7 @@ def fit(frames: Tensor, labels: Tensor, mel: MelConfig, warp: float, seed: int =
             draw = generator(seed, "judge", step)
             rows = torch.randint(len(frames), (64,), generator=draw)
             heard = perturbed(frames[rows], mel, warp, draw)
-            loss = F.cross_entropy(judge(heard), labels[rows], label_smoothing=0.05)
+            loss = F.cross_entropy(judge(heard), labels[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -107,19 +113,19 @@ class Judges:
 
 def judges(frames: Tensor, utterances: Sequence[Utterance], mel: MelConfig, seed: int = 0) -> Judges:
     """Train both on the frames (U, T, n_mels), normalised, of a corpus: the digit judge on the training speakers, the
-    speaker judge on the first rounds of the test speakers."""
+    speaker judge on the first half of the test speakers' rounds."""
     words = tuple(sorted({u.text or "" for u in utterances}))
     speakers = tuple(sorted({u.speaker for u in utterances if u.split == "test"}))
     word = torch.tensor([words.index(u.text or "") for u in utterances])
     speaker = torch.tensor([speakers.index(u.speaker) if u.split == "test" else -1 for u in utterances])
     training = torch.tensor([u.split == "train" for u in utterances])
-    early = torch.tensor([u.split == "test" and (u.round or 0) <= JUDGED_ROUNDS for u in utterances])
-    late = (speaker >= 0) & ~early
+    later = torch.tensor([late(u, rounds(utterances)) for u in utterances])
+    early = (speaker >= 0) & ~later
     digit = fit(frames[training], word[training], mel, 0.2, seed)
     who = fit(frames[early], speaker[early], mel, 0.0, seed, epochs=60)
 
     def accuracy(judge: Judge, rows: Tensor, labels: Tensor) -> float:
         return float((judge.opinion(frames[rows])[0].argmax(-1) == labels[rows]).double().mean())
 
-    right = accuracy(digit, speaker >= 0, word), accuracy(who, late, speaker)
+    right = accuracy(digit, speaker >= 0, word), accuracy(who, (speaker >= 0) & later, speaker)
     return Judges(digit, who, words, speakers, *right)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from judge import JUDGED_ROUNDS, Judges
+from judge import Judges, late, rounds
 from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -40,16 +40,17 @@ def measure(bundle: Bundle, digits: Digits, judged: Judges, count: int = SAMPLES
     they were drawn for."""
     model, mel, seed = bundle.model, bundle.config.mel, bundle.config.train.seed
     test = rows_of(digits, lambda u: u.split == "test")
-    late = rows_of(digits, lambda u: u.split == "test" and (u.round or 0) > JUDGED_ROUNDS)
+    every = rounds(digits.store.utterances)
+    later = rows_of(digits, lambda u: u.split == "test" and late(u, every))
     raw = torch.from_numpy(digits.store.frames.reshape(digits.frames.shape).copy())
     codes = codes_of_all(model, digits.normaliser, mel, raw[test])
-    kept = torch.tensor([int(row) in set(late.tolist()) for row in test])
-    times, late_times = -(-count // len(test)), -(-count // len(late))
+    kept = torch.tensor([int(row) in set(later.tolist()) for row in test])
+    times, late_times = -(-count // len(test)), -(-count // len(later))
 
     words = labels(digits, test, judged.words, "text").repeat_interleave(times)
     said = judged.digit.opinion(new_voices(model, codes.repeated(times), generator(seed, "new voices")))[0].argmax(-1)
     of_late = Codes(*(None if part is None else part[kept] for part in codes))  # type: ignore[arg-type]
-    who = labels(digits, late, judged.speakers, "speaker").repeat_interleave(late_times)
+    who = labels(digits, later, judged.speakers, "speaker").repeat_interleave(late_times)
     heard = judged.speaker.opinion(new_words(model, of_late.repeated(late_times), generator(seed, "new words")))[
         0
     ].argmax(-1)

@@ -37,6 +37,8 @@ class ObjectiveConfig:
     alone_weight    of what the static code of dbse gives without the dynamic one
     pair_weight, pair_cost, temperature    what rwae-plus asks of the static codes of two windows of an utterance: their
                      squared `distance`, or a `contrast` with the batch's other utterances at this temperature
+    prior_weight    of the prior's log-likelihood of the codes as they are: the part of KL(Q ‖ P_{z^m_t | z̃^m_{<t}}) that moves
+                     the prior. An MMD or a critic alone leaves how it goes on from its own samples loosely fixed
     action_weight    of the distance between actions and Cat(1/A), in a model that has any
     agreement_weight    of what an utterance's action says of its neighbour's (`agreement`)
     """
@@ -59,6 +61,7 @@ class ObjectiveConfig:
     pair_weight: float = 10.0
     pair_cost: Literal["distance", "contrast"] = "distance"
     temperature: float = 0.1
+    prior_weight: float = 0.0
     action_weight: float = 50.0
     agreement_weight: float = 200.0
 
@@ -77,6 +80,7 @@ class ObjectiveConfig:
             "information_weight",
             "contrast_weight",
             "alone_weight",
+            "prior_weight",
             "action_weight",
             "agreement_weight",
         ):
@@ -129,6 +133,15 @@ class Objective(nn.Module):
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """frames (B, T, n_mels), normalised → term → weighted scalar. Leaves no gradient in the critics."""
         raise NotImplementedError
+
+    def prior_terms(self, model: RWAE, output: Output) -> dict[str, Tensor]:
+        """− log p_ψ(z̃^m_t | z̃^m_{<t}[, a]), summed over frames, of codes that are taken as given, where it has a weight."""
+        if not self.config.prior_weight:
+            return {}
+        codes, action = output.dynamic.sample.detach(), drawn_action(output)
+        mean, variance = model.prior(codes, None if action is None else action.detach())
+        lack = ((codes - mean).square() / variance + variance.log()).sum((1, 2)).mean() / 2
+        return {"prior": self.config.prior_weight * lack}
 
     def action_terms(self, output: Output, generator: torch.Generator) -> dict[str, Tensor]:
         """The terms of a model with actions, none of one without; at the start the cluster in the neighbour's place."""

@@ -49,6 +49,7 @@ class RwaeGan(Objective):
             "reconstruction": squared_error(output.reconstruction, frames),
             "static": self.config.static_weight * static_term,
             "dynamic": self.config.dynamic_weight * steps * dynamic_term,
+            **self.prior_terms(model, output),
             **self.action_terms(output, generator),
         }
 

@@ -25,6 +25,7 @@ class RwaeMmd(Objective):
             "reconstruction": squared_error(output.reconstruction, frames),
             "static": self.config.static_weight * static,
             "dynamic": self.config.dynamic_weight * dynamic,
+            **self.prior_terms(model, output),
             **self.action_terms(output, generator),
         }
 
