@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rwae_audio.corpora import READERS, read_corpus
+from rwae_audio.corpora import BUILT_IN, READERS, read_corpus
 from rwae_audio.corpora.an4 import read_an4
 from rwae_audio.corpora.base import Corpus, Utterance, audio_files, hold_out, once_each, select_longest
 from rwae_audio.corpora.folder import read_folder
@@ -263,7 +263,7 @@ def test_names_and_folders_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the folder of an4, None, is missing"):
         read_corpus("an4")
     (tmp_path / "file").write_text("x")
-    for name in set(READERS) - {"demo"}:
+    for name in set(READERS) - set(BUILT_IN):
         with pytest.raises(
             InputError, match=rf"the folder of {name}, .*/none, is missing; expected the corpus's folder"
         ):

@@ -18,7 +18,7 @@ from rwae_audio.randomness import generator
 
 def late(utterance: Utterance, rounds: int) -> bool:
     """Is it one of the later half of the rounds, which the speaker judge was not trained on?"""
-    return 2 * (utterance.round or 0) > rounds
+    return 2 * (utterance.round or 0) > rounds + 1
 
 
 def rounds(utterances: Sequence[Utterance]) -> int:
@@ -100,7 +100,7 @@ def perturbed(frames: Tensor, mel: MelConfig, warp: float, draw: torch.Generator
 
 @dataclass(frozen=True)
 class Judges:
-    """Both judges, their own accuracies on recordings that they were not trained on, and the words and test speakers that
+    """Both judges, their own accuracies on recordings that they were not trained on, and the words and speakers that
     their classes stand for."""
 
     digit: Judge
@@ -111,13 +111,15 @@ class Judges:
     speaker_accuracy: float
 
 
-def judges(frames: Tensor, utterances: Sequence[Utterance], mel: MelConfig, seed: int = 0) -> Judges:
+def judges(
+    frames: Tensor, utterances: Sequence[Utterance], mel: MelConfig, seed: int = 0, split: str = "test"
+) -> Judges:
     """Train both on the frames (U, T, n_mels), normalised, of a corpus: the digit judge on the training speakers, the
-    speaker judge on the first half of the test speakers' rounds."""
+    speaker judge on the first half of the rounds of the speakers of `split`."""
     words = tuple(sorted({u.text or "" for u in utterances}))
-    speakers = tuple(sorted({u.speaker for u in utterances if u.split == "test"}))
+    speakers = tuple(sorted({u.speaker for u in utterances if u.split == split}))
     word = torch.tensor([words.index(u.text or "") for u in utterances])
-    speaker = torch.tensor([speakers.index(u.speaker) if u.split == "test" else -1 for u in utterances])
+    speaker = torch.tensor([speakers.index(u.speaker) if u.split == split else -1 for u in utterances])
     training = torch.tensor([u.split == "train" for u in utterances])
     later = torch.tensor([late(u, rounds(utterances)) for u in utterances])
     early = (speaker >= 0) & ~later

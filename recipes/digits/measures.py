@@ -7,7 +7,7 @@ it does not (inception score, entropies, Fréchet distance).
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,12 +15,14 @@ from judge import Judges, late, rounds
 from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from train import Digits
 
 from rwae_audio.bundle import Bundle
 from rwae_audio.divergences import entropy
 from rwae_audio.generation import Codes, codes_of_all, decoded, inferred, new_voices, new_words
 from rwae_audio.randomness import generator
+
+if TYPE_CHECKING:
+    from train import Digits
 
 REPLICATES = 200
 SAMPLES = 6000  # of each kind, at least 5,000
@@ -35,13 +37,17 @@ class Measured(NamedTuple):
     draws: list[float]
 
 
-def measure(bundle: Bundle, digits: Digits, judged: Judges, count: int = SAMPLES) -> dict[str, Measured]:
-    """All measures of a bundle, by name. `…_inferred`: of the same samples, with a read off their z^m instead of the a that
-    they were drawn for."""
+def measure(
+    bundle: Bundle, digits: Digits, judged: Judges, count: int = SAMPLES, split: str = "test"
+) -> dict[str, Measured]:
+    """All measures of a bundle on the speakers of `split`, by name.
+
+    `…_inferred`: of the same samples, with a read off their z^m instead of the a that they were drawn for.
+    """
     model, mel, seed = bundle.model, bundle.config.mel, bundle.config.train.seed
-    test = rows_of(digits, lambda u: u.split == "test")
+    test = rows_of(digits, lambda u: u.split == split)
     every = rounds(digits.store.utterances)
-    later = rows_of(digits, lambda u: u.split == "test" and late(u, every))
+    later = rows_of(digits, lambda u: u.split == split and late(u, every))
     raw = torch.from_numpy(digits.store.frames.reshape(digits.frames.shape).copy())
     codes = codes_of_all(model, digits.normaliser, mel, raw[test])
     kept = torch.tensor([int(row) in set(later.tolist()) for row in test])
