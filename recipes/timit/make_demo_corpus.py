@@ -5,17 +5,20 @@
 
 80 speakers × 10 of the sentences below. A speaker is a voice variant of eSpeak's own kind: pitch, vocal tract length,
 each formant's frequency, width and strength, breath, roughness, accent, rate. An utterance has its own pitch, rate,
-level, spectral tilt and a little noise, as if recorded on another day. Everything is drawn from one seed.
+level, spectral tilt and a little noise, as if recorded on another day. Everything is drawn from one seed, but
+for what eSpeak itself leaves to chance: another run has the same table and other bytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -194,13 +197,16 @@ class Espeak:
         return np.concatenate(self.samples) / 32768.0, self.phones
 
 
-def recorded(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The samples (N,) as if recorded on some day: level, spectral tilt, a little noise."""
+def recorded(
+    samples: np.ndarray, rng: np.random.Generator, noise_level: tuple[float, float] = (-68, -58)
+) -> np.ndarray:
+    """The samples (N,) as if recorded on some day: level, spectral tilt, a little noise (its level in dB of full scale
+    from this range)."""
     tilt = rng.uniform(-0.1, 0.1)
     samples = samples - tilt * np.concatenate([[0.0], samples[:-1]])
     loud = np.sqrt(np.mean(samples**2)) + 1e-9
     samples = samples * (10 ** (rng.uniform(-27.5, -24.5) / 20) / loud)
-    noise = rng.standard_normal(len(samples)) * 10 ** (rng.uniform(-68, -58) / 20)
+    noise = rng.standard_normal(len(samples)) * 10 ** (rng.uniform(*noise_level) / 20)
     return np.clip(samples + noise, -0.99, 0.99)
 
 
@@ -220,50 +226,62 @@ def trimmed(samples: np.ndarray, phones: list[tuple[int, str]], rate: int) -> tu
     return samples[round(first * rate / 1000) : round(end * rate / 1000)], " ".join(words)
 
 
+@contextlib.contextmanager
+def opened() -> Iterator[Espeak]:
+    """eSpeak NG with a copy of its data, which speak() adds voices to."""
+    import espeakng_loader
+
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch) / "espeak-ng-data"
+        shutil.copytree(espeakng_loader.get_data_path(), data)
+        yield Espeak(data)
+
+
+def speakers(splits: Mapping[str, int], rng: np.random.Generator) -> Iterator[tuple[str, str, Voice]]:
+    """(split, name, voice) of as many speakers as each split has, a man and a woman in turn; a voice is drawn when its
+    turn comes."""
+    number = 0
+    for split, count in splits.items():
+        for _ in range(count):
+            number += 1
+            female = number % 2 == 0
+            yield split, f"{'f' if female else 'm'}{number:02d}", draw_voice(rng, female)
+
+
+def made_with(espeak: Espeak, seed: int) -> str:
+    """Which eSpeak NG and which seed."""
+    from importlib.metadata import version
+
+    return f"eSpeak NG {espeak.version.split()[0]} (espeakng-loader {version('espeakng-loader')}), seed {seed}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the corpus goes; what is there is replaced")
     folder = parser.parse_args().folder
-    import espeakng_loader
-
     rng = np.random.default_rng(SEED)
     shutil.rmtree(folder, ignore_errors=True)
     rows = []
-    with tempfile.TemporaryDirectory() as scratch:
-        data = Path(scratch) / "espeak-ng-data"
-        shutil.copytree(espeakng_loader.get_data_path(), data)
-        espeak = Espeak(data)
-        number = 0
-        for split, count in SPLITS.items():
-            for _ in range(count):
-                number += 1
-                female = number % 2 == 0
-                speaker = f"{'f' if female else 'm'}{number:02d}"
-                voice = draw_voice(rng, female)
-                (folder / speaker).mkdir(parents=True)
-                for k, text in enumerate(rng.choice(SENTENCES, PER_SPEAKER, replace=False).tolist()):
-                    rate, pitch = int(voice.rate * rng.uniform(0.92, 1.08)), int(rng.integers(47, 54))
-                    samples, phones = espeak.speak(text, f"s{number}", voice, rate, pitch)
-                    samples, labels = trimmed(samples, phones, espeak.rate)
-                    samples = recorded(librosa.resample(samples, orig_sr=espeak.rate, target_sr=RATE), rng)
-                    file = f"{speaker}/{k}.ogg"
-                    soundfile.write(
-                        folder / file, samples, RATE, format="OGG", subtype="OPUS", compression_level=COMPRESSION
-                    )
-                    rows.append({"file": file, "speaker": speaker, "split": split, "text": text, "phones": labels})
-        made = f"eSpeak NG {espeak.version.split()[0]} (espeakng-loader {_version()}), seed {SEED}"
+    with opened() as espeak:
+        for split, speaker, voice in speakers(SPLITS, rng):
+            (folder / speaker).mkdir(parents=True)
+            for k, text in enumerate(rng.choice(SENTENCES, PER_SPEAKER, replace=False).tolist()):
+                rate, pitch = int(voice.rate * rng.uniform(0.92, 1.08)), int(rng.integers(47, 54))
+                samples, phones = espeak.speak(text, f"s-{speaker}", voice, rate, pitch)
+                samples, labels = trimmed(samples, phones, espeak.rate)
+                samples = recorded(librosa.resample(samples, orig_sr=espeak.rate, target_sr=RATE), rng)
+                file = f"{speaker}/{k}.ogg"
+                soundfile.write(
+                    folder / file, samples, RATE, format="OGG", subtype="OPUS", compression_level=COMPRESSION
+                )
+                rows.append({"file": file, "speaker": speaker, "split": split, "text": text, "phones": labels})
+        made = made_with(espeak, SEED)
     lines = ",\n".join("    " + json.dumps(row) for row in rows)
     table = f'{{\n  "made_with": {json.dumps(made)},\n  "licence": "CC0",\n  "utterances": [\n{lines}\n  ]\n}}\n'
     (folder / "utterances.json").write_text(table, encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    print(f"{folder}: {len(rows)} utterances of {number} speakers, {size / 1e6:.2f} MB, {made}")
+    print(f"{folder}: {len(rows)} utterances of {sum(SPLITS.values())} speakers, {size / 1e6:.2f} MB, {made}")
     return 0
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("espeakng-loader")
 
 
 if __name__ == "__main__":
