@@ -62,9 +62,9 @@ def digits(tmp_path: Path) -> Path:
 def test_the_demo_is_small_and_crossed() -> None:
     corpus = read_corpus("demo-digits")
     assert corpus.synthetic
-    assert [len(corpus.speakers(split)) for split in ("train", "dev", "test")] == [12, 5, 5]
-    assert len(corpus.utterances) == 22 * 10 * 3
-    assert len({(u.speaker, u.text, u.round) for u in corpus.utterances}) == 22 * 10 * 3
+    assert [len(corpus.speakers(split)) for split in ("train", "dev", "test")] == [18, 6, 6]
+    assert len(corpus.utterances) == 30 * 10 * 3
+    assert len({(u.speaker, u.text, u.round) for u in corpus.utterances}) == 30 * 10 * 3
     assert len({u.text for u in corpus.utterances}) == 10
     size = sum(path.stat().st_size for path in DEMO_DIGITS.rglob("*") if path.is_file())
     assert size <= 2_000_000

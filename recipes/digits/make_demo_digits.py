@@ -1,79 +1,98 @@
-"""Make the built-in demo digits: synthetic speakers that say zero to nine, made with eSpeak NG.
+"""Make the built-in demo of spoken digits: synthetic speakers, made with eSpeak NG as the demo corpus is.
 
     pip install espeakng-loader==0.2.4          brings the library (eSpeak NG 1.52) and its data; used here alone
     python recipes/digits/make_demo_digits.py rwae_audio/assets/digits
 
-Speakers are made as in recipes/timit/make_demo_corpus.py. Each says every digit several times, with another pitch, rate,
-level and tilt each time, somewhere within a second. Everything is drawn from one seed.
+30 speakers × the English digits zero to nine × 3 rounds, a second each, as the Arabic digits are. Each time a speaker
+says a word it has another pitch, rate, level, spectral tilt, and begins elsewhere in the second. Everything is drawn
+from one seed but what eSpeak itself leaves to chance: another run has the same table and other bytes.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import shutil
+import io
+import struct
 import sys
-import tempfile
 from pathlib import Path
 
 import librosa
 import numpy as np
 import soundfile
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "timit"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "timit"))
 
-from make_demo_corpus import RATE, Espeak, draw_voice, recorded, trimmed
+from make_demo_corpus import RATE, Espeak, Voice, made_with, opened, recorded, speakers, trimmed
+
+from rwae_audio.corpora.digits import COLUMNS
+from rwae_audio.files import whole_folder
 
 SEED = 20210102
-SPLITS = {"train": 12, "dev": 5, "test": 5}  # speakers
+SPLITS = {"train": 18, "dev": 6, "test": 6}  # speakers; each has as many women as men
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ROUNDS = 3
-COMPRESSION = 0.96  # of Ogg Opus in libsndfile: about 15 kbit/s
+SLOWER = 0.72  # a word by itself is said more slowly than in a sentence
+NOISE = (-92, -82)  # dB; more would take the larger part of the bits in a second that is half silent
+COMPRESSION = 0.95  # of Ogg Opus in libsndfile: about 18 kbit/s
 
 
-def in_a_second(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The samples (N,) somewhere within a second (RATE,); what does not fit is cut off at its end."""
-    samples = samples[:RATE]
-    before = int(rng.integers((RATE - len(samples)) // 4, 3 * (RATE - len(samples)) // 4 + 1))
-    return np.pad(samples, (before, RATE - len(samples) - before))
+def say(espeak: Espeak, word: str, speaker: str, voice: Voice, rng: np.random.Generator) -> np.ndarray:
+    """One second (RATE,) with the word in it."""
+    rate, pitch = int(voice.rate * SLOWER * rng.uniform(0.88, 1.12)), int(rng.integers(43, 58))
+    samples, phones = espeak.speak(word, f"s-{speaker}", voice, rate, pitch)
+    samples, _ = trimmed(samples, phones, espeak.rate)
+    samples = librosa.resample(samples, orig_sr=espeak.rate, target_sr=RATE)
+    before = int((RATE - len(samples)) * rng.uniform(0.3, 0.6))
+    return recorded(np.pad(samples, (before, RATE - len(samples) - before)), rng, NOISE)
+
+
+def ogg(samples: np.ndarray) -> bytes:
+    """The samples (N,) as an Ogg Opus file, without the 512 bytes that libsndfile keeps free for comments: they would be
+    a quarter of it."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, RATE, format="OGG", subtype="OPUS", compression_level=COMPRESSION)
+    data = buffer.getvalue()
+    start = data.index(b"OggS", 4)  # the second page holds the comments alone
+    end = data.index(b"OggS", start + 4)
+    packet = data[start + 27 + data[start + 26] : end]
+    vendor = struct.unpack_from("<I", packet, 8)[0]  # after "OpusTags": length, text, number of comments (none)
+    packet = packet[: 8 + 4 + vendor + 4]
+    page = data[start : start + 22] + bytes(4) + bytes([1, len(packet)]) + packet
+    return data[:start] + page[:22] + struct.pack("<I", _checksum(page)) + page[26:] + data[end:]
+
+
+def _checksum(page: bytes) -> int:
+    """Ogg's CRC-32 (RFC 3533): polynomial 04C11DB7, highest bit first, from 0."""
+    value = 0
+    for byte in page:
+        value ^= byte << 24
+        for _ in range(8):
+            value = (value << 1 ^ (0x04C11DB7 if value >> 31 else 0)) & 0xFFFFFFFF
+    return value
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the corpus goes; what is there is replaced")
+    parser.add_argument("folder", type=Path, help="where the digits go; what is there is replaced")
     folder = parser.parse_args().folder
-    import espeakng_loader
-
     rng = np.random.default_rng(SEED)
-    shutil.rmtree(folder, ignore_errors=True)
     rows = []
-    with tempfile.TemporaryDirectory() as scratch:
-        data = Path(scratch) / "espeak-ng-data"
-        shutil.copytree(espeakng_loader.get_data_path(), data)
-        espeak = Espeak(data)
-        splits = [split for split, count in SPLITS.items() for _ in range(count)]
-        for number, split in enumerate(splits, 1):
-            female = number % 2 == 0
-            speaker = f"{'f' if female else 'm'}{number:02d}"
-            voice = draw_voice(rng, female)
-            (folder / speaker).mkdir(parents=True)
+    with whole_folder(folder) as part, opened() as espeak:
+        for split, speaker, voice in speakers(SPLITS, rng):
+            (part / speaker).mkdir()
             for word in WORDS:
-                for count in range(1, ROUNDS + 1):
-                    rate, pitch = int(voice.rate * rng.uniform(0.88, 1.12)), int(rng.integers(45, 56))
-                    samples, phones = espeak.speak(word, f"s{number}", voice, rate, pitch)
-                    samples, _ = trimmed(samples, phones, espeak.rate)
-                    samples = librosa.resample(samples, orig_sr=espeak.rate, target_sr=RATE)
-                    samples = recorded(in_a_second(samples, rng), rng)
-                    file = f"{speaker}/{word}_{count}.ogg"
-                    soundfile.write(
-                        folder / file, samples, RATE, format="OGG", subtype="OPUS", compression_level=COMPRESSION
-                    )
-                    rows.append((file, speaker, word, count, split))
-    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([("path", "speaker", "word", "round", "split"), *rows])
+                for number in range(1, ROUNDS + 1):
+                    name = f"{speaker}/{word}_{number}.ogg"
+                    (part / name).write_bytes(ogg(say(espeak, word, speaker, voice, rng)))
+                    rows.append((name, speaker, word, number, split))
+        with (part / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+        made = made_with(espeak, SEED)
+        text = f"Synthetic spoken digits, made with {made}, by recipes/digits/make_demo_digits.py. Licence: CC0.\n"
+        (part / "README.md").write_text(text, encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    print(f"{folder}: {len(rows)} words of {len(splits)} speakers, {size / 1e6:.2f} MB, seed {SEED}")
+    print(f"{folder}: {len(rows)} recordings of {sum(SPLITS.values())} speakers, {size / 1e6:.2f} MB, {made}")
     return 0
 
 
