@@ -26,6 +26,15 @@ def warp_frequencies(frames: Tensor, limit: float, noise: torch.Generator, mel: 
     return _at(frames, position.to(frames.device, frames.dtype))
 
 
+def warp_time(frames: Tensor, limit: float, noise: torch.Generator) -> Tensor:
+    """frames (B, T, n_mels) with each sequence's time axis stretched about its middle by a factor in 1 ± limit; beyond its
+    ends the first and the last frame go on."""
+    factor = _factors(frames, limit, noise).to(frames.device)
+    middle = (frames.shape[1] - 1) / 2
+    position = (torch.arange(frames.shape[1], device=frames.device) - middle) * factor + middle
+    return _at(frames.transpose(1, 2), position).transpose(1, 2)
+
+
 def _factors(frames: Tensor, limit: float, noise: torch.Generator) -> Tensor:
     """A factor (B, 1) in 1 ± limit for each sequence of this process."""
     whole = len(frames) * world_size()  # sequence i of the global batch has its factor wherever it is

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 
+from rwae_audio.audio import read_audio
 from rwae_audio.corpora import read_corpus
 from rwae_audio.corpora.digits import COLUMNS, DEMO_DIGITS
 from rwae_audio.files import InputError
@@ -68,6 +71,46 @@ def test_the_demo_is_small_and_crossed() -> None:
     assert len({u.text for u in corpus.utterances}) == 10
     size = sum(path.stat().st_size for path in DEMO_DIGITS.rglob("*") if path.is_file())
     assert size <= 2_000_000
+
+
+def test_the_demo_is_a_second_each_and_no_recording_twice() -> None:
+    utterances = read_corpus("demo-digits").utterances
+    assert len({u.path.read_bytes() for u in utterances}) == 900
+    for utterance in utterances[::20]:
+        audio = read_audio(utterance.path)
+        assert (audio.source_rate, len(audio.samples)) == (16000, 16000)
+        assert 0.1 < np.abs(audio.samples).max() < 1
+
+
+def test_a_file_without_its_padding_is_the_same_sound(tmp_path: Path) -> None:
+    import make_demo_digits as recipe
+
+    sound = 0.1 * np.random.default_rng(0).standard_normal(16000)
+    whole, short = tmp_path / "whole.ogg", tmp_path / "short.ogg"
+    level = recipe.COMPRESSION
+    soundfile.write(whole, sound, 16000, format="OGG", subtype="OPUS", compression_level=level)
+    short.write_bytes(recipe.ogg(sound))
+    assert whole.stat().st_size - short.stat().st_size > 500
+    assert np.array_equal(read_audio(whole).samples, read_audio(short).samples)
+
+
+def test_the_script_that_writes_a_manifest_for_the_data_set_as_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    for word in (*words, "rotate"):
+        (tmp_path / word).mkdir()
+        for person in range(30):
+            for number in (1, 10):
+                (tmp_path / word / f"{person:08}_NO_{number:02}.wav").write_bytes(b"")
+    (code,) = re.findall(r"```python\n(.*?)```", (RECIPE / "DATA.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    corpus = read_corpus("digits", tmp_path)
+    assert len(corpus.utterances) == 600
+    assert [len(corpus.speakers(split)) for split in ("train", "dev", "test")] == [18, 6, 6]
+    assert {u.text for u in corpus.utterances} == set(words)
+    assert {u.round for u in corpus.utterances} == {1, 10}
 
 
 def test_the_real_ones_are_read(corpora: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rwae_audio.features import MelConfig, bin_centres, mel_filters
-from rwae_audio.perturb import equalised, shuffled, warp_frequencies, warp_mels
+from rwae_audio.perturb import equalised, shuffled, warp_frequencies, warp_mels, warp_time
 from rwae_audio.randomness import generator
 
 
@@ -59,3 +59,11 @@ def test_shuffled_frames_are_the_frames_in_orders_of_their_own() -> None:
     torch.testing.assert_close(torch.nn.functional.one_hot(places).double().mean(0), torch.full((5, 5), 0.2).double(),
                                rtol=0, atol=0.12)  # fmt: skip
     assert len(places.unique(dim=0)) > 80  # of 120
+
+
+def test_stretched_time_keeps_its_middle() -> None:
+    ramp = torch.arange(9.0)[None, :, None].expand(2, 9, 3)
+    warped = warp_time(ramp, 0.4, generator(0, "time"))
+    factor = 1 + 0.4 * (2 * torch.rand(2, 1, generator=generator(0, "time")) - 1)
+    expected = ((torch.arange(9) - 4) * factor + 4).clamp(0, 8)
+    torch.testing.assert_close(warped, expected[..., None].expand(2, 9, 3))

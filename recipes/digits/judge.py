@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from rwae_audio.corpora import Utterance
 from rwae_audio.features import MelConfig
-from rwae_audio.perturb import warp_frequencies
+from rwae_audio.perturb import warp_frequencies, warp_time
 from rwae_audio.randomness import generator
 
 
@@ -62,11 +62,11 @@ class Judge(nn.Module):
         return self.head(features).softmax(-1), features
 
 
-def fit(frames: Tensor, labels: Tensor, mel: MelConfig, warp: float, seed: int = 0, epochs: int = 40) -> Judge:
+def fit(frames: Tensor, labels: Tensor, mel: MelConfig, warp: float, seed: int = 0, epochs: int = 60) -> Judge:
     """A judge of frames (N, T, n_mels), normalised, with labels (N,) from 0.
 
-    What it hears is moved in time, by up to 3 frames, stretched in frequency by up to `warp`, and half of the time blurred,
-    as decoders blur.
+    What it hears is moved in time, by up to 3 frames, and half of the time blurred, as decoders blur; with a `warp` it is
+    stretched in frequency, by up to that, and in time, by up to 15 %.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -89,7 +89,7 @@ def fit(frames: Tensor, labels: Tensor, mel: MelConfig, warp: float, seed: int =
 def perturbed(frames: Tensor, mel: MelConfig, warp: float, draw: torch.Generator) -> Tensor:
     """The frames as `fit` describes it."""
     if warp:
-        frames = warp_frequencies(frames, warp, draw, mel)
+        frames = warp_time(warp_frequencies(frames, warp, draw, mel), 0.15, draw)
     shift = int(torch.randint(-3, 4, (1,), generator=draw))
     frames = frames.roll(shift, 1)
     if float(torch.rand(1, generator=draw)) < 0.5:
