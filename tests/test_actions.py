@@ -11,6 +11,7 @@ from scipy.fft import dct
 
 from rwae_audio.actions import Action, ActionEncoder, cosines, gumbel_softmax, one_hot, word_shape
 from rwae_audio.divergences import mmd
+from rwae_audio.experiment import prepare
 from rwae_audio.features import Normaliser
 from rwae_audio.files import InputError
 from rwae_audio.generation import Codes, codes_of_all, decoded, interpolated, new_voices, new_words
@@ -249,3 +250,5 @@ def test_a_recording_of_many_words_is_refused() -> None:
     with pytest.raises(InputError, match="5 actions, one a recording"):
         next(frames_of(model, Normaliser(torch.zeros(6), torch.ones(6)), torch.zeros(4), [torch.zeros(3, 3)]))
     assert isinstance(model(frames_like().float()).action, Action)
+    with pytest.raises(InputError, match="actions is 4; expected 0"):
+        prepare(RunConfig.of({"model": {"actions": 4}}), [], "demo")
