@@ -99,6 +99,15 @@ def test_agreement_is_the_mutual_information() -> None:
     assert float(agreement(first, second)) == pytest.approx(float(brute))
 
 
+def test_the_agreement_of_the_sure_can_be_followed_down() -> None:
+    logits = torch.tensor([[200.0, 0.0, -200.0], [-200.0, 200.0, 0.0]], requires_grad=True)
+    probabilities = logits.softmax(1)
+    assert float(agreement(probabilities, probabilities)) == pytest.approx(math.log(2))
+    agreement(probabilities, probabilities).backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
 def test_a_neighbour_is_the_nearest_other_utterance() -> None:
     shapes = torch.tensor([[0.0], [0.1], [5.0], [5.2], [0.0]])
     assert neighbours(shapes, torch.tensor([7, 1, 2, 3, 7])).tolist() == [1, 0, 3, 2, 1]
