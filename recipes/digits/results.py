@@ -22,6 +22,14 @@ NAME = "results.py"
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- results.json: begin -->", "<!-- results.json: end -->"
 ORDER = ("rwae-mmd+actions", "rwae-gan+actions", "dsvae+actions", "rwae-mmd", "rwae-gan", "dsvae", "k-means")
+COMPARED = (
+    ("rwae-mmd+actions", "rwae-mmd"),
+    ("rwae-gan+actions", "rwae-gan"),
+    ("rwae-mmd+actions", "dsvae"),
+    ("rwae-gan+actions", "dsvae"),
+    ("rwae-mmd+actions", "dsvae+actions"),
+    ("rwae-mmd+actions", "k-means"),
+)
 COLUMNS = {
     "content_accuracy": ("content kept %", 100, 1),
     "voice_accuracy": ("voice kept %", 100, 1),
@@ -55,12 +63,13 @@ def main(argv: list[str] | None = None) -> int:
         if not (run / "bundle").is_dir():
             raise InputError(f"{run} is not finished; expected a run with a bundle, or train.py --resume {run}")
     measured = measure_all(options.runs, plans, options.data)
-    rows = {name: row(found) for name, found in groups(measured).items()}
-    rows["k-means"] = {**row(measured["k-means"]), "seeds": [0, 1, 2]}
+    found = {**groups(measured), "k-means": measured["k-means"]}
+    rows = {name: row(measures) for name, measures in found.items()}
     for run in options.runs:
         rows[plans[run]["name"]]["command"] = plans[run]["command"].rpartition(" --seed")[0]
     ordered = {name: rows[name] for name in sorted(rows, key=lambda n: ORDER.index(n) if n in ORDER else len(ORDER))}
-    results = {"corpus": plans[options.runs[0]]["corpus"], "real": measured["real"], **ordered}
+    against = [difference(found, one, other) for one, other in COMPARED if one in found and other in found]
+    results = {"corpus": plans[options.runs[0]]["corpus"], "real": measured["real"], **ordered, "differences": against}
     write_json(options.into / "results.json", results)
     readme = options.into / "README.md"
     if readme.is_file():
@@ -148,6 +157,35 @@ def row(found: list[dict[str, Any]]) -> dict[str, Any]:
     return merged
 
 
+def difference(found: dict[str, list[dict[str, Any]]], one: str, other: str) -> dict[str, Any]:
+    """How much more `one` has of each measure than `other`, with the interval under the same draws of speakers."""
+    import numpy as np
+
+    def of(name: str, measure: str, part: str) -> Any:
+        return np.mean([measures[measure][part] for measures in found[name]], axis=0)
+
+    more: dict[str, Any] = {"row": one, "less": other}
+    for name in COLUMNS:
+        if all(name in measures for measures in (*found[one], *found[other])):
+            low, high = np.quantile(of(one, name, "draws") - of(other, name, "draws"), [0.025, 0.975])
+            more[name] = {
+                "difference": float(of(one, name, "value") - of(other, name, "value")),
+                "interval": [float(low), float(high)],
+            }
+    return more
+
+
+def difference_line(more: dict[str, Any]) -> str:
+    """A difference in words, bold where its interval leaves 0 out."""
+    parts = []
+    for name, (head, scale, digits) in COLUMNS.items():
+        if name in more and name not in ("h_y_given_x", "h_y", "nmi"):
+            low, high = more[name]["interval"]
+            said = f"{scale * more[name]['difference']:+.{digits}f} [{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
+            parts.append(f"{head} " + (f"**{said}**" if low * high > 0 else said))
+    return f"- `{more['row']}` less `{more['less']}`: {', '.join(parts)}"
+
+
 def rendered(readme: str, results: dict[str, Any]) -> str:
     """The README with the table between its two marks made anew."""
     before, _, rest = readme.partition(BEGIN)
@@ -159,7 +197,8 @@ def rendered(readme: str, results: dict[str, Any]) -> str:
         for name, entry in results.items()
         if isinstance(entry, dict) and "command" in entry
     ]
-    return f"{before}{BEGIN}\n\n{table(results)}\n\n" + "\n".join(commands) + f"\n\n{END}{after}"
+    lines = [table(results), "\n".join(commands), "\n".join(map(difference_line, results["differences"]))]
+    return f"{before}{BEGIN}\n\n" + "\n\n".join(line for line in lines if line) + f"\n\n{END}{after}"
 
 
 def table(results: dict[str, Any]) -> str:
