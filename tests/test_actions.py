@@ -102,7 +102,7 @@ def test_agreement_is_the_mutual_information() -> None:
 def test_the_agreement_of_the_sure_can_be_followed_down() -> None:
     logits = torch.tensor([[200.0, 0.0, -200.0], [-200.0, 200.0, 0.0]], requires_grad=True)
     probabilities = logits.softmax(1)
-    assert float(agreement(probabilities, probabilities)) == pytest.approx(math.log(2))
+    assert agreement(probabilities, probabilities).item() == pytest.approx(math.log(2))
     agreement(probabilities, probabilities).backward()
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     from rwae_audio import plots
     from rwae_audio.audio import write_audio
     from rwae_audio.bundle import load_bundle
-    from rwae_audio.generation import interpolated, log_mels
+    from rwae_audio.generation import Codes, decoded, interpolated, log_mels
     from rwae_audio.randomness import generator
     from rwae_audio.vocoder import griffin_lim
 
@@ -64,7 +64,9 @@ def main(argv: list[str] | None = None) -> int:
     )
 
     way = interpolated(voices[0], voices[1], 8)
-    between = numbered(3, 8, torch.arange(3).repeat_interleave(8) if count else None, way.repeat(3, 1), "between")
+    said = model.sample(3, size, generator(options.seed, "between"), None, torch.arange(3) if count else None)
+    codes = Codes(said.static, said.dynamic, said.action).repeated(len(way))._replace(static=way.repeat(3, 1))
+    between = log_mels(normaliser, decoded(model, codes)).unflatten(0, (3, len(way)))
     heads = ["voice 0", *[""] * 6, "voice 1"]
     plots.sheet(folder / "between_voices.png", list(between.numpy()), names[:3], heads, seconds)
 
