@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 REPLICATES = 200
 SAMPLES = 6000  # of each kind, at least 5,000
-SAID = ("content_accuracy", "voice_accuracy", "inception_score", "h_y_given_x", "h_y", "frechet")
-CLUSTERED = ("cluster_accuracy", "nmi")
 
 
 class Measured(NamedTuple):
