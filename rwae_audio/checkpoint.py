@@ -44,9 +44,9 @@ class RunState:
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Prefix in the checkpoint → optimizer."""
         found = {"optimizer": self.optimizer} if self.optimizer is not None else {}
-        for name, module in self.objective.named_children() if self.objective is not None else ():
+        for name, module in self.objective.named_modules() if self.objective is not None else ():
             if isinstance(module, Critic):
-                found[f"optimizer-{name}"] = module.optimizer
+                found[f"optimizer-{name.replace('.', '-')}"] = module.optimizer
         return found
 
 

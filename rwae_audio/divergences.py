@@ -71,6 +71,27 @@ def mmd(q: Tensor, p: Tensor, variance: Tensor | float = 1.0, paired: bool = Fal
     return within_q + within_p - 2 * mean(imq(squared_distances(q, p), dim, variance), paired)
 
 
+def hsic(x: Tensor, y: Tensor) -> Tensor:
+    """Unbiased HSIC of n pairs x_i (n, d), y_i (n, e), n > 3: a scalar, about 0 where x and y are independent.
+
+    Song, Smola, Gretton, Bedo, Borgwardt, "Feature Selection via Dependence Maximization", JMLR 2012, equation 5, with
+    Gaussian kernels exp(−‖a − b‖² / m), m the median squared distance of distinct samples, taken as constant.
+    """
+    n = len(x)
+    if n < 4:
+        raise ValueError(f"hsic of {n} pairs; expected 4 or more")
+    distinct = ~torch.eye(n, dtype=torch.bool, device=x.device)
+    k, other = (_gaussian_kernel(samples, distinct) for samples in (x, y))
+    whole = k.sum() * other.sum() / ((n - 1) * (n - 2))
+    return ((k * other).sum() + whole - 2 / (n - 2) * k.sum(0) @ other.sum(0)) / (n * (n - 3))
+
+
+def _gaussian_kernel(samples: Tensor, distinct: Tensor) -> Tensor:
+    """hsic's kernel matrix (n, n), 0 where not `distinct`."""
+    distances = squared_distances(samples, samples)
+    return (-distances / distances[distinct].median().detach()).exp() * distinct
+
+
 def kl_gaussians(mean_q: Tensor, variance_q: Tensor, mean_p: Tensor | float, variance_p: Tensor | float) -> Tensor:
     """KL(N(mean_q, variance_q) ‖ N(mean_p, variance_p)) of diagonal Gaussians, summed over the last axis: (...,), nats."""
     variance_p = torch.as_tensor(variance_p, dtype=variance_q.dtype, device=variance_q.device)
@@ -142,8 +163,8 @@ class Critic(nn.Module):
 
 
 @contextlib.contextmanager
-def frozen(*critics: Critic) -> Iterator[None]:
-    """Gradients pass through the critics, and none stays in them."""
+def frozen(*critics: nn.Module) -> Iterator[None]:
+    """Gradients pass through the critics, or other networks, and none stays in them."""
     for critic in critics:
         critic.requires_grad_(False)
     try:

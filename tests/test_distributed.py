@@ -44,6 +44,8 @@ CASES = {
     "gan": (ObjectiveConfig("rwae-gan"), {}),
     "plus": (ObjectiveConfig("rwae-plus"), {"static_prior": "sphere"}),
     "plus-contrast": (ObjectiveConfig("rwae-plus", pair_cost="contrast"), {}),
+    "plus-further": (ObjectiveConfig("rwae-plus", swap_weight=2.0, independence_weight=9.0, critic_weight=1.0), {}),
+    "plus-shuffled": (ObjectiveConfig("rwae-plus", independence="mmd", independence_weight=9.0), {}),
     "dbse": (ObjectiveConfig("dbse"), SWITCHES["dbse"]),
     "c-dsvae": (ObjectiveConfig("c-dsvae"), SWITCHES["c-dsvae"]),
     "s3vae": (ObjectiveConfig("s3vae"), SWITCHES["s3vae"]),

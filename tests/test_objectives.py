@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from made_up import SWITCHES
 
-from rwae_audio.divergences import Critic, frozen, kl_gaussians, mmd, scaled_mmd
+from rwae_audio.divergences import Critic, frozen, hsic, kl_gaussians, mmd, scaled_mmd
 from rwae_audio.embedding import embed
 from rwae_audio.features import Normaliser
-from rwae_audio.model import RWAE, ModelConfig, Output
+from rwae_audio.model import RWAE, ModelConfig, Output, Posterior
 from rwae_audio.objectives import OBJECTIVES, Objective, ObjectiveConfig
 from rwae_audio.objectives.dsvae import Dsvae
 from rwae_audio.objectives.fhvae import VARIANCE
 from rwae_audio.objectives.rwae_gan import fake, real
 from rwae_audio.objectives.rwae_mmd import RwaeMmd, dynamic_penalty, static_penalty
-from rwae_audio.objectives.rwae_plus import RwaePlus, contrast, uniformity
+from rwae_audio.objectives.rwae_plus import RwaePlus, contrast, dependence, swap, uniformity
 from rwae_audio.perturb import equalised, shuffled, warp_mels
 from rwae_audio.randomness import generator
 
@@ -437,6 +439,87 @@ def test_uniform_codes_cost_least_and_telling_pairs_apart_costs_nothing() -> Non
     apart = torch.eye(8)
     assert contrast(apart, apart, 0.05).item() < 1e-6
     assert contrast(apart, apart.roll(1, 0), 0.05).item() > 10
+
+
+def further(**settings: Any) -> tuple[RWAE, Output, torch.Tensor, dict[str, torch.Tensor], RwaePlus]:
+    """R-WAE+ with terms that it has no weight for: model, output, frames, terms, objective."""
+    model, frames = setting()
+    output = model(frames, generator=generator(0, "noise"), second_frames=frames + 0.5)
+    torch.manual_seed(1)
+    objective = RwaePlus(ObjectiveConfig(name="rwae-plus", **settings), model.config).double()
+    return model, output, frames, objective(model, output, frames, generator(0, "prior")), objective
+
+
+def test_swaps_are_read_back_by_a_static_encoder_that_does_not_learn_from_them() -> None:
+    model, output, _, terms, _ = further(swap_weight=2.0, temperature=0.2)
+    voices = output.static.sample
+    read = []
+    for i in range(16):  # each voice says what the sequence before it in the batch said
+        decoded = model.decoder(voices[i : i + 1], output.dynamic.sample[i - 1 : i if i else None])
+        read.append(model.static_encoder(decoded, None).mean[0])
+    assert terms["swap"].item() == pytest.approx(2 * brute_contrast(torch.stack(read), voices, 0.2))
+    codes = model.static_encoder(torch.randn(16, 5, 6, dtype=torch.float64), None)
+    given = output._replace(static=Posterior(*(part.detach() for part in codes)))
+    swap(model, given, 0.2).backward()
+    assert model.decoder.lstm.weight_ih_l0.grad.any()
+    assert all(weight.grad is None and weight.requires_grad for weight in model.static_encoder.parameters())
+
+
+@pytest.mark.parametrize("kind", ["hsic", "mmd"])
+def test_independence_is_of_posterior_means_at_one_scale(kind: str) -> None:
+    _, output, _, terms, _ = further(independence=kind, independence_weight=3.0)
+    static, dynamic = output.static.mean, output.dynamic.mean.mean(1)
+    static, dynamic = ((code - code.mean(0)) / code.std(0) for code in (static, dynamic))
+    expected = hsic(static, dynamic)
+    if kind == "mmd":
+        # the draws of the static penalty and of the dynamic one come first
+        noise = generator(0, "prior")
+        torch.randn(16, 4, dtype=torch.float64, generator=noise)
+        torch.randn(16, 5, 3, dtype=torch.float64, generator=noise)
+        order = torch.randperm(16, generator=noise)
+        expected = mmd(torch.cat([static, dynamic], 1), torch.cat([static, dynamic[order]], 1))
+    torch.testing.assert_close(terms["independence"], 3 * expected)
+
+
+def test_independence_falls_where_the_codes_stop_to_agree() -> None:
+    _, output, _, _, _ = further()
+    voice = output.static.mean[:, None, :3].expand(-1, 5, -1)
+    telling = output._replace(dynamic=output.dynamic._replace(mean=voice))
+    strange = output._replace(dynamic=output.dynamic._replace(mean=voice.flip(0) + output.dynamic.mean))
+    for kind in ("hsic", "mmd"):
+        told, other = (dependence(one, kind, generator(0, "order")).item() for one in (telling, strange))
+        assert told > other
+
+
+def test_critics_beside_the_mmds_are_those_of_rwae_gan() -> None:
+    model, output, frames, terms, objective = further(critic_weight=0.5, static_weight=2.0)
+    assert objective.critics is not None
+    noise = generator(0, "prior")
+    torch.randn(16, 4, dtype=torch.float64, generator=noise)
+    torch.randn(16, 5, 3, dtype=torch.float64, generator=noise)
+    alone = objective.critics(model, output, frames, noise)
+    torch.testing.assert_close(terms["critics"], 0.5 * (alone["static"] + alone["dynamic"]))
+    logged = [objective.step_critics(model, output, generator(0, "critic")) for _ in range(20)]
+    assert logged[-1]["static_critic"] < logged[0]["static_critic"]
+    assert set(further()[4].step_critics(model, output, generator(0, "critic"))) == set()
+    with pytest.raises(ValueError, match="critic_weight is of critics for a Gaussian"):
+        RwaePlus(ObjectiveConfig("rwae-plus", critic_weight=1.0), ModelConfig(**{**SIZES, "static_prior": "sphere"}))
+
+
+def test_costs_against_sums_by_hand() -> None:
+    errors = {kind: further(cost=kind) for kind in ("squared", "absolute", "deltas")}
+    _, output, frames, _, _ = errors["squared"]
+    gap = (output.reconstruction - frames).tolist()
+    bins = [(b, t, k) for b in range(16) for t in range(5) for k in range(6)]
+    square = sum(gap[b][t][k] ** 2 for b, t, k in bins) / 16
+    slopes = sum((gap[b][t][k] - gap[b][t - 1][k]) ** 2 for b, t, k in bins if t) / 16
+    expected = {
+        "squared": square,
+        "absolute": sum(abs(gap[b][t][k]) for b, t, k in bins) / 16,
+        "deltas": square + slopes,
+    }
+    for kind, (*_, terms, _) in errors.items():
+        assert terms["reconstruction"].item() == pytest.approx(expected[kind])
 
 
 def test_the_second_window_moves_the_static_code_alone() -> None:

@@ -99,12 +99,18 @@ def metrics(folder: Path) -> list[dict]:
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
-@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+OBJECTIVE_CONFIGS = {name: ObjectiveConfig(name=name) for name in sorted(OBJECTIVES)}
+OBJECTIVE_CONFIGS["rwae-plus, critics"] = ObjectiveConfig("rwae-plus", critic_weight=1.0)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVE_CONFIGS.values(), ids=OBJECTIVE_CONFIGS)
 @pytest.mark.parametrize("stop_at", [0, 1, 4, 5])  # inside an epoch and at its end
-def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path: Path, objective: str, stop_at: int) -> None:
-    model = replace(MODEL, **{"dynamic_offset_variance": 4.0, **SWITCHES[objective]})
+def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
+    tmp_path: Path, objective: ObjectiveConfig, stop_at: int
+) -> None:
+    model = replace(MODEL, **{"dynamic_offset_variance": 4.0, **SWITCHES[objective.name]})
     train = replace(CONFIG.train, equalise=0.3)
-    config = replace(CONFIG, model=model, objective=ObjectiveConfig(name=objective), train=train)
+    config = replace(CONFIG, model=model, objective=objective, train=train)
     whole = run(tmp_path / "whole", config)
     with pytest.raises(Interrupted, match=f"update {stop_at + 1} of 8"):
         run(tmp_path / "parts", config, stop_at=stop_at)

@@ -37,6 +37,13 @@ class ObjectiveConfig:
     alone_weight    of what the static code of dbse gives without the dynamic one
     pair_weight, pair_cost, temperature    what rwae-plus asks of the static codes of two windows of an utterance: their
                      squared `distance`, or a `contrast` with the batch's other utterances at this temperature
+    cost    of rwae-plus's reconstruction: the `squared` error of a frame, its `absolute` one, or the squared one of the frames
+                     and of their differences in time (`deltas`)
+    swap_weight      of rwae-plus: the static code, read back from a decoding with another utterance's dynamic codes, by the
+                     same contrast
+    independence, independence_weight    of rwae-plus: between the static code and the mean dynamic code, `hsic`, or `mmd` from
+                     pairs that are shuffled
+    critic_weight    of rwae-plus: the terms of rwae-gan beside the MMDs, weighted as there and by this
     prior_weight    of the prior's log-likelihood of the codes as they are: the part of KL(Q ‖ P_{z^m_t | z̃^m_{<t}}) that moves
                      the prior. An MMD or a critic alone leaves how it goes on from its own samples loosely fixed
     action_weight    of the distance between actions and Cat(1/A), in a model that has any
@@ -61,6 +68,11 @@ class ObjectiveConfig:
     pair_weight: float = 10.0
     pair_cost: Literal["distance", "contrast"] = "distance"
     temperature: float = 0.1
+    cost: Literal["squared", "absolute", "deltas"] = "squared"
+    swap_weight: float = 0.0
+    independence: Literal["hsic", "mmd"] = "hsic"
+    independence_weight: float = 0.0
+    critic_weight: float = 0.0
     prior_weight: float = 0.0
     action_weight: float = 50.0
     agreement_weight: float = 200.0
@@ -80,6 +92,9 @@ class ObjectiveConfig:
             "information_weight",
             "contrast_weight",
             "alone_weight",
+            "swap_weight",
+            "independence_weight",
+            "critic_weight",
             "prior_weight",
             "action_weight",
             "agreement_weight",

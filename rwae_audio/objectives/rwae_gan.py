@@ -38,7 +38,16 @@ class RwaeGan(Objective):
         return {"static_critic": static_loss.item(), "dynamic_critic": dynamic_loss.item()}
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        dynamic, steps = output.dynamic.sample, frames.shape[1]
+        return {
+            "reconstruction": squared_error(output.reconstruction, frames),
+            **self.judged(model, output, generator),
+            **self.prior_terms(model, output),
+            **self.action_terms(output, generator),
+        }
+
+    def judged(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, Tensor]:
+        """What the critics make of both codes: the terms `static` and `dynamic`."""
+        dynamic = output.dynamic.sample
         drawn, _ = prior_draws(model, dynamic, generator, drawn_action(output))
         with frozen(self.static_critic, self.dynamic_critic):
             static_term = real(self.static_critic(output.static.sample))
@@ -46,11 +55,8 @@ class RwaeGan(Objective):
             history = dynamic.detach()
             dynamic_term = real(self.dynamic_critic(dynamic, history)) + fake(self.dynamic_critic(drawn, history))
         return {
-            "reconstruction": squared_error(output.reconstruction, frames),
             "static": self.config.static_weight * static_term,
-            "dynamic": self.config.dynamic_weight * steps * dynamic_term,
-            **self.prior_terms(model, output),
-            **self.action_terms(output, generator),
+            "dynamic": self.config.dynamic_weight * dynamic.shape[1] * dynamic_term,
         }
 
 
