@@ -1,0 +1,200 @@
+"""Conversions, judged by others (extra `judge`): whose voice it is, which words, how natural, how high.
+
+    python recipes/voice_conversion/evaluate.py --data an4=DIR                                   200 pairs of test speakers
+    python recipes/voice_conversion/evaluate.py --data an4=DIR --data timit=DIR --list timit     TIMIT's sentences
+    python recipes/voice_conversion/evaluate.py --data an4=DIR --list an4-dev --bundle new=RUN/bundle --rows rwae new
+    python recipes/voice_conversion/evaluate.py --no-judge                                       the tables once more
+
+Rows: the source unchanged, the target copied (fails on the words), the source through a vocoder (`copy-`), the target through
+it and judged as the target (`ceiling-`), WORLD, a bundle's reconstructions and its conversions (`rwae`: the bundle in the
+package). What the judges say of each pair is kept in results/<list>/<row>.csv; a row that has its file is not judged again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pairs import LISTS, Pair, read_corpora, read_pairs
+from tables import ENCODERS, as_csv, write_table
+
+from rwae_audio.commands.common import Parser, guarded, say
+from rwae_audio.config import nearest
+from rwae_audio.corpora.base import Utterance
+from rwae_audio.files import InputError, write_text
+
+NAME = "evaluate.py"
+HERE = Path(__file__).resolve().parent
+OWN = "rwae"  # the bundle in the package
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="an4, and timit for its list")
+    parser.add_argument("--list", choices=tuple(LISTS), default="an4-test", help="of pairs/ (an4-test)")
+    parser.add_argument("--bundle", action="append", default=[], metavar="NAME=DIR", help="another row: this bundle's")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these")
+    parser.add_argument("--pairs", type=int, metavar="N", help="only the first N pairs")
+    parser.add_argument("--audio", type=Path, metavar="DIR", help="keep what was judged there: DIR/<row>/<pair>.wav")
+    parser.add_argument(
+        "--into", type=Path, default=HERE / "results", metavar="DIR", help="what the judges said (results/)"
+    )
+    parser.add_argument("--no-judge", action="store_true", help="only make the table from the rows that are there")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = arguments(argv)
+    place = options.into / options.list
+    if not options.no_judge:
+        judge_rows(options, place)
+    print(write_table(place, options.list))
+    return 0
+
+
+def judge_rows(options: argparse.Namespace, place: Path) -> None:
+    """Judge every row that has no file yet, pair by pair."""
+    from tqdm import tqdm
+
+    from rwae_audio.corpora import corpus_folders
+
+    data = corpus_folders(options.data)
+    needed = {"an4", "timit"} if options.list == "timit" else {"an4"}
+    if not needed <= set(data):
+        raise InputError(f"--data names {', '.join(data) or 'nothing'}; expected {' and '.join(sorted(needed))}")
+    rows = systems(corpus_folders(options.bundle, "--bundle"))
+    for name in options.rows or []:
+        if name not in rows:
+            raise InputError(f"--rows {name}; {nearest(name, list(rows))}")
+    wanted = [name for name in options.rows or rows if not (place / f"{name}.csv").is_file()]
+    pairs = read_pairs(HERE / "pairs" / f"{options.list}.csv")[: options.pairs]
+    utterances = {
+        u.id: u for corpus in read_corpora({name: data[name] for name in needed}).values() for u in corpus.utterances
+    }
+    bench = Judges(utterances, pairs)
+    place.mkdir(parents=True, exist_ok=True)
+    for name in wanted:
+        convert, of_target = rows[name]()
+        said = [
+            bench.judge(pair, convert, of_target, options.audio and options.audio / name)
+            for pair in tqdm(pairs, name, disable=None)
+        ]
+        write_text(place / f"{name}.csv", as_csv(said))
+        say(NAME, f"{name}: {len(said)} pairs")
+    if not (place / "natural.csv").is_file():
+        write_text(place / "natural.csv", as_csv(bench.natural(), ("encoder", "same", "cosine")))
+
+
+def systems(bundles: Mapping[str, str]) -> dict[str, Callable[[], tuple[Any, bool]]]:
+    """Row → what makes its system, and whether it is asked to be the target saying the target's words."""
+    import systems as made
+
+    copies = {
+        "source": lambda: (made.unchanged, False),
+        "target": lambda: (made.copied, False),
+        "copy-griffin-lim": lambda: (made.vocoded(None), False),
+        "ceiling-griffin-lim": lambda: (made.vocoded(None), True),
+        "world": lambda: (made.world, False),
+    }
+    for name in (*copies, OWN):
+        if name in bundles:
+            raise InputError(f"--bundle {name} is the name of another row; expected a new one")
+    ours = {OWN: None, **{name: Path(folder) for name, folder in bundles.items()}}
+    for name, folder in ours.items():
+        copies[f"{name}-reconstructed"] = partial(lambda where: (made.reconstructed(where), False), folder)
+        copies[name] = partial(lambda where: (made.bundled(where), False), folder)
+    return copies
+
+
+class Judges:
+    """All of them, and what they say of the natural recordings, each asked once."""
+
+    def __init__(self, utterances: Mapping[str, Utterance], pairs: Sequence[Pair]) -> None:
+        from rwae_audio import judges
+
+        self.opinions = judges
+        self.utterances, self.pairs = utterances, pairs
+        self.embed = {name: judges.SPEAKERS[name]() for name in ENCODERS}
+        self.hear, self.rate = judges.whisper(threads=2), judges.dnsmos()
+        self.samples: dict[str, np.ndarray] = {}
+        self.vectors: dict[tuple[str, str], np.ndarray] = {}
+        self.pitches: dict[str, np.ndarray] = {}
+
+    def recording(self, name: str) -> np.ndarray:
+        """The samples (N,) of an utterance."""
+        from rwae_audio.audio import load_audio
+
+        if name not in self.samples:
+            self.samples[name] = load_audio(self.utterances[name].path)
+        return self.samples[name]
+
+    def vector(self, encoder: str, name: str) -> np.ndarray:
+        """An encoder's vector (256,) of an utterance."""
+        if (encoder, name) not in self.vectors:
+            self.vectors[encoder, name] = self.embed[encoder](self.recording(name))
+        return self.vectors[encoder, name]
+
+    def pitch(self, name: str) -> np.ndarray:
+        """The F0 (T,) of an utterance."""
+        if name not in self.pitches:
+            self.pitches[name] = self.opinions.fundamental(self.recording(name))
+        return self.pitches[name]
+
+    def voice(self, encoder: str, names: Sequence[str]) -> np.ndarray:
+        """The mean of utterances' vectors, a unit vector (256,)."""
+        mean = np.mean([self.vector(encoder, name) for name in names], axis=0)
+        return mean / np.linalg.norm(mean)
+
+    def of_speaker(self, speaker: str, besides: str, count: int = 5) -> list[str]:
+        """Up to `count` utterances of a speaker of the list, another one left out."""
+        known = {name for pair in self.pairs for name in (pair.source, *pair.voice, *pair.references)}
+        return [n for n in sorted(known) if self.utterances[n].speaker == speaker and n != besides][:count]
+
+    def judge(self, pair: Pair, convert: Any, of_target: bool, keep: Path | None) -> dict[str, Any]:
+        """What all of them say of one pair, by COLUMNS."""
+        source = pair.voice[0] if of_target else pair.source
+        given, voice = self.recording(source), [self.recording(name) for name in pair.voice]
+        made = np.asarray(convert(given, voice), dtype=np.float32)
+        if keep is not None:
+            self.keep(keep, pair, made)
+        said: dict[str, Any] = {"source": pair.source, "target": pair.target}
+        own = self.of_speaker(self.utterances[pair.source].speaker, pair.source)
+        for encoder in ENCODERS:
+            vector = self.embed[encoder](made)
+            said[f"{encoder}_target"] = float(vector @ self.voice(encoder, pair.references))
+            said[f"{encoder}_source"] = float(vector @ self.voice(encoder, own)) if own else np.nan
+        said["cer"] = self.opinions.character_error_rate(self.utterances[source].text or "", self.hear(made))
+        said |= self.rate(made)._asdict()
+        theirs = np.concatenate([self.pitch(name) for name in pair.references])
+        said |= self.opinions.pitch(self.pitch(source), self.opinions.fundamental(made), theirs)._asdict()
+        said |= {"seconds": len(made) / self.opinions.RATE, "wanted_seconds": len(given) / self.opinions.RATE}
+        return said | {"mcd": self.opinions.mel_cepstral_distortion(given, made)}
+
+    def keep(self, folder: Path, pair: Pair, samples: np.ndarray) -> None:
+        from rwae_audio.audio import write_audio
+
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{Path(pair.source).stem}_as_{pair.target}.wav"
+        write_audio(folder / name, samples, self.opinions.RATE)
+
+    def natural(self) -> list[dict[str, Any]]:
+        """Natural trials of the same shape: each utterance of a target against five others of each target."""
+        everyone = sorted({name for pair in self.pairs for name in (*pair.voice, *pair.references)})
+        speakers = sorted({self.utterances[name].speaker for name in everyone})
+        rows = []
+        for encoder in ENCODERS:
+            for name in everyone:
+                for speaker in speakers:
+                    cosine = float(self.vector(encoder, name) @ self.voice(encoder, self.of_speaker(speaker, name)))
+                    same = int(self.utterances[name].speaker == speaker)
+                    rows.append({"encoder": encoder, "same": same, "cosine": cosine})
+        return rows
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, NAME))

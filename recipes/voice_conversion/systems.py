@@ -1,0 +1,73 @@
+"""What is compared: each system makes of a source (N,) and recordings of the target (M,) a waveform, 16 kHz, float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rwae_audio.bundle import Bundle, load_bundle
+from rwae_audio.conversion import convert_waveform, level_of
+from rwae_audio.judges import RATE, fundamental
+from rwae_audio.vocoder import griffin_lim
+
+Convert = Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]
+
+
+def unchanged(source: np.ndarray, voice: Sequence[np.ndarray]) -> np.ndarray:
+    """The source as it is: the words without the voice."""
+    return source
+
+
+def copied(source: np.ndarray, voice: Sequence[np.ndarray]) -> np.ndarray:
+    """The target as it is: the voice without the words."""
+    return voice[0]
+
+
+def bundled(folder: Path | None) -> Convert:
+    """A bundle's conversion, as rwae-vc does it; None: the bundle in the package."""
+    bundle = load_bundle(folder)
+    return lambda source, voice: convert_waveform(bundle, source, voice)
+
+
+def reconstructed(folder: Path | None) -> Convert:
+    """A bundle's conversion of the source into its own voice."""
+    bundle = load_bundle(folder)
+    return lambda source, voice: convert_waveform(bundle, source, [source])
+
+
+def vocoded(folder: Path | None) -> Convert:
+    """The source through a bundle's log-mels and Griffin-Lim, without its model."""
+    bundle = load_bundle(folder)
+    return lambda source, voice: vocoder_copy(bundle, source)
+
+
+def vocoder_copy(bundle: Bundle, samples: np.ndarray) -> np.ndarray:
+    """Samples (N,) → log-mels → samples (N,), as loud as they were."""
+    sound = griffin_lim(bundle.frames(torch.from_numpy(samples)), bundle.config.mel).numpy()
+    sound = np.pad(sound, (0, max(len(samples) - len(sound), 0)))[: len(samples)]
+    return sound * np.float32(level_of([samples]).loudness / max(level_of([sound]).loudness, 1e-8))
+
+
+def world(source: np.ndarray, voice: Sequence[np.ndarray]) -> np.ndarray:
+    """WORLD (Morise et al. 2016): the source's log-F0 moved to the target's mean and deviation, and its envelope stretched by
+    the cube root of the ratio of their mean F0s, which is about that of their vocal tracts' lengths."""
+    import pyworld
+
+    samples = source.astype(np.float64)
+    f0, times = pyworld.harvest(samples, RATE)
+    envelope, aperiodicity = (analyse(samples, f0, times, RATE) for analyse in (pyworld.cheaptrick, pyworld.d4c))
+    theirs = np.concatenate([fundamental(recording) for recording in voice])
+    voiced, others = f0 > 0, theirs[theirs > 0]
+    if voiced.any() and len(others):
+        logs, goal = np.log(f0[voiced]), np.log(others)
+        moved = (logs - logs.mean()) * goal.std() / max(logs.std(), 1e-3) + goal.mean()
+        f0[voiced] = np.exp(moved).clip(50, 600)
+        factor = np.exp((goal.mean() - logs.mean()) / 3)
+        bins = np.arange(envelope.shape[1])
+        stretched = [np.interp(bins / factor, bins, np.log(frame)) for frame in envelope]
+        envelope = np.exp(np.array(stretched))
+    sound = pyworld.synthesize(f0, np.ascontiguousarray(envelope), aperiodicity, RATE)[: len(source)]
+    return np.pad(sound, (0, len(source) - len(sound))).astype(np.float32)
