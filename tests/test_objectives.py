@@ -465,6 +465,16 @@ def test_swaps_are_read_back_by_a_static_encoder_that_does_not_learn_from_them()
     assert all(weight.grad is None and weight.requires_grad for weight in model.static_encoder.parameters())
 
 
+def test_reading_swaps_leaves_the_static_encoders_statistics_alone() -> None:
+    model, frames = setting(static_network="residual", static_pooling="attentive", static_window=5)
+    output = model(frames, generator=generator(0, "noise"), second_frames=frames + 0.5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    swap(model, output, 0.2).backward()
+    assert model.static_encoder.training
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("kind", ["hsic", "mmd"])
 def test_independence_is_of_posterior_means_at_one_scale(kind: str) -> None:
     _, output, _, terms, _ = further(independence=kind, independence_weight=3.0)

@@ -91,8 +91,11 @@ def swap(model: RWAE, output: Output, temperature: float) -> Tensor:
     static, dynamic = output.static.sample, output.dynamic.sample
     others = gather(dynamic).roll(1, 0)[local(len(dynamic) * world_size())]
     decoded = model.decoder(static, others)
+    training = model.static_encoder.training
+    model.static_encoder.eval()  # its statistics are those of speech
     with frozen(model.static_encoder):
         read = model.static_encoder(decoded, None).mean
+    model.static_encoder.train(training)
     return contrast(gather(read), gather(static.detach()), temperature)
 
 
