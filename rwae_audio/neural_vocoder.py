@@ -1,0 +1,187 @@
+"""Log-mel frames and F0 → waveform, by a network that filters a buzz and a hiss.
+
+The log-mels of a decoder say how loud each band is, not where the harmonics lie, and what a voice is heard as hangs on
+these. So the sound is made of a source with the wanted F0, and a ConvNeXt over the frames says for every frame and bin of its
+spectrum how much of it is heard, and at which phase: the backbone and the inverse short-time Fourier transform of Siuzdak,
+"Vocos", ICLR 2024, arXiv 2306.00814, on the sources of Wang, Takaki, Yamagishi, "Neural source-filter waveform models",
+2019, arXiv 1810.11946, filtered as in Engel et al., "DDSP", ICLR 2020, arXiv 2001.04643.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rwae_audio.config import resolve
+from rwae_audio.features import PRESETS, MelConfig, bin_positions, hann, mel_filters
+from rwae_audio.files import InputError, read_json, read_tensors, whole_folder, write_json, write_tensors
+
+QUIETEST, LOUDEST = -16.0, 8.0  # nats, of the filters
+F0_CENTRE = math.log(150.0)
+
+
+@dataclass(frozen=True)
+class VocoderConfig:
+    """mel: the frames that it reads; the ConvNeXt's width (channels), blocks, the expansion within them, and how many frames
+    a kernel covers."""
+
+    mel: MelConfig = field(default_factory=lambda: PRESETS["vocoder"])
+    width: int = 256
+    blocks: int = 5
+    expansion: int = 3
+    kernel: int = 7
+
+    @property
+    def context(self) -> int:
+        """Frames on either side of one that its sound depends on: those of the convolutions, and of the windows over it."""
+        return (self.blocks + 1) * (self.kernel // 2) + -(-self.mel.n_fft // self.mel.hop_length)
+
+
+class ConvNeXtBlock(nn.Module):
+    """(B, T, width) → the same: each channel over time, then all channels of a frame; Liu et al., "A ConvNet for the 2020s"."""
+
+    def __init__(self, config: VocoderConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.time = nn.Conv1d(width, width, config.kernel, padding=config.kernel // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.widen, self.narrow = nn.Linear(width, config.expansion * width), nn.Linear(config.expansion * width, width)
+        self.scale = nn.Parameter(torch.full((width,), 1.0 / config.blocks))
+
+    def forward(self, states: Tensor) -> Tensor:
+        heard = self.norm(self.time(states.transpose(1, 2)).transpose(1, 2))
+        return states + self.scale * self.narrow(F.gelu(self.widen(heard)))
+
+
+class Vocoder(nn.Module):
+    """The network, and the sources that it filters. It begins as a vocoder that takes the mels for the envelope."""
+
+    window: Tensor
+    level: Tensor
+    spread: Tensor
+    gain: Tensor
+
+    def __init__(self, config: VocoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        mel, width = config.mel, config.width
+        self.bins = mel.n_fft // 2 + 1
+        self.first = nn.Conv1d(mel.n_mels + 2, width, config.kernel, padding=config.kernel // 2)
+        self.blocks = nn.ModuleList(ConvNeXtBlock(config) for _ in range(config.blocks))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 4 * self.bins)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+        window = hann(mel).float()
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("level", window.square().sum().sqrt(), persistent=False)  # of white noise's spectrum
+        self.register_buffer("spread", envelope_matrix(mel), persistent=False)
+        self.register_buffer("gain", mel_filters(mel).float().sum(0).log(), persistent=False)
+
+    def forward(self, log_mels: Tensor, f0: Tensor, generator: torch.Generator) -> Tensor:
+        """log_mels (B, T, n_mels), f0 (B, T) in Hz, 0 without a voice → samples (B, (T − 1) · hop_length).
+
+        generator: of the hiss, and of where in its period each buzz begins.
+        """
+        phase = torch.rand(len(f0), 1, generator=generator).to(f0)
+        noise = torch.randn(len(f0), (f0.shape[1] - 1) * self.config.mel.hop_length, generator=generator).to(f0)
+        return self.filtered(log_mels, f0, buzz(f0, self.config.mel, phase)[0], noise)
+
+    def filtered(self, log_mels: Tensor, f0: Tensor, buzz: Tensor, noise: Tensor) -> Tensor:
+        """`forward`, of the sources (B, N)."""
+        voiced, hiss, cosine, sine = self.filters(log_mels, f0)
+        phases = torch.complex(cosine, sine)
+        phases = phases / phases.abs().clamp_min(1e-6)
+        spectrum = voiced.exp() * phases * self.spectrum(buzz) + hiss.exp() * self.spectrum(noise)
+        mel = self.config.mel
+        return torch.istft(spectrum, mel.n_fft, mel.hop_length, mel.win_length, self.window, length=buzz.shape[1])
+
+    def filters(self, log_mels: Tensor, f0: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """log_mels (B, T, n_mels), f0 (B, T) → of each bin (B, bins, T): the log-gains of buzz and hiss, and cosine and sine
+        (not yet of length 1) of the buzz's phase."""
+        has = (f0 > 0).to(log_mels)
+        pitch = torch.where(f0 > 0, f0.clamp_min(1).log() - F0_CENTRE, torch.zeros(()).to(f0))
+        states = torch.cat([log_mels / 3 + 1, pitch[..., None], has[..., None]], dim=-1)  # about mean 0, variance 1
+        states = self.first(states.transpose(1, 2)).transpose(1, 2)
+        for block in self.blocks:
+            states = block(states)
+        voiced, hiss, cosine, sine = self.head(self.norm(states)).transpose(1, 2).chunk(4, dim=1)
+        envelope = ((log_mels - self.gain) @ self.spread).transpose(1, 2)
+        silent = (1 - has)[:, None] * QUIETEST
+        voiced = (envelope + 4 * voiced + silent).clamp(QUIETEST, LOUDEST)
+        hiss = (envelope + 4 * hiss - 1.5 * has[:, None]).clamp(QUIETEST, LOUDEST)
+        return voiced, hiss, 1 + 4 * cosine, 4 * sine
+
+    def spectrum(self, samples: Tensor) -> Tensor:
+        """(B, N) → (B, bins, T), of level 1 for white noise of variance 1."""
+        mel = self.config.mel
+        made = torch.stft(
+            samples, mel.n_fft, mel.hop_length, mel.win_length, self.window, pad_mode="constant", return_complex=True
+        )
+        return made / self.level
+
+
+def envelope_matrix(config: MelConfig) -> Tensor:
+    """Log-mels less their filters' gains @ this (n_mels, bins): a log-magnitude for every bin, between the filters' centres."""
+    frequencies = torch.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1, dtype=torch.float64)
+    position = torch.from_numpy(bin_positions(frequencies.numpy(), config)).clamp(0, config.n_mels - 1)
+    low = position.floor().long().clamp(max=config.n_mels - 2)
+    weight = position - low
+    one_hot = (
+        F.one_hot(low, config.n_mels) * (1 - weight)[:, None] + F.one_hot(low + 1, config.n_mels) * weight[:, None]
+    )
+    return one_hot.T.float().contiguous()
+
+
+def buzz(f0: Tensor, config: MelConfig, phase: Tensor) -> tuple[Tensor, Tensor]:
+    """All harmonics of f0 (B, T) Hz below half the sample rate, as loud as white noise of variance 1 where there is a voice:
+    (B, (T − 1) · hop_length); and the phase (B, 1), in periods, that it ends at; phase: that it begins at.
+
+    F0 and voicing are interpolated linearly between frames; beside a frame without a voice F0 goes on.
+    """
+    voiced = (f0 > 0).to(f0)
+    steps = torch.arange(config.hop_length, device=f0.device).to(f0) / config.hop_length
+
+    def between(values: Tensor) -> Tensor:
+        return (values[:, :-1, None] + (values[:, 1:] - values[:, :-1])[..., None] * steps).flatten(1)
+
+    held = torch.where(f0[:, :-1] > 0, f0[:, :-1], f0[:, 1:]), torch.where(f0[:, 1:] > 0, f0[:, 1:], f0[:, :-1])
+    frequency = (held[0][..., None] + (held[1] - held[0])[..., None] * steps).flatten(1).clamp_min(1)
+    turns = phase.double() + (frequency.double() / config.sample_rate).cumsum(1)
+    angle = 2 * math.pi * (turns % 1).to(f0)
+    harmonics = (config.sample_rate / 2 / frequency).floor()
+    # Σ_{k ≤ K} cos kφ = sin((K + ½) φ) / 2 sin(φ / 2) − ½, whose limit at φ = 0 is K
+    half = torch.sin(angle / 2)
+    near = half.abs() < 1e-4
+    total = torch.sin((harmonics + 0.5) * angle) / (2 * torch.where(near, torch.ones(()).to(half), half)) - 0.5
+    total = torch.where(near, harmonics, total)
+    return total * (2 / harmonics).sqrt() * between(voiced), (turns[:, -1:] % 1).to(f0)
+
+
+def save_vocoder(folder: Path, vocoder: Vocoder, meta: Mapping[str, Any]) -> None:
+    """Write vocoder.safetensors and config.json (the settings, and `meta`), whole or not at all."""
+    with whole_folder(folder) as temporary:
+        write_tensors(temporary / "vocoder.safetensors", vocoder.state_dict())
+        write_json(temporary / "config.json", {"vocoder": asdict(vocoder.config), "meta": dict(meta)})
+
+
+def load_vocoder(folder: Path) -> Vocoder:
+    """The counterpart, in evaluation mode. Raises InputError when it is not there or none."""
+    said = read_json(folder / "config.json", "the folder of a vocoder")
+    table = dict(said.get("vocoder") or {})
+    mel = MelConfig.from_table(table.pop("mel", {}))
+    sizes = asdict(resolve(VocoderConfig, table, f"{folder / 'config.json'} vocoder"))
+    vocoder = Vocoder(VocoderConfig(**{**sizes, "mel": mel}))
+    weights = read_tensors(folder / "vocoder.safetensors", "the weights of a vocoder")
+    try:
+        vocoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{folder / 'vocoder.safetensors'} does not fit its config.json") from error
+    return vocoder.eval()
