@@ -7,15 +7,21 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from rwae_audio.audio import open_audio, write_blocks
 from rwae_audio.bundle import Bundle, pooled_voice
-from rwae_audio.features import log_mel_chunks
+from rwae_audio.features import MelConfig, log_mel_chunks
 from rwae_audio.files import InputError, read_header, read_tensors
+from rwae_audio.pitch import Register, fundamental_chunks, moved, pooled, register
 from rwae_audio.vocoder import griffin_lim_chunks
+
+if TYPE_CHECKING:
+    from rwae_audio.neural_vocoder import Vocoder
 
 SILENT = 1e-4  # a peak under this (-80 dBFS) is silence
 
@@ -61,23 +67,44 @@ def is_silent(samples: np.ndarray) -> bool:
     return level_of([samples]).silent
 
 
-def convert_waveform(bundle: Bundle, source: np.ndarray, targets: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
+def convert_waveform(
+    bundle: Bundle,
+    source: np.ndarray,
+    targets: Sequence[np.ndarray],
+    seed: int = 0,
+    vocoder: Vocoder | None = None,
+    pitch: str = "target",
+) -> np.ndarray:
     """The source's words (N,) in the voice of the targets (each (M,)), all at the bundle's rate; (N,), float32.
 
-    Griffin-Lim's phases depend on `seed`. The result is as loud as the source (RMS); a silent source gives silence. It is
-    not limited to ±1: write_audio scales it down where it must. Raises InputError when a waveform is under one analysis
-    window.
+    vocoder: the neural one, or None for Griffin-Lim; pitch: with the neural one the F0 contour of the source is moved to the
+    `target`'s register, or `keep` as it is. What a vocoder draws depends on `seed`. The result is as loud as the source (RMS);
+    a silent source gives silence. It is not limited to ±1: write_audio scales it down where it must. Raises InputError when a
+    waveform is under one analysis window.
     """
+    mel = bundle.config.mel
     voice = bundle.voice(*(bundle.frames(target) for target in targets))
-    bundle.frames(source[: bundle.config.mel.shortest])  # raises, for silence as well
+    bundle.frames(source[: mel.shortest])  # raises, for silence as well
+    wanted = None
+    if vocoder is not None and pitch == "target":
+        wanted = register(f0 for t in targets for f0 in fundamental_chunks([t], mel, level_of([t]).loudness))
     level = level_of([source])
-    samples = np.concatenate([*_sound(bundle, lambda: [source], level, voice, seed)])
+    samples = np.concatenate([*_sound(bundle, lambda: [source], level, voice, seed, vocoder, wanted)])
     return samples * np.float32(level.loudness / max(level_of([samples]).loudness, 1e-8))
 
 
-def convert_file(bundle: Bundle, source: str | Path, output: str | Path, voice: Tensor, seed: int = 0) -> Converted:
+def convert_file(
+    bundle: Bundle,
+    source: str | Path,
+    output: str | Path,
+    voice: Tensor,
+    seed: int = 0,
+    vocoder: Vocoder | None = None,
+    pitch: Register | None = None,
+) -> Converted:
     """convert_waveform of a file of any length into another, .wav or .flac, 16 bits, written whole or not at all, in the
-    folder of `output`, which is made if it is missing. voice: (static_dim,), as of bundle.voice.
+    folder of `output`, which is made if it is missing. voice: (static_dim,), as of bundle.voice; pitch: the register that the
+    neural vocoder's F0 is moved to, None for the source's own.
 
     Raises InputError for a source that cannot be read or is under one analysis window, before anything is written, and
     for an output that cannot be written.
@@ -85,7 +112,7 @@ def convert_file(bundle: Bundle, source: str | Path, output: str | Path, voice: 
     recording = open_audio(source, bundle.sample_rate)
     level = speech_level(bundle, source, silence=True)
     _make_folder(Path(output).parent)
-    sound = _sound(bundle, recording.blocks, level, voice, seed)
+    sound = _sound(bundle, recording.blocks, level, voice, seed, vocoder, pitch)
     gain = write_blocks(output, sound, bundle.sample_rate, level.loudness)
     return Converted(level.count / bundle.sample_rate, recording.source_rate, level.silent, gain)
 
@@ -99,9 +126,18 @@ def voice_of_file(bundle: Bundle, target: str | Path) -> tuple[Tensor, int]:
     return bundle.voice_chunks(log_mel_chunks(open_audio(target, bundle.sample_rate).blocks(), bundle.config.mel))
 
 
-def read_voice(bundle: Bundle, path: str | Path) -> Tensor:
-    """The voice (static_dim,) of all recordings in a file of rwae-embed, as bundle.voice would pool them. Raises
-    InputError when it is no such file, or another bundle's."""
+def register_of_file(bundle: Bundle, path: str | Path) -> Register | None:
+    """The register of a recording of any length; None when it has no voice. Raises InputError as voice_of_file does."""
+    level = speech_level(bundle, path)
+    return register(
+        fundamental_chunks(open_audio(path, bundle.sample_rate).blocks(), bundle.config.mel, level.loudness)
+    )
+
+
+def read_voice(bundle: Bundle, path: str | Path) -> tuple[Tensor, Register | None]:
+    """The voice (static_dim,) and register of all recordings in a file of rwae-embed, as bundle.voice would pool them; None
+    for the register where they have no voice or the file is older than registers are. Raises InputError when it is no such
+    file, or another bundle's."""
     expected = "a file that rwae-embed wrote"
     tensors, header = read_tensors(path, expected), read_header(path)
     if "bundle" not in header or "frames" not in header:
@@ -112,7 +148,9 @@ def read_voice(bundle: Bundle, path: str | Path) -> Tensor:
         )
     try:
         frames = json.loads(header["frames"])
-        return pooled_voice([(tensors[f"static/{name}"], int(count)) for name, count in frames.items()])
+        registers = [Register(*said) for said in json.loads(header.get("registers", "{}")).values() if said is not None]
+        voice = pooled_voice([(tensors[f"static/{name}"], int(count)) for name, count in frames.items()])
+        return voice, pooled(registers)
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # JSONDecodeError is a ValueError
         raise InputError(f"{path} does not say how many frames each of its codes is of; expected {expected}") from error
 
@@ -130,22 +168,55 @@ def speech_level(bundle: Bundle, path: str | Path, silence: bool = False) -> Lev
     return level
 
 
-def _sound(bundle: Bundle, source: Blocks, level: Level, voice: Tensor, seed: int) -> Iterator[np.ndarray]:
+def _sound(
+    bundle: Bundle,
+    source: Blocks,
+    level: Level,
+    voice: Tensor,
+    seed: int,
+    vocoder: Vocoder | None,
+    pitch: Register | None,
+) -> Iterator[np.ndarray]:
     """The source's words in the voice, as many samples as it has, (n,) at a time, at a level of their own."""
+    mel = bundle.config.mel
 
     def frames() -> Iterator[Tensor]:
-        return log_mel_chunks(source(), bundle.config.mel)
+        return log_mel_chunks(source(), mel)
 
     if level.silent:
         for block in source():
             yield np.zeros(len(block), dtype=np.float32)
         return
     converted = bundle.decode_chunks(voice, bundle.encode_chunks(frames))
+    if vocoder is None:
+        sound = griffin_lim_chunks(converted, mel, seed=seed)
+    else:
+        from rwae_audio.neural_vocoder import vocode_chunks
+
+        sound = vocode_chunks(vocoder, _beside(converted, _contour(source, level, mel, pitch)), seed)
     left = level.count
-    for samples in griffin_lim_chunks(converted, bundle.config.mel, seed=seed):
+    for samples in sound:
         yield samples.numpy()
         left -= len(samples)
     yield np.zeros(left, dtype=np.float32)  # under a hop: the last frame's centre comes before the last sample
+
+
+def _contour(source: Blocks, level: Level, mel: MelConfig, pitch: Register | None) -> Iterator[np.ndarray]:
+    """The source's F0 in Hz, (n,) at a time, moved to the register `pitch`, if there is one and the source has a voice."""
+    own = None if pitch is None else register(fundamental_chunks(source(), mel, level.loudness))
+    for f0 in fundamental_chunks(source(), mel, level.loudness):
+        yield f0 if pitch is None or own is None else moved(f0, own, pitch)
+
+
+def _beside(frames: Iterable[Tensor], contour: Iterable[np.ndarray]) -> Iterator[Tensor]:
+    """Frames (n, n_mels) with their F0 in a further column, (m, n_mels + 1) at a time; both come as they like."""
+    values = iter(contour)
+    known = torch.zeros(0)
+    for part in frames:
+        while len(known) < len(part):
+            known = torch.cat([known, torch.from_numpy(next(values)).float()])
+        yield torch.cat([part, known[: len(part), None]], dim=1)
+        known = known[len(part) :]
 
 
 def _make_folder(folder: Path) -> None:

@@ -73,6 +73,10 @@ class MelConfig:
         """Plain values for JSON; `from_table` gives the same settings back."""
         return dataclasses.asdict(self)
 
+    def frames(self) -> MelConfig:
+        """The settings that frames depend on: all but `segment`, which is that of the default."""
+        return dataclasses.replace(self, segment=MelConfig.segment)
+
     @property
     def shortest(self) -> int:
         """Samples in the shortest waveform that `log_mel` takes: one analysis window, or what its padding needs."""

@@ -10,7 +10,7 @@ spectrum how much of it is heard, and at which phase: the backbone and the inver
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,12 @@ from torch.nn import functional as F
 from rwae_audio.config import resolve
 from rwae_audio.features import PRESETS, MelConfig, bin_positions, hann, mel_filters
 from rwae_audio.files import InputError, read_json, read_tensors, whole_folder, write_json, write_tensors
+from rwae_audio.randomness import generator
+from rwae_audio.streaming import CHUNK, in_chunks
 
 QUIETEST, LOUDEST = -16.0, 8.0  # nats, of the filters
 F0_CENTRE = math.log(150.0)
+SHIPPED = Path(__file__).parent / "assets" / "vocoder"
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def envelope_matrix(config: MelConfig) -> Tensor:
 
 def buzz(f0: Tensor, config: MelConfig, phase: Tensor) -> tuple[Tensor, Tensor]:
     """All harmonics of f0 (B, T) Hz below half the sample rate, as loud as white noise of variance 1 where there is a voice:
-    (B, (T − 1) · hop_length); and the phase (B, 1), in periods, that it ends at; phase: that it begins at.
+    (B, (T − 1) · hop_length); and the phase (B, 1), float64, in periods, that it ends at; phase: that it begins at.
 
     F0 and voicing are interpolated linearly between frames; beside a frame without a voice F0 goes on.
     """
@@ -162,18 +165,48 @@ def buzz(f0: Tensor, config: MelConfig, phase: Tensor) -> tuple[Tensor, Tensor]:
     near = half.abs() < 1e-4
     total = torch.sin((harmonics + 0.5) * angle) / (2 * torch.where(near, torch.ones(()).to(half), half)) - 0.5
     total = torch.where(near, harmonics, total)
-    return total * (2 / harmonics).sqrt() * between(voiced), (turns[:, -1:] % 1).to(f0)
+    return total * (2 / harmonics).sqrt() * between(voiced), turns[:, -1:] % 1
+
+
+@torch.no_grad()
+def vocode(vocoder: Vocoder, log_mels: Tensor, f0: Tensor, seed: int = 0) -> Tensor:
+    """log_mels (T, n_mels), f0 (T,) in Hz, 0 without a voice → samples ((T − 1) · hop_length,)."""
+    return torch.cat([*vocode_chunks(vocoder, [torch.cat([log_mels, f0[:, None]], dim=1)], seed)])
+
+
+@torch.no_grad()
+def vocode_chunks(vocoder: Vocoder, pieces: Iterable[Tensor], seed: int = 0, size: int = CHUNK) -> Iterator[Tensor]:
+    """`vocode` of frames that come in pieces (n, n_mels + 1), F0 in the last column: (m,) samples at a time, in memory that
+    does not grow with them; the same whatever the pieces and the size are."""
+    hop, context, device = vocoder.config.mel.hop_length, vocoder.config.context, vocoder.window.device
+    draws = generator(seed, "vocoder")
+    phase = torch.rand(1, 1, generator=draws)
+    frames, sources, skip, left = torch.zeros(0, vocoder.config.mel.n_mels + 1), torch.zeros(2, 0), 0, torch.zeros(0)
+    for chunk in in_chunks(pieces, size, 2 * context):
+        fresh, phase = buzz(torch.cat([frames[-1:, -1], chunk[:, -1]])[None], vocoder.config.mel, phase)
+        noise = torch.randn(fresh.shape, generator=draws)
+        frames, sources = torch.cat([frames, chunk]), torch.cat([sources, torch.cat([fresh, noise])], dim=1)
+        known, hummed, hissed = (part.to(device) for part in (frames[None], sources[:1], sources[1:]))
+        sound = vocoder.filtered(known[..., :-1], known[..., -1], hummed, hissed)[0].cpu()
+        settled = max(len(frames) - context, skip)  # frames whose sound no later one changes
+        yield sound[skip * hop : settled * hop]
+        left = sound[settled * hop :]
+        first = max(settled - context, 0)
+        frames, sources, skip = frames[first:], sources[:, first * hop :], settled - first
+    yield left
 
 
 def save_vocoder(folder: Path, vocoder: Vocoder, meta: Mapping[str, Any]) -> None:
-    """Write vocoder.safetensors and config.json (the settings, and `meta`), whole or not at all."""
+    """Write vocoder.safetensors (in float16) and config.json (the settings, and `meta`), whole or not at all."""
     with whole_folder(folder) as temporary:
-        write_tensors(temporary / "vocoder.safetensors", vocoder.state_dict())
+        weights = {name: value.half() for name, value in vocoder.state_dict().items()}
+        write_tensors(temporary / "vocoder.safetensors", weights)
         write_json(temporary / "config.json", {"vocoder": asdict(vocoder.config), "meta": dict(meta)})
 
 
-def load_vocoder(folder: Path) -> Vocoder:
-    """The counterpart, in evaluation mode. Raises InputError when it is not there or none."""
+def load_vocoder(folder: Path | None = None) -> Vocoder:
+    """The counterpart (None: the one in the package), in evaluation mode. Raises InputError when it is not there or none."""
+    folder = folder or SHIPPED
     said = read_json(folder / "config.json", "the folder of a vocoder")
     table = dict(said.get("vocoder") or {})
     mel = MelConfig.from_table(table.pop("mel", {}))

@@ -24,8 +24,9 @@ OVERLAP = 64  # frames on either side of a chunk's that its path is found with: 
 
 
 class Register(NamedTuple):
-    """Of a voice: mean and standard deviation of ln F0, F0 in Hz, over its voiced frames."""
+    """Of a voice: how many voiced frames it was heard in, and the mean and standard deviation of ln F0 (Hz) over them."""
 
+    frames: int
     mean: float
     deviation: float
 
@@ -91,10 +92,12 @@ def _peaks(samples: np.ndarray, frames: int, window: int, longest: int, config: 
     lags = torch.arange(shortest, longest)
     before, here, after = (correlation[:, shortest + shift : longest + shift] for shift in (-1, 0, 1))
     peak = (here > before) & (here >= after) & (here > 0)
-    heights = torch.where(peak, here * (1 - LONGER * lags / longest), torch.zeros(()).double())
+    bend = (before - 2 * here + after).clamp_max(-1e-12)
+    shift = (before - after) / (2 * bend)  # of the parabola's top
+    tops = (here - bend * shift.square() / 2).clamp_max(1.0)
+    heights = torch.where(peak, tops * (1 - LONGER * lags / longest), torch.zeros(()).double())
     height, place = heights.topk(CANDIDATES, dim=1)
-    before, here, after = (part.gather(1, place) for part in (before, here, after))
-    shift = (before - after) / (2 * (before - 2 * here + after).clamp_max(-1e-12))  # of the parabola's top
+    shift = shift.gather(1, place)
     frequency = config.sample_rate / (lags[place] + shift.clamp(-0.5, 0.5))
     return torch.cat([torch.where(height > 0, frequency, torch.zeros(()).double()), height], dim=1).float()
 
@@ -120,10 +123,21 @@ def _path(candidates: np.ndarray) -> np.ndarray:
     return np.append(frequency, np.zeros((count, 1)), axis=1)[np.arange(count), states]
 
 
-def register(f0: np.ndarray) -> Register | None:
-    """Of a contour F0 (T,) in Hz, 0 without a voice; None where fewer than two frames have one."""
-    logs = np.log(f0[f0 > 0])
-    return Register(float(logs.mean()), float(logs.std())) if len(logs) > 1 else None
+def register(contours: Iterable[np.ndarray]) -> Register | None:
+    """Of F0s in Hz that come (n,) at a time, 0 without a voice; None where fewer than two frames have one."""
+    voiced = (np.log(f0[f0 > 0]) for f0 in contours)
+    return pooled(Register(len(logs), float(logs.mean()), float(logs.std())) for logs in voiced if len(logs))
+
+
+def pooled(registers: Iterable[Register]) -> Register | None:
+    """The register of all recordings together; None of fewer than two voiced frames."""
+    known = np.array([*registers]).reshape(-1, 3)
+    count = known[:, 0].sum()
+    if count < 2:
+        return None
+    mean = float(known[:, 0] @ known[:, 1] / count)
+    squares = known[:, 2] ** 2 + (known[:, 1] - mean) ** 2
+    return Register(int(count), mean, math.sqrt(float(known[:, 0] @ squares / count)))
 
 
 def moved(f0: np.ndarray, own: Register, other: Register) -> np.ndarray:

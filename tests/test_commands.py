@@ -30,6 +30,7 @@ from rwae_audio.audio import load_audio
 from rwae_audio.bundle import load_bundle
 from rwae_audio.commands import eer, embed, vc
 from rwae_audio.conversion import is_silent
+from rwae_audio.neural_vocoder import load_vocoder
 
 COMMANDS = {"rwae-vc": vc, "rwae-embed": embed, "rwae-eer": eer}
 LIST = [(a, b) for i, a in enumerate(("s0/a.wav", "s0/b.b.wav", "s1/a.wav", "s1/b.b.wav", "s2/a.wav", "s2/c.flac"))
@@ -257,6 +258,8 @@ def test_a_bundle_that_will_not_do(recordings: Path, bundle_folder: Path, run: R
         ("rwae-vc", "--sed=3", "unknown option --sed; did you mean '--seed'?"),
         ("rwae-vc", "", "the following arguments are required: SOURCE"),
         ("rwae-vc", "a.wav", "expected TARGET recordings, or --voice FILE"),
+        ("rwae-vc", "a.wav b.wav --vocoder griffin-lim --pitch keep", "--pitch keep is for the neural vocoder"),
+        ("rwae-vc", "a.wav b.wav --vocoder hifi", "invalid choice: 'hifi'"),
         ("rwae-vc", "a.wav b.wav --voice v.safetensors", "--voice stands in for TARGET; got b.wav as well"),
         ("rwae-vc", "a.wav b.wav --force --skip-existing", "--force overwrites what --skip-existing leaves"),
         ("rwae-vc", "list.txt none.wav", "none.wav does not exist; expected a recording"),
@@ -345,7 +348,8 @@ def test_vc_writes_what_the_library_gives(recordings: Path, bundle_folder: Path,
         "targets": [str(path) for path in paths[1:]],
         "voice": None,
         "sample_rate": 16000,
-        "vocoder": "griffin-lim",
+        "vocoder": "neural",
+        "pitch": "target",
         "seed": 5,
         "skipped": [],
         "failed": [],
@@ -362,9 +366,47 @@ def test_vc_writes_what_the_library_gives(recordings: Path, bundle_folder: Path,
     from rwae_audio.conversion import convert_waveform
 
     source, *targets = (load_audio(path) for path in paths)
-    expected = convert_waveform(load_bundle(bundle_folder), source, targets, seed=5)
+    expected = convert_waveform(load_bundle(bundle_folder), source, targets, 5, load_vocoder())
     np.testing.assert_allclose(load_audio("out.flac"), expected, atol=1 / 32767)
     assert soundfile.info("out.flac").format == "FLAC"
+
+
+def test_vc_has_two_vocoders_and_two_pitches(recordings: Path, bundle_folder: Path, run: Run) -> None:
+    source, target = recordings / "s0/a.wav", recordings / "s1/a.wav"
+    made = {}
+    for words in ("--vocoder griffin-lim", "--vocoder neural --pitch keep", "--pitch target", ""):
+        code, out, err = run("rwae-vc", source, target, "-o", "out.wav", "--force", "--json", *words.split())
+        assert code == 0, err
+        said = json.loads(out)
+        made[words] = (said["vocoder"], said["pitch"], Path("out.wav").read_bytes())
+    assert [part[:2] for part in made.values()] == [
+        ("griffin-lim", None),
+        ("neural", "keep"),
+        ("neural", "target"),
+        ("neural", "target"),
+    ]
+    assert len({sound for *_, sound in made.values()}) == 3
+
+
+def test_vc_of_other_frames_takes_griffin_lim_unless_told_otherwise(
+    recordings: Path, run: Run, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    bundle = tiny_bundle(tmp_path_factory.mktemp("paper") / "b", "paper")
+    words = (recordings / "s0/a.wav", recordings / "s1/a.wav", "-o", "out.wav")
+    code, out, err = run("rwae-vc", *words, "--json", bundle=bundle)
+    assert code == 0, err
+    assert (json.loads(out)["vocoder"], json.loads(out)["pitch"]) == ("griffin-lim", None)
+    for asked in ("--vocoder neural", "--pitch keep"):
+        said = run("rwae-vc", *words, "--force", *asked.split(), bundle=bundle)
+        refused(said, "rwae-vc", f"{asked}: the neural vocoder reads frames of [mel] preset vocoder")
+
+
+def test_vc_says_that_a_target_has_no_pitch(recordings: Path, run: Run, tmp_path: Path) -> None:
+    soundfile.write("hiss.wav", 0.1 * np.random.default_rng(0).standard_normal(2000), 16000)
+    code, out, err = run("rwae-vc", recordings / "s0/a.wav", "hiss.wav", "-o", "out.wav", "--json")
+    assert code == 0, err
+    assert json.loads(out)["pitch"] == "keep"
+    assert "warning: hiss.wav has no pitch to be heard; the source's is kept" in err
 
 
 def test_vc_keeps_what_is_there_unless_forced(recordings: Path, run: Run, tmp_path: Path) -> None:

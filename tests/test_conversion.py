@@ -10,11 +10,14 @@ import soundfile
 import torch
 from made_up import speech, tiny_bundle
 
-from rwae_audio import audio, streaming
+from rwae_audio import audio, neural_vocoder, pitch, streaming
 from rwae_audio.audio import load_audio
 from rwae_audio.bundle import Bundle, load_bundle
-from rwae_audio.conversion import convert_file, convert_waveform, is_silent, level_of, voice_of_file
+from rwae_audio.conversion import convert_file, convert_waveform, is_silent, level_of, register_of_file, voice_of_file
+from rwae_audio.features import PRESETS
 from rwae_audio.files import InputError
+from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, vocode
+from rwae_audio.pitch import fundamental, moved, register
 from rwae_audio.vocoder import griffin_lim
 
 
@@ -96,3 +99,70 @@ def test_levels_are_those_of_the_whole(bundle: Bundle) -> None:
     assert (level.count, level.peak) == (len(sound), np.abs(sound).max())
     assert level.loudness == pytest.approx(np.sqrt(np.mean(sound.astype(np.float64) ** 2)))
     assert level_of([]).silent
+
+
+# ---- the neural vocoder
+
+
+@pytest.fixture(scope="module")
+def neural(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Vocoder]:
+    torch.manual_seed(0)
+    folder = tiny_bundle(tmp_path_factory.mktemp("bundle") / "b", "vocoder")
+    return load_bundle(folder), Vocoder(VocoderConfig(width=16, blocks=2)).eval()
+
+
+def test_the_neural_sound_is_that_of_the_converted_frames_at_the_targets_pitch(neural: tuple[Bundle, Vocoder]) -> None:
+    bundle, vocoder = neural
+    mel = bundle.config.mel
+    source, targets = speech(0, 1.2), [speech(3, 1.0), speech(3, 1.1)]
+    frames = bundle.convert(bundle.frames(source), *(bundle.frames(target) for target in targets))
+    f0 = fundamental(source, mel)
+    own, other = register([f0]), register(fundamental(target, mel) for target in targets)
+    assert own is not None
+    assert other is not None
+    assert other.mean > own.mean + 0.2
+    for kind, contour in (("target", moved(f0, own, other)), ("keep", f0)):
+        expected = vocode(vocoder, frames, torch.from_numpy(contour).float(), seed=3).numpy()
+        sound = convert_waveform(bundle, source, targets, 3, vocoder, kind)
+        gain = np.sqrt(np.mean(source**2) / (np.sum(expected**2) / len(sound)))
+        np.testing.assert_allclose(sound[: len(expected)], gain * expected, rtol=0, atol=1e-4)
+        assert len(sound) == len(source)
+        heard = register([fundamental(sound, mel)])
+        assert heard is not None
+        wanted = other if kind == "target" else own
+        assert heard.mean == pytest.approx(wanted.mean, abs=0.1)
+
+
+def test_a_voice_into_itself_is_its_reconstruction_at_its_own_pitch(neural: tuple[Bundle, Vocoder]) -> None:
+    bundle, vocoder = neural
+    source = speech(2, 1.0)
+    both = [convert_waveform(bundle, source, [source], 0, vocoder, kind) for kind in ("target", "keep")]
+    np.testing.assert_allclose(both[0], both[1], atol=1e-3 * np.abs(both[1]).max())
+
+
+def test_a_target_or_a_source_without_a_pitch_leaves_the_contour_alone(neural: tuple[Bundle, Vocoder]) -> None:
+    bundle, vocoder = neural
+    hiss = 0.1 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    assert register([fundamental(hiss[:2000], bundle.config.mel)]) is None
+    for source, target in ((speech(1), hiss[:2000]), (hiss[:2000], speech(1))):
+        both = [convert_waveform(bundle, source, [target], 0, vocoder, kind) for kind in ("target", "keep")]
+        np.testing.assert_array_equal(*both)
+    assert not convert_waveform(bundle, np.zeros(9000, np.float32), [speech(1)], 0, vocoder).any()
+
+
+def test_a_file_through_the_neural_vocoder_in_chunks_is_the_waveform(
+    neural: tuple[Bundle, Vocoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, vocoder = neural
+    source, target = np.concatenate([speech(seed, 1.5) for seed in range(4)]), speech(5, 1.5)
+    soundfile.write(tmp_path / "a.wav", source, 16000, subtype="FLOAT")
+    soundfile.write(tmp_path / "b.wav", target, 16000, subtype="FLOAT")
+    expected = convert_waveform(bundle, source, [target], 2, vocoder)
+    monkeypatch.setattr(audio, "BLOCK", 7001)
+    for module in (streaming, pitch, neural_vocoder):
+        monkeypatch.setattr(module, "CHUNK", 100)
+    voice, _ = voice_of_file(bundle, tmp_path / "b.wav")
+    wanted = register_of_file(bundle, tmp_path / "b.wav")
+    convert_file(bundle, tmp_path / "a.wav", tmp_path / "out.wav", voice, 2, vocoder, wanted)
+    np.testing.assert_allclose(load_audio(tmp_path / "out.wav"), expected, atol=2e-3)
+    assert bundle.config.mel == PRESETS["vocoder"]

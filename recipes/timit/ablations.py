@@ -4,7 +4,7 @@
     python recipes/timit/ablations.py --data an4=DIR --data librispeech=DIR --test an4 --rows with-swap with-hsic
     python recipes/timit/ablations.py --test an4 --no-train                               the table once more
 
-ablations.toml has the rows. What is missing is trained (in runs/ablations/, one that was interrupted goes on) for a fifth of
+ablations.toml has the rows. What is missing is trained (in runs/ablations/, one that was interrupted goes on) for a seventh of
 the ladder's updates; its configuration, dev log and probes are kept in ladder/<test>/ablations/NAME-SEED/, and
 ladder/<test>/ablations.md is made from these. The test speakers are not looked at.
 """
@@ -29,7 +29,7 @@ from rwae_audio.files import InputError, only_one, read_json, read_text, whole_f
 NAME = "ablations.py"
 HERE = Path(__file__).resolve().parent
 BASE = "rwae-plus"
-UPDATES = 400  # of every row, unless --set says otherwise
+UPDATES = 300  # of every row, unless --set says otherwise
 TABLES = ("mel", "model", "objective", "train")
 
 

@@ -5,23 +5,23 @@
     python recipes/voice_conversion/evaluate.py --data an4=DIR --list an4-dev --bundle new=RUN/bundle --rows rwae new
     python recipes/voice_conversion/evaluate.py --no-judge                                       the tables once more
 
-Rows: the source unchanged, the target copied (fails on the words), the source through a vocoder (`copy-`), the target through
-it and judged as the target (`ceiling-`), WORLD, a bundle's reconstructions and its conversions (`rwae`: the bundle in the
-package). What the judges say of each pair is kept in results/<list>/<row>.csv; a row that has its file is not judged again.
+Rows: the source unchanged, the target copied (fails on the words), WORLD, the source through a vocoder (`copy-`), the target
+through it and judged as the target (`ceiling-`), a bundle's reconstructions, and its conversions (`rwae`: the bundle in the
+package) as rwae-vc makes them, with the source's own pitch (`-keep`) and by Griffin-Lim. What the judges say of each pair is
+kept in results/<list>/<row>.csv; a row whose file has all pairs is not judged again.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pairs import LISTS, Pair, read_corpora, read_pairs
-from tables import ENCODERS, as_csv, write_table
+from tables import ENCODERS, as_csv, read_csv, write_table
 
 from rwae_audio.commands.common import Parser, guarded, say
 from rwae_audio.config import nearest
@@ -38,6 +38,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="an4, and timit for its list")
     parser.add_argument("--list", choices=tuple(LISTS), default="an4-test", help="of pairs/ (an4-test)")
     parser.add_argument("--bundle", action="append", default=[], metavar="NAME=DIR", help="another row: this bundle's")
+    parser.add_argument("--vocoder", type=Path, metavar="DIR", help="the neural one (the one in the package)")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--pairs", type=int, metavar="N", help="only the first N pairs")
     parser.add_argument("--audio", type=Path, metavar="DIR", help="keep what was judged there: DIR/<row>/<pair>.wav")
@@ -67,48 +68,59 @@ def judge_rows(options: argparse.Namespace, place: Path) -> None:
     needed = {"an4", "timit"} if options.list == "timit" else {"an4"}
     if not needed <= set(data):
         raise InputError(f"--data names {', '.join(data) or 'nothing'}; expected {' and '.join(sorted(needed))}")
-    rows = systems(corpus_folders(options.bundle, "--bundle"))
+    rows = systems(named_bundles(options.bundle), options.vocoder)
     for name in options.rows or []:
         if name not in rows:
             raise InputError(f"--rows {name}; {nearest(name, list(rows))}")
-    wanted = [name for name in options.rows or rows if not (place / f"{name}.csv").is_file()]
-    pairs = read_pairs(HERE / "pairs" / f"{options.list}.csv")[: options.pairs]
-    utterances = {
-        u.id: u for corpus in read_corpora({name: data[name] for name in needed}).values() for u in corpus.utterances
-    }
-    bench = Judges(utterances, pairs)
+    pairs = read_pairs(HERE / "pairs" / f"{options.list}.csv")
+    corpora = read_corpora({name: data[name] for name in needed})
+    judges = Judges({u.id: u for corpus in corpora.values() for u in corpus.utterances}, pairs)
     place.mkdir(parents=True, exist_ok=True)
-    for name in wanted:
-        convert, of_target = rows[name]()
-        said = [
-            bench.judge(pair, convert, of_target, options.audio and options.audio / name)
-            for pair in tqdm(pairs, name, disable=None)
-        ]
-        write_text(place / f"{name}.csv", as_csv(said))
-        say(NAME, f"{name}: {len(said)} pairs")
     if not (place / "natural.csv").is_file():
-        write_text(place / "natural.csv", as_csv(bench.natural(), ("encoder", "same", "cosine")))
+        write_text(place / "natural.csv", as_csv(judges.natural(), ("encoder", "same", "cosine")))
+    for name in options.rows or rows:
+        path, chosen, keep = place / f"{name}.csv", pairs[: options.pairs], options.audio and options.audio / name
+        if path.is_file() and len(read_csv(path)) >= len(chosen):
+            continue
+        convert, of_target = rows[name]
+        judged = [judges.judge(pair, convert, of_target, keep) for pair in tqdm(chosen, name, disable=None)]
+        write_text(path, as_csv(judged))
+        say(NAME, f"{name}: {len(judged)} pairs")
 
 
-def systems(bundles: Mapping[str, str]) -> dict[str, Callable[[], tuple[Any, bool]]]:
-    """Row → what makes its system, and whether it is asked to be the target saying the target's words."""
+def named_bundles(words: Sequence[str]) -> dict[str, str]:
+    """--bundle NAME=DIR, each."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, _, folder = word.partition("=")
+        if not name or not folder or name in found:
+            raise InputError(f"--bundle {word}; expected NAME=DIR, each name once")
+        found[name] = folder
+    return found
+
+
+def systems(bundles: Mapping[str, str], vocoder: Path | None) -> dict[str, tuple[Any, bool]]:
+    """Row → its system, and whether it is asked to be the target saying the target's words."""
     import systems as made
 
-    copies = {
-        "source": lambda: (made.unchanged, False),
-        "target": lambda: (made.copied, False),
-        "copy-griffin-lim": lambda: (made.vocoded(None), False),
-        "ceiling-griffin-lim": lambda: (made.vocoded(None), True),
-        "world": lambda: (made.world, False),
-    }
-    for name in (*copies, OWN):
+    from rwae_audio.bundle import load_bundle
+    from rwae_audio.neural_vocoder import load_vocoder
+
+    own, neural = load_bundle(), load_vocoder(vocoder)
+    rows = {"source": (made.unchanged, False), "target": (made.copied, False), "world": (made.world, False)}
+    for name, one in (("griffin-lim", None), ("neural", neural)):
+        rows |= {f"copy-{name}": (made.vocoded(own, one), False), f"ceiling-{name}": (made.vocoded(own, one), True)}
+    for name in (*rows, OWN):
         if name in bundles:
             raise InputError(f"--bundle {name} is the name of another row; expected a new one")
-    ours = {OWN: None, **{name: Path(folder) for name, folder in bundles.items()}}
-    for name, folder in ours.items():
-        copies[f"{name}-reconstructed"] = partial(lambda where: (made.reconstructed(where), False), folder)
-        copies[name] = partial(lambda where: (made.bundled(where), False), folder)
-    return copies
+    for name, bundle in {OWN: own, **{name: load_bundle(folder) for name, folder in bundles.items()}}.items():
+        rows |= {
+            f"{name}-reconstructed": (made.reconstructed(bundle, neural), False),
+            f"{name}-griffin-lim": (made.bundled(bundle, None), False),
+            f"{name}-keep": (made.bundled(bundle, neural, "keep"), False),
+            name: (made.bundled(bundle, neural), False),
+        }
+    return rows
 
 
 class Judges:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from rwae_audio.bundle import Bundle, load_bundle
+from rwae_audio import pitch
+from rwae_audio.bundle import Bundle
 from rwae_audio.conversion import convert_waveform, level_of
 from rwae_audio.judges import RATE, fundamental
+from rwae_audio.neural_vocoder import Vocoder, vocode
 from rwae_audio.vocoder import griffin_lim
 
 Convert = Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]
@@ -26,27 +27,28 @@ def copied(source: np.ndarray, voice: Sequence[np.ndarray]) -> np.ndarray:
     return voice[0]
 
 
-def bundled(folder: Path | None) -> Convert:
-    """A bundle's conversion, as rwae-vc does it; None: the bundle in the package."""
-    bundle = load_bundle(folder)
-    return lambda source, voice: convert_waveform(bundle, source, voice)
+def bundled(bundle: Bundle, vocoder: Vocoder | None, register: str = "target") -> Convert:
+    """A bundle's conversion, as rwae-vc does it; without a vocoder by Griffin-Lim."""
+    return lambda source, voice: convert_waveform(bundle, source, voice, 0, vocoder, register)
 
 
-def reconstructed(folder: Path | None) -> Convert:
+def reconstructed(bundle: Bundle, vocoder: Vocoder | None) -> Convert:
     """A bundle's conversion of the source into its own voice."""
-    bundle = load_bundle(folder)
-    return lambda source, voice: convert_waveform(bundle, source, [source])
+    return lambda source, voice: convert_waveform(bundle, source, [source], 0, vocoder)
 
 
-def vocoded(folder: Path | None) -> Convert:
-    """The source through a bundle's log-mels and Griffin-Lim, without its model."""
-    bundle = load_bundle(folder)
-    return lambda source, voice: vocoder_copy(bundle, source)
+def vocoded(bundle: Bundle, vocoder: Vocoder | None) -> Convert:
+    """The source through a bundle's log-mels and the vocoder, without its model."""
+    return lambda source, voice: vocoder_copy(bundle, vocoder, source)
 
 
-def vocoder_copy(bundle: Bundle, samples: np.ndarray) -> np.ndarray:
-    """Samples (N,) → log-mels → samples (N,), as loud as they were."""
-    sound = griffin_lim(bundle.frames(torch.from_numpy(samples)), bundle.config.mel).numpy()
+def vocoder_copy(bundle: Bundle, vocoder: Vocoder | None, samples: np.ndarray) -> np.ndarray:
+    """Samples (N,) → log-mels (and F0) → samples (N,), as loud as they were."""
+    mel, log_mels = bundle.config.mel, bundle.frames(samples)
+    if vocoder is None:
+        sound = griffin_lim(log_mels, mel).numpy()
+    else:
+        sound = vocode(vocoder, log_mels, torch.from_numpy(pitch.fundamental(samples, mel)).float()).numpy()
     sound = np.pad(sound, (0, max(len(samples) - len(sound), 0)))[: len(samples)]
     return sound * np.float32(level_of([samples]).loudness / max(level_of([sound]).loudness, 1e-8))
 

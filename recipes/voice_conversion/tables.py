@@ -41,6 +41,7 @@ def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) 
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
+    """The counterpart of as_csv."""
     return list(csv.DictReader(read_text(path, "what the judges said").splitlines()))
 
 

@@ -19,7 +19,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         prog=NAME,
         description=__doc__,
         epilog="Tensors: static/<AUDIO> (static_dim,) and with --dynamic also dynamic/<AUDIO> (frames, dynamic_dim), "
-        "<AUDIO> as given. Metadata: the bundle's SHA-256, this version, and how many frames each recording has. "
+        "<AUDIO> as given. Metadata: the bundle's SHA-256, this version, how many frames each recording has, and its register "
+        "(voiced frames, mean and deviation of ln F0). "
         "`rwae-vc SOURCE --voice FILE` speaks with the voice of all of them together.",
     )
     parser.add_argument("audio", nargs="+", metavar="AUDIO", help="recordings, each with one speaker")
@@ -50,16 +51,18 @@ def embed(options: argparse.Namespace) -> int:
 
     from rwae_audio.audio import load_audio, open_audio
     from rwae_audio.bundle import load_bundle
-    from rwae_audio.conversion import voice_of_file
+    from rwae_audio.conversion import register_of_file, voice_of_file
 
     bundle = load_bundle(options.bundle)
-    tensors, frames = {}, {}
+    tensors, frames, registers = {}, {}, {}
     for name in names:
         tensors[f"static/{name}"], frames[name] = voice_of_file(bundle, Path(name))
+        registers[name] = register_of_file(bundle, Path(name)) if bundle.config.mel.center else None
         if options.dynamic:
             codes = bundle.embed(load_audio(name, bundle.sample_rate)).codes
             tensors[f"dynamic/{name}"] = torch.from_numpy(codes)
     header = {"bundle": bundle.digest, "version": __version__, "frames": json.dumps(frames)}
+    header["registers"] = json.dumps(registers)
     write_tensors(options.output, tensors, header)
     for name in names:
         say_resampled(NAME, name, open_audio(name, bundle.sample_rate))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rwae_audio.bundle import Bundle
+    from rwae_audio.neural_vocoder import Vocoder
+    from rwae_audio.pitch import Register
 
 NAME = "rwae-vc"
 
@@ -48,7 +50,15 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--skip-existing", action="store_true", help="leave what is there, and convert the rest")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained bundle (the shipped one)")
     parser.add_argument("--device", default="cpu", help="where the networks run: cpu, cuda, cuda:1, mps (cpu)")
-    parser.add_argument("--seed", type=int, default=0, help="of Griffin-Lim's first phases (0)")
+    parser.add_argument(
+        "--vocoder",
+        choices=("neural", "griffin-lim"),
+        help="what makes sound of the frames (neural, where the bundle's frames are those it reads)",
+    )
+    parser.add_argument(
+        "--pitch", choices=("target", "keep"), help="whose register the neural vocoder speaks in (the target's)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what the vocoder draws (0)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout: what was done")
     options = parser.parse_args(argv)
     if options.voice and options.targets:
@@ -57,6 +67,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("expected TARGET recordings, or --voice FILE")
     if options.force and options.skip_existing:
         parser.error("--force overwrites what --skip-existing leaves; expected one of them")
+    if options.pitch and options.vocoder == "griffin-lim":
+        parser.error(f"--pitch {options.pitch} is for the neural vocoder; got --vocoder griffin-lim")
     return options
 
 
@@ -72,8 +84,9 @@ def convert(options: argparse.Namespace) -> int:
 
     bundle = load_bundle(options.bundle)
     bundle.model.to(device(options.device))
-    voice = the_voice(bundle, options)
-    done, failed, interrupted = convert_each(bundle, jobs, voice, options)
+    vocoder = the_vocoder(bundle, options)
+    voice, pitch = the_voice(bundle, options, vocoder)
+    done, failed, interrupted = convert_each(bundle, jobs, voice, options, vocoder, pitch)
     for item in failed:
         say(NAME, item["reason"])  # which begins with the file's name
     if options.json:
@@ -82,7 +95,8 @@ def convert(options: argparse.Namespace) -> int:
             "targets": [str(path) for path in options.targets],
             "voice": None if options.voice is None else str(options.voice),
             "sample_rate": bundle.sample_rate,
-            "vocoder": "griffin-lim",
+            "vocoder": "griffin-lim" if vocoder is None else "neural",
+            "pitch": None if vocoder is None else "keep" if pitch is None else "target",
             "seed": options.seed,
             "converted": done,
             "skipped": [str(output) for output in skipped],
@@ -194,18 +208,47 @@ def device(name: str) -> Any:
     return torch.device(name)
 
 
-def the_voice(bundle: Bundle, options: argparse.Namespace) -> Tensor:
-    """(static_dim,), of --voice or of all targets together."""
-    from rwae_audio.bundle import pooled_voice
-    from rwae_audio.conversion import read_voice, voice_of_file
+def the_vocoder(bundle: Bundle, options: argparse.Namespace) -> Vocoder | None:
+    """The neural vocoder, on the bundle's device, or None for Griffin-Lim. Raises InputError when it is asked for and reads
+    other frames than the bundle has."""
+    from rwae_audio.neural_vocoder import load_vocoder
 
+    if options.vocoder == "griffin-lim":
+        return None
+    vocoder = load_vocoder()
+    if vocoder.config.mel.frames() == bundle.config.mel.frames():
+        return vocoder.to(device(options.device))
+    if options.vocoder or options.pitch:
+        wanted = f"--vocoder {options.vocoder}" if options.vocoder else f"--pitch {options.pitch}"
+        raise InputError(f"{wanted}: the neural vocoder reads frames of [mel] preset vocoder; expected griffin-lim")
+    return None
+
+
+def the_voice(bundle: Bundle, options: argparse.Namespace, vocoder: Vocoder | None) -> tuple[Tensor, Register | None]:
+    """(static_dim,), of --voice or of all targets together, and the register to speak in, None for the source's."""
+    from rwae_audio.bundle import pooled_voice
+    from rwae_audio.conversion import read_voice, register_of_file, voice_of_file
+    from rwae_audio.pitch import pooled
+
+    wanted = vocoder is not None and options.pitch != "keep"
     if options.voice:
-        return read_voice(bundle, options.voice)
-    return pooled_voice([voice_of_file(bundle, target) for target in options.targets])
+        voice, register = read_voice(bundle, options.voice)
+    else:
+        voice = pooled_voice([voice_of_file(bundle, target) for target in options.targets])
+        found = [register_of_file(bundle, target) for target in options.targets] if wanted else []
+        register = pooled(one for one in found if one is not None)
+    if wanted and register is None:
+        say(NAME, f"warning: {options.voice or options.targets[0]} has no pitch to be heard; the source's is kept")
+    return voice, register if wanted else None
 
 
 def convert_each(
-    bundle: Bundle, jobs: list[Job], voice: Tensor, options: argparse.Namespace
+    bundle: Bundle,
+    jobs: list[Job],
+    voice: Tensor,
+    options: argparse.Namespace,
+    vocoder: Vocoder | None,
+    pitch: Register | None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]], bool]:
     """What was converted, what could not be, and whether Ctrl-C came between. A single recording that cannot be
     converted raises InputError."""
@@ -220,7 +263,7 @@ def convert_each(
         for source, output in tqdm(jobs, desc="converting", unit="file", disable=alone or not sys.stderr.isatty()):
             began = time.perf_counter()
             try:
-                made = convert_file(bundle, source, output, voice, options.seed)
+                made = convert_file(bundle, source, output, voice, options.seed, vocoder, pitch)
             except InputError as error:
                 if alone:
                     raise
