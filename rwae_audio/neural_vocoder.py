@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from rwae_audio.config import resolve
 from rwae_audio.features import PRESETS, MelConfig, bin_positions, hann, mel_filters
-from rwae_audio.files import InputError, read_json, read_tensors, whole_folder, write_json, write_tensors
+from rwae_audio.files import InputError, read_json, read_tensors, whole_folder, write_json, write_tensors, write_text
 from rwae_audio.randomness import generator
 from rwae_audio.streaming import CHUNK, in_chunks
 
@@ -196,12 +196,14 @@ def vocode_chunks(vocoder: Vocoder, pieces: Iterable[Tensor], seed: int = 0, siz
     yield left
 
 
-def save_vocoder(folder: Path, vocoder: Vocoder, meta: Mapping[str, Any]) -> None:
-    """Write vocoder.safetensors (in float16) and config.json (the settings, and `meta`), whole or not at all."""
+def save_vocoder(folder: Path, vocoder: Vocoder, meta: Mapping[str, Any], card: str = "") -> None:
+    """Write vocoder.safetensors (in float16), config.json (the settings, and `meta`) and README.md, the card, whole or not at
+    all."""
     with whole_folder(folder) as temporary:
         weights = {name: value.half() for name, value in vocoder.state_dict().items()}
         write_tensors(temporary / "vocoder.safetensors", weights)
         write_json(temporary / "config.json", {"vocoder": asdict(vocoder.config), "meta": dict(meta)})
+        write_text(temporary / "README.md", card)
 
 
 def load_vocoder(folder: Path | None = None) -> Vocoder:

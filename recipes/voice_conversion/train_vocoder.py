@@ -118,11 +118,34 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def command(data: dict[str, str]) -> str:
-    """How it was called, the corpora's folders named after them."""
-    line = " ".join(["python recipes/voice_conversion/train_vocoder.py", *sys.argv[1:]])
-    for name, place in data.items():
-        line = line.replace(f"{name}={place}", f"{name}=${name.upper()}")
-    return line
+    """How it was called, the corpora's folders named after them, without where to."""
+    words, line = iter(sys.argv[1:]), ["python recipes/voice_conversion/train_vocoder.py"]
+    for word in words:
+        if word == "--out":
+            next(words, None)
+            continue
+        name, _, place = word.partition("=")
+        line.append(f"{name}=${name.upper()}" if place and data.get(name) else word)
+    return " ".join(line)
+
+
+def card(config: RunConfig, plan: dict[str, Any], hours: float, step: int) -> str:
+    """README.md of a vocoder."""
+    mel = config.vocoder.mel
+    return f"""# A vocoder of rwae-audio
+
+Log-mel frames ({mel.n_mels} bins, windows of {mel.win_length} samples every {mel.hop_length}, {mel.sample_rate} Hz) and F0 →
+speech: a ConvNeXt that filters a buzz and a hiss (`rwae_audio/neural_vocoder.py`).
+
+- **Data**: {hours:.1f} hours of the training speakers of {", ".join(sorted(plan["data"]))}. AN4: Carnegie Mellon University,
+  free for any use with its notice. LibriSpeech: Panayotov et al. 2015, CC BY 4.0.
+- **Training**: after {step} of {config.train.updates} updates, the best so far on development speakers; half of the crops are
+  log-mels that an R-WAE has decoded.
+  `{plan["command"]}`
+- **Intended use**: the voice of `rwae-vc`, for research and for voices whose owners consent; say that the result is synthetic.
+- **Limits**: English, read and spelled speech, 16 kHz. No adversarial training: consonants are soft and a voice can buzz.
+  Where the F0 of a recording is not found, it whispers.
+"""
 
 
 @dataclass(frozen=True)
@@ -150,7 +173,7 @@ class Speech:
         return tuple(torch.from_numpy(np.asarray(values, dtype=np.float32)) for values in found)  # type: ignore[return-value]
 
 
-def read_speech(plan: dict[str, Any], split: str, mel: MelConfig, most: int = 10**9) -> Speech:
+def read_speech(plan: dict[str, Any], split: str, mel: MelConfig) -> Speech:
     """The recordings of a split: of all corpora to train on, of the tested one otherwise (every fourth)."""
     from tqdm import tqdm
 
@@ -268,7 +291,8 @@ def train(config: RunConfig, speech: dict[str, Speech], losses: Any, folder: Pat
                 if score > position.best_score:
                     position.best_score, position.best_step = score, position.step
                     meta = {"command": plan["command"], "step": position.step}
-                    save_vocoder(folder / "vocoder", vocoder, meta)
+                    text = card(config, plan, speech["train"].seconds / 3600, position.step)
+                    save_vocoder(folder / "vocoder", vocoder, meta, text)
                 save_checkpoint(latest, config, state, position)
                 best = "  (best)" if position.best_step == position.step else ""
                 print(

@@ -1,0 +1,160 @@
+"""The recipe of conversions: pairs, tables of what judges said, and a vocoder that is trained, stopped and gone on with."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_ladder import recordings
+
+from rwae_audio.commands.common import guarded
+from rwae_audio.corpora.base import Utterance
+from rwae_audio.files import InputError
+from rwae_audio.neural_vocoder import load_vocoder
+
+RECIPE = Path(__file__).parent.parent / "recipes/voice_conversion"
+sys.path.insert(0, str(RECIPE))
+import evaluate  # noqa: E402
+import pairs  # noqa: E402
+import tables  # noqa: E402
+import train_vocoder  # noqa: E402
+
+
+def utterances(speakers: list[str], each: int) -> list[Utterance]:
+    return [Utterance(f"{s}/{u}.wav", s, "test", Path(f"{s}/{u}.wav")) for s in speakers for u in range(each)]
+
+
+def test_pairs_are_fair_and_the_same_every_time() -> None:
+    everyone = utterances(["fa", "fb", "ma", "mb", "mc"], 8)
+    drawn = pairs.draw_pairs(everyone[:20], everyone, 60)
+    speaker = {u.id: u.speaker for u in everyone}
+    assert drawn == pairs.draw_pairs(everyone[:20], everyone, 60)
+    assert drawn != pairs.draw_pairs(everyone[:20], everyone, 60, seed=1)
+    assert sorted(pair.source for pair in drawn) == sorted(3 * [u.id for u in everyone[:20]])
+    assert [speaker[pair.source][0] != pair.target[0] for pair in drawn] == [True, False] * 30
+    for pair in drawn:
+        assert speaker[pair.source] != pair.target
+        assert {speaker[name] for name in (*pair.voice, *pair.references)} == {pair.target}
+        assert len({*pair.voice, *pair.references}) == 8
+    with pytest.raises(InputError, match="fa has 7 utterances; expected 8"):
+        pairs.draw_pairs(utterances(["ma"], 1), utterances(["fa"], 7), 1)
+    with pytest.raises(InputError, match=r"no target for fa/0\.wav"):
+        pairs.draw_pairs(utterances(["fa"], 1), utterances(["fb"], 8), 1)
+
+
+@pytest.mark.parametrize("name", pairs.LISTS)
+def test_the_lists_that_are_kept(name: str) -> None:
+    """As many pairs as they should be, of sources that are understood; a target is no voice of its own reference."""
+    found = pairs.read_pairs(RECIPE / f"pairs/{name}.csv")
+    heard = {row["id"]: float(row["cer"]) for row in csv.DictReader((RECIPE / f"pairs/{name}-heard.csv").open())}
+    assert len(found) == pairs.LISTS[name]
+    assert {pair.source for pair in found} <= {key for key, value in heard.items() if value <= pairs.MOST_CER + 5e-4}
+    for pair in found:
+        assert (len(pair.voice), len(pair.references)) == (pairs.VOICE, pairs.REFERENCES)
+        assert all(f"/{pair.target}/" in name for name in (*pair.voice, *pair.references))
+        assert pair.target not in pair.source
+
+
+def said(target: str, **changes: float) -> dict[str, object]:
+    numbers = dict.fromkeys(tables.COLUMNS[2:], 1.0)
+    return {**numbers, "source": "x", "target": target, "voicefilter_source": 0.5, "resemblyzer_source": 0.5, **changes}
+
+
+def test_a_table_of_what_judges_said(tmp_path: Path) -> None:
+    place = tmp_path / "made-up"
+    place.mkdir()
+    natural = [
+        {"encoder": encoder, "same": same, "cosine": cosine}
+        for encoder in tables.ENCODERS
+        for same, cosine in [(1, 0.9), (1, 0.7), (0, 0.6), (0, 0.4)]
+    ]
+    (place / "natural.csv").write_text(tables.as_csv(natural, ("encoder", "same", "cosine")))
+    rows = [
+        said("a", cer=0.1, resemblyzer_target=0.8),
+        said("a", cer=0.5, resemblyzer_target=0.8),  # not understood
+        said("b", cer=0.1, resemblyzer_target=0.55),  # nearer, and not near enough
+        said("b", cer=0.1, resemblyzer_target=0.41, seconds=1.1, register=-3.0, correlation=np.nan),
+    ]
+    (place / "good.csv").write_text(tables.as_csv(rows))
+    (place / "bad.csv").write_text(tables.as_csv([said("a", cer=2.0)] * 4))
+    assert guarded(lambda: evaluate.main(["--no-judge", "--list", "an4-dev", "--into", str(tmp_path)]), "x") == 2
+    place.rename(tmp_path / "an4-dev")
+    assert evaluate.main(["--no-judge", "--list", "an4-dev", "--into", str(tmp_path)]) == 0
+    text = (tmp_path / "an4-dev/table.md").read_text()
+    assert "| good | 25.0 [0.0, 50.0] | 75.0 [50.0, 100.0] | 100.0 [100.0, 100.0] | 0.640 | 20.0 [10.0, 30.0] |" in text
+    assert "| 1.00 | 1.00 | 1.5 | 1.0 |" in text
+    assert text.index("| good |") < text.index("| bad |")
+    assert "cosine over 0.6" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--data", "timit=."], "--data names timit; expected an4"),
+        (["--data", "an4=.", "--list", "timit"], "--data names an4; expected an4 and timit"),
+        (["--data", "an4=.", "--bundle", "x"], "--bundle x; expected NAME=DIR"),
+        (["--data", "an4=.", "--bundle", "world=."], "--bundle world is the name of another row"),
+        (["--data", "an4=.", "--rows", "wold"], "--rows wold; did you mean 'world'?"),
+    ],
+)
+def test_bad_input_of_evaluate_is_one_line(
+    words: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert guarded(lambda: evaluate.main([*words, "--into", str(tmp_path / "new")]), "evaluate.py") == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert expected in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_vocoder_is_trained_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("auraloss")
+    recordings(tmp_path / "data", "s{s}/{u}.wav", 8, 3)
+    words = ["--data", f"folder={tmp_path / 'data'}", "--threads", "1"]
+    for setting in (
+        "train.batch=2",
+        "train.frames=20",
+        "train.evaluate_every=2",
+        "vocoder.width=8",
+        "vocoder.blocks=1",
+    ):
+        words += ["--set", setting]
+
+    def call(*more: str) -> int:
+        return guarded(lambda: train_vocoder.main([*more]), "train_vocoder.py")
+
+    assert call(*words, "--set", "train.updates=4", "--out", str(tmp_path / "whole")) == 0, capsys.readouterr().err
+    folder = tmp_path / "whole"
+    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [2, 4]
+    assert "of 4 updates" in (folder / "vocoder/README.md").read_text()
+    vocoder = load_vocoder(folder / "vocoder")
+    assert (vocoder.config.width, vocoder.training) == (8, False)
+
+    # a run that stopped after its first two updates
+    plan = json.loads((folder / "run.json").read_text())
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/run.json").write_text(json.dumps(plan))
+    step = train_vocoder.MetricsLog.write
+
+    def stop_after(log: object, values: dict) -> None:
+        step(log, values)
+        if values["step"] == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_vocoder.MetricsLog, "write", stop_after)
+        assert call("--resume", str(tmp_path / "parts"), "--threads", "1") == 130
+    assert "stopped after update 2" in capsys.readouterr().err
+    assert call("--resume", str(tmp_path / "parts"), "--threads", "1") == 0
+    again = load_vocoder(tmp_path / "parts/vocoder")
+    for (name, one), other in zip(vocoder.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+    assert call("--data", "folder=nowhere", "--test", "an4") == 2
+    assert "--test an4 is not among the corpora given" in capsys.readouterr().err
