@@ -24,6 +24,7 @@ import evaluate  # noqa: E402
 import pairs  # noqa: E402
 import tables  # noqa: E402
 import train_vocoder  # noqa: E402
+import vocoder_training  # noqa: E402
 
 
 def utterances(speakers: list[str], each: int) -> list[Utterance]:
@@ -143,7 +144,7 @@ def test_a_vocoder_is_trained_and_goes_on(tmp_path: Path, capsys: pytest.Capture
     plan = json.loads((folder / "run.json").read_text())
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/run.json").write_text(json.dumps(plan))
-    step = train_vocoder.MetricsLog.write
+    step = vocoder_training.MetricsLog.write
 
     def stop_after(log: object, values: dict) -> None:
         step(log, values)
@@ -151,7 +152,7 @@ def test_a_vocoder_is_trained_and_goes_on(tmp_path: Path, capsys: pytest.Capture
             signal.raise_signal(signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_vocoder.MetricsLog, "write", stop_after)
+        patch.setattr(vocoder_training.MetricsLog, "write", stop_after)
         assert call("--resume", str(tmp_path / "parts"), "--threads", "1") == 130
     assert "stopped after update 2" in capsys.readouterr().err
     assert call("--resume", str(tmp_path / "parts"), "--threads", "1") == 0

@@ -11,63 +11,14 @@ decoder leaves out. RUN/vocoder/ is the best one on development speakers so far,
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import math
 import sys
-import time
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
-from rwae_audio.commands.common import Parser, guarded, new_folder, say
-from rwae_audio.config import resolve
-from rwae_audio.features import MelConfig, mel_filters
+from rwae_audio.commands.common import Parser, guarded, new_folder, say, set_value
 from rwae_audio.files import InputError, only_one, read_json, write_json
-from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, save_vocoder
-from rwae_audio.randomness import generator
-from rwae_audio.trainer import MetricsLog, interruptible
 
 NAME = "train_vocoder.py"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """batch crops of `frames` an update; decoded: the share of them that the bundle's model has been through."""
-
-    seed: int = 0
-    updates: int = 2500
-    batch: int = 16
-    frames: int = 48
-    decoded: float = 0.5
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    mel_weight: float = 2.0
-    evaluate_every: int = 250
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """The tables of a run."""
-
-    vocoder: VocoderConfig = field(default_factory=VocoderConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-
-    @classmethod
-    def of(cls, tables: dict[str, Any]) -> RunConfig:
-        """From plain tables. Raises InputError."""
-        table = dict(tables.get("vocoder", {}))
-        mel = MelConfig.from_table(table.pop("mel", {"preset": "vocoder"}))
-        sizes = asdict(resolve(VocoderConfig, table, "[vocoder]"))
-        return cls(VocoderConfig(**{**sizes, "mel": mel}), resolve(TrainConfig, tables.get("train", {}), "[train]"))
-
-    def tables(self) -> dict[str, Any]:
-        return {"vocoder": asdict(self.vocoder), "train": asdict(self.train)}
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -84,24 +35,30 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
+    resumed = options.resume
+    plan = read_json(resumed / "run.json", "the folder of an earlier run") if resumed else new_plan(options)
+    import torch  # slow to load, so only now that the command line is known to be right
+    from vocoder_training import RunConfig, read_speech, spectral_losses, train
+
+    from rwae_audio.trainer import Interrupted
+
     if options.threads:
         torch.set_num_threads(options.threads)
-    plan = (
-        read_json(options.resume / "run.json", "the folder of an earlier run") if options.resume else new_plan(options)
-    )
-    config = RunConfig.of(plan["config"])
-    losses = spectral_losses()
-    folder = options.resume or new_folder(options.out, "vocoder")
-    with contextlib.ExitStack() as locks:
-        locks.enter_context(only_one(folder))
+    config, losses = RunConfig.of(plan["config"]), spectral_losses()
+    folder = resumed or new_folder(options.out, "vocoder")
+    with only_one(folder):
         write_json(folder / "run.json", plan)
         speech = {split: read_speech(plan, split, config.vocoder.mel) for split in ("train", "dev")}
         say(NAME, f"{speech['train'].seconds / 3600:.2f} hours, {config.train.updates} updates, in {folder}")
-        return train(config, speech, losses, folder, plan)
+        try:
+            train(config, speech, losses, folder, plan)
+        except Interrupted as stop:
+            say(NAME, f"{stop}; go on with --resume {folder}")
+            return 130
+    return 0
 
 
 def new_plan(options: argparse.Namespace) -> dict[str, Any]:
-    from rwae_audio.commands.common import set_value
     from rwae_audio.corpora import corpus_folders
 
     data = corpus_folders(options.data)
@@ -127,198 +84,6 @@ def command(data: dict[str, str]) -> str:
         name, _, place = word.partition("=")
         line.append(f"{name}=${name.upper()}" if place and data.get(name) else word)
     return " ".join(line)
-
-
-def card(config: RunConfig, plan: dict[str, Any], hours: float, step: int) -> str:
-    """README.md of a vocoder."""
-    mel = config.vocoder.mel
-    return f"""# A vocoder of rwae-audio
-
-Log-mel frames ({mel.n_mels} bins, windows of {mel.win_length} samples every {mel.hop_length}, {mel.sample_rate} Hz) and F0 →
-speech: a ConvNeXt that filters a buzz and a hiss (`rwae_audio/neural_vocoder.py`).
-
-- **Data**: {hours:.1f} hours of the training speakers of {", ".join(sorted(plan["data"]))}. AN4: Carnegie Mellon University,
-  free for any use with its notice. LibriSpeech: Panayotov et al. 2015, CC BY 4.0.
-- **Training**: after {step} of {config.train.updates} updates, the best so far on development speakers; half of the crops are
-  log-mels that an R-WAE has decoded.
-  `{plan["command"]}`
-- **Intended use**: the voice of `rwae-vc`, for research and for voices whose owners consent; say that the result is synthetic.
-- **Limits**: English, read and spelled speech, 16 kHz. No adversarial training: consonants are soft and a voice can buzz.
-  Where the F0 of a recording is not found, it whispers.
-"""
-
-
-@dataclass(frozen=True)
-class Speech:
-    """Recordings one after another: samples (N,), of frame t the hop_length ones from t · hop_length on; frames of log-mels,
-    of what the model makes of them (T, n_mels), and F0 (T,); offsets (U + 1,): where each recording's frames begin."""
-
-    samples: np.ndarray
-    log_mels: np.ndarray
-    decoded: np.ndarray
-    f0: np.ndarray
-    offsets: np.ndarray
-    mel: MelConfig
-
-    @property
-    def seconds(self) -> float:
-        return len(self.samples) / self.mel.sample_rate
-
-    def crop(self, begin: int, frames: int, decoded: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """log-mels (frames, n_mels), F0 (frames,), samples ((frames − 1) · hop_length,)."""
-        part = slice(begin, begin + frames)
-        hop = self.mel.hop_length
-        samples = self.samples[begin * hop : (begin + frames - 1) * hop]
-        found = (self.decoded if decoded else self.log_mels)[part], self.f0[part], samples
-        return tuple(torch.from_numpy(np.asarray(values, dtype=np.float32)) for values in found)  # type: ignore[return-value]
-
-
-def read_speech(plan: dict[str, Any], split: str, mel: MelConfig) -> Speech:
-    """The recordings of a split: of all corpora to train on, of the tested one otherwise (every fourth)."""
-    from tqdm import tqdm
-
-    from rwae_audio.audio import load_audio
-    from rwae_audio.bundle import load_bundle
-    from rwae_audio.corpora import read_corpus
-    from rwae_audio.pitch import fundamental
-
-    bundle = load_bundle(plan["bundle"])
-    if bundle.config.mel != mel:
-        raise InputError("the bundle has frames of another kind; expected those of [vocoder] mel")
-    utterances = []
-    for name, folder in plan["data"].items():
-        if split == "train" or name == plan["test"]:
-            found = read_corpus(name, Path(folder)).of(split)
-            utterances += found if split == "train" else found[::4]
-    parts: dict[str, list[np.ndarray]] = {"samples": [], "log_mels": [], "decoded": [], "f0": []}
-    hop = mel.hop_length
-    for utterance in tqdm(utterances, split, disable=None):
-        samples = load_audio(utterance.path, mel.sample_rate)
-        if len(samples) < mel.shortest:
-            continue
-        log_mels = bundle.frames(samples)
-        parts["log_mels"].append(log_mels.numpy().astype(np.float16))
-        parts["decoded"].append(bundle.reconstruct(log_mels).numpy().astype(np.float16))
-        parts["f0"].append(fundamental(samples, mel).astype(np.float32))
-        samples = np.pad(samples, (0, max(hop * len(log_mels) - len(samples), 0)))[: hop * len(log_mels)]
-        parts["samples"].append(samples.astype(np.float16))
-    offsets = np.cumsum([0, *(len(part) for part in parts["f0"])])
-    whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    return Speech(**whole, offsets=offsets, mel=mel)
-
-
-def spectral_losses() -> Any:
-    """auraloss's multi-resolution STFT loss, windows a quarter of their length apart: with its own, which lie closer, an update
-    takes 1.6 times as long."""
-    try:
-        from auraloss.freq import MultiResolutionSTFTLoss
-    except ImportError as error:
-        wanted = "`pip install 'rwae-audio[vocoder]'`"
-        raise InputError(f"auraloss cannot be imported ({error}); expected {wanted}") from error
-    sizes = [512, 1024, 2048]
-    return MultiResolutionSTFTLoss(sizes, [size // 4 for size in sizes], sizes)
-
-
-def mel_distance(made: Tensor, wanted: Tensor, mel: MelConfig) -> Tensor:
-    """Mean |difference| of the log-mels of samples (B, N): a scalar, nats."""
-    window, filters = torch.hann_window(mel.win_length), mel_filters(mel)
-
-    def log_mels(samples: Tensor) -> Tensor:
-        spectrum = torch.stft(samples, mel.n_fft, mel.hop_length, mel.win_length, window, return_complex=True)
-        power = spectrum.real.square() + spectrum.imag.square()
-        return ((power + 1e-10).sqrt().transpose(1, 2) @ filters).clamp_min(1e-4).log()
-
-    return (log_mels(made) - log_mels(wanted)).abs().mean()
-
-
-def draw(speech: Speech, settings: TrainConfig, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch: log-mels (B, T, n_mels), F0 (B, T), samples (B, N)."""
-    noise = generator(settings.seed, "batch", step)
-    lengths = np.diff(speech.offsets)
-    long = np.flatnonzero(lengths >= settings.frames)
-    room = np.cumsum(lengths[long] - settings.frames + 1)
-    crops = []
-    for place in (torch.rand(settings.batch, generator=noise).double() * float(room[-1])).long().tolist():
-        which = int(np.searchsorted(room, place, side="right"))
-        begin = int(speech.offsets[long[which]]) + place - (int(room[which - 1]) if which else 0)
-        crops.append((begin, bool(torch.rand((), generator=noise) < settings.decoded)))
-    batch = [speech.crop(begin, settings.frames, decoded) for begin, decoded in crops]
-    return tuple(torch.stack(parts) for parts in zip(*batch, strict=True))  # type: ignore[return-value]
-
-
-def rate(settings: TrainConfig, step: int) -> float:
-    """Of update `step`: a warm-up, then a cosine to a tenth."""
-    fall = 0.55 + 0.45 * math.cos(math.pi * step / settings.updates)
-    return settings.learning_rate * min(1.0, (step + 1) / settings.warmup) * fall
-
-
-def train(config: RunConfig, speech: dict[str, Speech], losses: Any, folder: Path, plan: dict[str, Any]) -> int:
-    """The loop; returns the exit code."""
-    settings, mel = config.train, config.vocoder.mel
-    torch.manual_seed(generator(settings.seed, "weights").initial_seed() % 2**31)
-    vocoder = Vocoder(config.vocoder)
-    optimizer = torch.optim.AdamW(vocoder.parameters(), lr=settings.learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
-    state, latest = RunState(vocoder, optimizer), folder / "latest.safetensors"
-    position = load_checkpoint(latest, config, state) if latest.exists() else Position()
-    log = MetricsLog(folder / "metrics.jsonl")
-    log.drop_after(position.step)
-    with interruptible() as stopped:
-        while position.step < settings.updates and not stopped():
-            began = time.monotonic()
-            for group in optimizer.param_groups:
-                group["lr"] = rate(settings, position.step)
-            log_mels, f0, samples = draw(speech["train"], settings, position.step)
-            made = vocoder(log_mels, f0, generator(settings.seed, "sources", position.step))
-            terms = {
-                "spectral": losses(made[:, None], samples[:, None]),
-                "mel": settings.mel_weight * mel_distance(made, samples, mel),
-            }
-            optimizer.zero_grad()
-            sum(terms.values()).backward()  # type: ignore[union-attr]
-            torch.nn.utils.clip_grad_norm_(vocoder.parameters(), 10.0)
-            optimizer.step()
-            position.step += 1
-            position.seconds += time.monotonic() - began
-            for name, value in {**{k: v.item() for k, v in terms.items()}, "updates": 1}.items():
-                position.sums[name] = position.sums.get(name, 0.0) + value
-            if position.step % settings.evaluate_every == 0 or position.step == settings.updates:
-                count = position.sums.pop("updates")
-                said = {f"train/{name}": total / count for name, total in position.sums.items()}
-                said |= {f"dev/{name}": value for name, value in on_dev(vocoder, speech["dev"], losses).items()}
-                position.sums = {}
-                log.write({"step": position.step, **said, "seconds": round(position.seconds, 1)})
-                score = -said["dev/natural"] - said["dev/decoded"]
-                if score > position.best_score:
-                    position.best_score, position.best_step = score, position.step
-                    meta = {"command": plan["command"], "step": position.step}
-                    text = card(config, plan, speech["train"].seconds / 3600, position.step)
-                    save_vocoder(folder / "vocoder", vocoder, meta, text)
-                save_checkpoint(latest, config, state, position)
-                best = "  (best)" if position.best_step == position.step else ""
-                print(
-                    json.dumps({key: round(value, 4) for key, value in said.items()}), position.step, best, flush=True
-                )
-    if position.step < settings.updates:
-        save_checkpoint(latest, config, state, position)
-        say(NAME, f"stopped after update {position.step}; go on with --resume {folder}")
-        return 130
-    return 0
-
-
-@torch.no_grad()
-def on_dev(vocoder: Vocoder, speech: Speech, losses: Any) -> dict[str, float]:
-    """Both losses on whole recordings, of natural log-mels and of decoded ones."""
-    vocoder.eval()
-    totals = {"natural": 0.0, "decoded": 0.0}
-    for begin, end in zip(speech.offsets[:-1], speech.offsets[1:], strict=True):
-        for kind in totals:
-            log_mels, f0, samples = (
-                part[None] for part in speech.crop(int(begin), int(end - begin), kind == "decoded")
-            )
-            made = vocoder(log_mels, f0, generator(0, "dev"))
-            totals[kind] += float(losses(made[:, None], samples[:, None]) + mel_distance(made, samples, speech.mel))
-    vocoder.train()
-    return {kind: total / (len(speech.offsets) - 1) for kind, total in totals.items()}
 
 
 if __name__ == "__main__":
