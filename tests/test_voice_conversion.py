@@ -91,6 +91,9 @@ def test_a_table_of_what_judges_said(tmp_path: Path) -> None:
     assert "| good | 25.0 [0.0, 50.0] | 75.0 [50.0, 100.0] | 100.0 [100.0, 100.0] | 0.640 | 20.0 [10.0, 30.0] |" in text
     assert "| 1.00 | 1.00 | 1.5 | 1.0 |" in text
     assert text.index("| good |") < text.index("| bad |")
+    (tmp_path / "an4-dev/short.csv").write_text(tables.as_csv(rows[:2]))
+    with pytest.raises(InputError, match=r"different numbers of pairs \(bad 4, good 4, short 2\); expected"):
+        tables.write_table(tmp_path / "an4-dev", "an4-dev")
     limits = tables.thresholds(tmp_path / "an4-dev")
     assert all(0.6 <= limit <= 0.7 for limit in limits.values())
     assert f"cosine over {limits['resemblyzer']:.3f}" in text

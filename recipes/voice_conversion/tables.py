@@ -63,7 +63,11 @@ def write_table(place: Path, name: str) -> Path:
         raise InputError(f"{place} has no rows; expected some that were judged")
     limits = thresholds(place)
     rows = {path.stem: measures(read_csv(path), limits) for path in files}
-    count = len(next(iter(rows.values()))["cer"])
+    counts = {row: len(said["cer"]) for row, said in rows.items()}
+    count = min(counts.values())
+    if len(set(counts.values())) > 1:
+        came = ", ".join(f"{row} {number}" for row, number in counts.items())
+        raise InputError(f"the rows in {place} have different numbers of pairs ({came}); expected the same of each")
     heads = ("accepted %", "nearer the target %", "by voicefilter %", "cosine", "CER %")
     heads += ("DNSMOS", "F0", "register", "MCD")
     lines = [
