@@ -31,6 +31,7 @@ from rwae_audio.bundle import load_bundle
 from rwae_audio.commands import eer, embed, vc
 from rwae_audio.conversion import is_silent
 from rwae_audio.neural_vocoder import load_vocoder
+from rwae_audio.pitch import fundamental, register
 
 COMMANDS = {"rwae-vc": vc, "rwae-embed": embed, "rwae-eer": eer}
 LIST = [(a, b) for i, a in enumerate(("s0/a.wav", "s0/b.b.wav", "s1/a.wav", "s1/b.b.wav", "s2/a.wav", "s2/c.flac"))
@@ -666,7 +667,10 @@ def test_embed_writes_codes_under_the_names_given(
     with safe_open(output, "pt") as file:
         assert set(file.keys()) == {f"{kind}/{name}" for kind in ("static", "dynamic") for name in names}
         frames = {name: len(file.get_tensor(f"dynamic/{name}")) for name in names}
-        assert file.metadata() == {"bundle": bundle.digest, "version": __version__, "frames": json.dumps(frames)}
+        metadata = file.metadata()
+        registers = {name: register([fundamental(load_audio(name), bundle.config.mel)]) for name in names}
+        assert json.loads(metadata.pop("registers")) == {name: pytest.approx(registers[name]) for name in names}
+        assert metadata == {"bundle": bundle.digest, "version": __version__, "frames": json.dumps(frames)}
         for name in names:
             vectors = bundle.embed(load_audio(name))
             torch.testing.assert_close(file.get_tensor(f"static/{name}"), torch.from_numpy(vectors.static[0]).float())
