@@ -112,9 +112,12 @@ def save_bundle(
     synthetic: bool,
     meta: Mapping[str, Any],
     card: str,
+    half: bool = False,
 ) -> None:
-    """Write the folder whole or not at all; card: its README.md."""
+    """Write the folder whole or not at all; card: its README.md; half: what was learned in float16, to be half as large."""
     tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    if half:
+        tensors |= {f"model.{name}": value.detach().cpu().half() for name, value in model.named_parameters()}
     tensors |= {"normaliser.mean": normaliser.mean.cpu(), "normaliser.deviation": normaliser.deviation.cpu()}
     tensors["dynamic_mean"] = torch.as_tensor(dynamic_mean, dtype=torch.float32)
     with whole_folder(folder) as temporary:

@@ -1,4 +1,5 @@
-"""A static encoder's other way to read frames: convolutions over time, pooled by attention, as speaker recognition has it."""
+"""Convolutions over time: a static encoder's other way to read frames, pooled by attention, as speaker recognition has it; and
+the blocks that decoder and vocoder are made of."""
 
 from __future__ import annotations
 
@@ -94,6 +95,30 @@ def _over_time(layer: nn.Module, states: Tensor) -> Tensor:
 
 def _standardised(norm: nn.Module, states: Tensor) -> Tensor:
     return norm(states.flatten(0, 1)).view_as(states)
+
+
+class ConvNeXtBlock(nn.Module):
+    """States (B, T, width) → the same: each channel over time, then all channels of a frame; the `share` of what it says is
+    added at first. With `condition`, its normalised states are scaled and shifted by a vector (B, condition).
+
+    Liu et al., "A ConvNet for the 2020s", CVPR 2022, arXiv 2201.03545, over time as in Siuzdak, "Vocos", ICLR 2024, arXiv
+    2306.00814; scaled and shifted as in Perez et al., "FiLM", AAAI 2018, arXiv 1709.07871.
+    """
+
+    def __init__(self, width: int, kernel: int, expansion: int, share: float, condition: int = 0) -> None:
+        super().__init__()
+        self.time = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.widen, self.narrow = nn.Linear(width, expansion * width), nn.Linear(expansion * width, width)
+        self.scale = nn.Parameter(torch.full((width,), share))
+        self.modulate = nn.Linear(condition, 2 * width) if condition else None
+
+    def forward(self, states: Tensor, condition: Tensor | None = None) -> Tensor:
+        heard = self.norm(_over_time(self.time, states))
+        if self.modulate is not None:
+            gain, shift = self.modulate(condition)[:, None].chunk(2, dim=-1)
+            heard = heard * (1 + gain) + shift
+        return states + self.scale * self.narrow(F.gelu(self.widen(heard)))
 
 
 class AttentivePooling(nn.Module):

@@ -127,8 +127,10 @@ def run(
             board.close()
 
 
-def leave_bundle(experiment: Experiment, model: RWAE, folder: Path, meta: Mapping[str, Any]) -> Bundle:
-    """Write the run's bundle to folder/bundle, and read it back: what is tested is what is left."""
+def leave_bundle(
+    experiment: Experiment, model: RWAE, folder: Path, meta: Mapping[str, Any], half: bool = False
+) -> Bundle:
+    """Write the run's bundle to folder/bundle (half: in float16), and read it back: what is tested is what is left."""
     synthetic = all(corpus.synthetic for corpus in experiment.corpora)
     mean = experiment.dynamic_mean(model)
     speakers = {corpus.name: len(corpus.speakers("train")) for corpus in experiment.corpora}
@@ -142,6 +144,7 @@ def leave_bundle(experiment: Experiment, model: RWAE, folder: Path, meta: Mappin
         synthetic=synthetic,
         meta=meta,
         card=text,
+        half=half,
     )
     return load_bundle(folder / "bundle")
 
@@ -201,10 +204,13 @@ def leave_pictures(experiment: Experiment, model: RWAE, folder: Path, count: int
     plots.swaps(folder / "swaps.png", names, originals, grid, seconds)
 
 
-def finish(experiment: Experiment, model: RWAE, folder: Path, name: str, meta: Mapping[str, Any]) -> dict[str, Row]:
-    """All that is left after training: bundle, table (the model's row is called `name`), scores, plots. Returns the rows."""
+def finish(
+    experiment: Experiment, model: RWAE, folder: Path, name: str, meta: Mapping[str, Any], half: bool = False
+) -> dict[str, Row]:
+    """All that is left after training: bundle (half: in float16), table (the model's row is called `name`), scores, plots.
+    Returns the rows."""
     write_json(folder / "config.json", experiment.config.tables())
-    bundle = leave_bundle(experiment, model, folder, meta)
+    bundle = leave_bundle(experiment, model, folder, meta, half)
     rows = test_rows(experiment, bundle.model, name)
     leave_results(experiment, bundle.model, name, rows, folder)
     return rows

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rwae_audio.actions import Action, ActionEncoder, one_hot
-from rwae_audio.convolutions import AttentivePooling, Convolutions, ResidualConvolutions
+from rwae_audio.convolutions import AttentivePooling, Convolutions, ConvNeXtBlock, ResidualConvolutions
 from rwae_audio.posterior import (
     GaussianHead,
     ModelConfig,
@@ -111,6 +111,7 @@ class FrameStaticEncoder(nn.Module):
 class DynamicEncoder(nn.Module):
     """q(z^m_t | z^m_{<t}, x_{≤t}): an LSTM over the frames and a second one over its states (and z^m_{t-1}).
 
+    With `dynamic_look_ahead` L it is q(z^m_t | z^m_{<t}, x_{≤t+L}): the second LSTM is L frames behind the first one.
     With `dynamic_sees_static`, z^c stands beside each frame. With `dynamic_per` segment, the last state alone gives one
     posterior and one draw, which all frames share.
     """
@@ -139,6 +140,8 @@ class DynamicEncoder(nn.Module):
         """
         if self.config.dynamic_norm != "none":
             frames = self.normed(frames, *mean_deviation(frames, frame_mask(lengths, frames)))
+        if self.config.dynamic_look_ahead:
+            frames = F.pad(frames * frame_mask(lengths, frames), (0, 0, 0, self.config.dynamic_look_ahead))
         return self.advance(frames, generator, lengths, static)[0]
 
     def normed(self, frames: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
@@ -157,12 +160,15 @@ class DynamicEncoder(nn.Module):
         memory: Memory | None = None,
     ) -> tuple[Posterior, Memory]:
         """`forward` of normed frames (B, T, n_mels) that go on where `memory` stands, and the memory after them: a long
-        sequence in parts."""
+        sequence in parts. Codes are `dynamic_look_ahead` behind: the first part, longer than that, gives so many fewer, and
+        as many frames of zeros end the last one."""
         if self.config.dynamic_sees_static:
             assert static is not None
             frames = torch.cat([frames, static[:, None].expand(-1, frames.shape[1], -1)], dim=-1)
         of_frames, of_codes, previous = memory or (None, None, None)
         states, of_frames = self.frames_lstm(frames, of_frames)
+        if memory is None:
+            states = states[:, self.config.dynamic_look_ahead :]
         offset = self._offset(len(states), generator, states)
         if not self.config.feedback:
             states, of_codes = self.codes_lstm(states, of_codes)
@@ -244,15 +250,26 @@ def beside(codes: Tensor, constant: Tensor | None) -> Tensor:
 
 
 class Decoder(nn.Module):
-    """G(z^c, z^m_t[, a]): an LSTM over the codes whose state drives the frame, or the same two layers frame by frame."""
+    """G(z^c, z^m_t[, a]): an LSTM over the codes whose state drives the frame, the same two layers frame by frame, or
+    ConvNeXt blocks over the codes, `context` frames of which are heard on either side of one."""
+
+    KERNEL = 7
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         inputs, hidden = config.static_dim + config.dynamic_dim + config.actions, config.decoder_hidden
-        self.recurrent = config.decoder == "recurrent"
-        if self.recurrent:
+        self.kind, self.context = config.decoder, 0
+        if self.kind == "convolutional":
+            self.first = nn.Conv1d(inputs, hidden, self.KERNEL, padding=self.KERNEL // 2)
+            self.blocks = nn.ModuleList(
+                ConvNeXtBlock(hidden, self.KERNEL, 3, 1.0 / config.decoder_blocks, config.static_dim)
+                for _ in range(config.decoder_blocks)
+            )
+            self.frame: nn.Module = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, config.n_mels))
+            self.context = (config.decoder_blocks + 1) * (self.KERNEL // 2)
+        elif self.kind == "recurrent":
             self.lstm = nn.LSTM(inputs, hidden, batch_first=True)
-            self.frame: nn.Module = nn.Linear(hidden, config.n_mels)
+            self.frame = nn.Linear(hidden, config.n_mels)
         else:
             self.frame = nn.Sequential(
                 nn.Linear(inputs, hidden),
@@ -269,10 +286,15 @@ class Decoder(nn.Module):
     def advance(
         self, static: Tensor, dynamic: Tensor, memory: Any = None, action: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        """`forward` of codes that go on where `memory` (the LSTM's states) stands, and the memory after them."""
+        """`forward` of codes that go on where `memory` (the LSTM's states) stands, and the memory after them; convolutions
+        know none: their first and last `context` frames are other ones in the middle of a sequence."""
         codes = torch.cat([static[:, None].expand(-1, dynamic.shape[1], -1), beside(dynamic, action)], dim=-1)
-        if self.recurrent:
+        if self.kind == "recurrent":
             codes, memory = self.lstm(codes, memory)
+        elif self.kind == "convolutional":
+            codes = self.first(codes.transpose(1, 2)).transpose(1, 2)
+            for block in self.blocks:
+                codes = block(codes, static)
         return self.frame(codes), memory
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rwae_audio.config import resolve
+from rwae_audio.convolutions import ConvNeXtBlock
 from rwae_audio.features import PRESETS, MelConfig, bin_positions, hann, mel_filters
 from rwae_audio.files import InputError, read_json, read_tensors, whole_folder, write_json, write_tensors, write_text
 from rwae_audio.randomness import generator
@@ -47,22 +48,6 @@ class VocoderConfig:
         return (self.blocks + 1) * (self.kernel // 2) + -(-self.mel.n_fft // self.mel.hop_length)
 
 
-class ConvNeXtBlock(nn.Module):
-    """(B, T, width) → the same: each channel over time, then all channels of a frame; Liu et al., "A ConvNet for the 2020s"."""
-
-    def __init__(self, config: VocoderConfig) -> None:
-        super().__init__()
-        width = config.width
-        self.time = nn.Conv1d(width, width, config.kernel, padding=config.kernel // 2, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.widen, self.narrow = nn.Linear(width, config.expansion * width), nn.Linear(config.expansion * width, width)
-        self.scale = nn.Parameter(torch.full((width,), 1.0 / config.blocks))
-
-    def forward(self, states: Tensor) -> Tensor:
-        heard = self.norm(self.time(states.transpose(1, 2)).transpose(1, 2))
-        return states + self.scale * self.narrow(F.gelu(self.widen(heard)))
-
-
 class Vocoder(nn.Module):
     """The network, and the sources that it filters. It begins as a vocoder that takes the mels for the envelope."""
 
@@ -77,7 +62,9 @@ class Vocoder(nn.Module):
         mel, width = config.mel, config.width
         self.bins = mel.n_fft // 2 + 1
         self.first = nn.Conv1d(mel.n_mels + 2, width, config.kernel, padding=config.kernel // 2)
-        self.blocks = nn.ModuleList(ConvNeXtBlock(config) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(
+            ConvNeXtBlock(width, config.kernel, config.expansion, 1.0 / config.blocks) for _ in range(config.blocks)
+        )
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 4 * self.bins)
         nn.init.normal_(self.head.weight, std=0.01)

@@ -46,8 +46,10 @@ class ModelConfig:
     feedback         the dynamic posterior sees z^m_{t-1} (the paper's q) or only x_{≤t}
     dynamic_sees_static    the dynamic posterior is q(z^m | z^c, x): z^c stands beside each of its frames (Li & Mandt's
                      full q). Where it is a whole utterance that is encoded, z^c is the utterance's mean
+    dynamic_look_ahead    how many frames after its own a code is read off as well
     dynamic_per      z^m is one code a `frame`, or one a `segment` that all its frames share, read off the last state
-    decoder          `recurrent`: an LSTM over [z^c, z^m_t] (the paper's figure); `frame`: frame by frame (its formula)
+    decoder          `recurrent`: an LSTM over [z^c, z^m_t] (the paper's figure); `frame`: frame by frame (its formula);
+                     `convolutional`: `decoder_blocks` ConvNeXt blocks over the codes, each of which z^c modulates
     actions          how many actions there are, one a sequence (0: none): a code a beside z^c and z^m_t, from networks
                      `action_hidden` wide
     """
@@ -75,8 +77,10 @@ class ModelConfig:
     standardise: bool = True
     feedback: bool = False
     dynamic_sees_static: bool = False
+    dynamic_look_ahead: int = 0
     dynamic_per: Literal["frame", "segment"] = "frame"
-    decoder: Literal["recurrent", "frame"] = "recurrent"
+    decoder: Literal["recurrent", "frame", "convolutional"] = "recurrent"
+    decoder_blocks: int = 5
     actions: int = 0
     action_hidden: int = 64
 
@@ -89,14 +93,16 @@ class ModelConfig:
             "dynamic_hidden",
             "prior_hidden",
             "decoder_hidden",
+            "decoder_blocks",
             "static_window",
             "static_stride",
             "action_hidden",
         ]:
             if getattr(self, name) < 1:
                 raise ValueError(f"[model] {name} is {getattr(self, name)}; expected 1 or more")
-        if self.embedding_window < 0:
-            raise ValueError(f"[model] embedding_window is {self.embedding_window}; expected 0 or more")
+        for name in ("embedding_window", "dynamic_look_ahead"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"[model] {name} is {getattr(self, name)}; expected 0 or more")
         if self.actions < 0 or self.actions == 1:
             raise ValueError(f"[model] actions is {self.actions}; expected 0 (none), or 2 or more")
         for name in ("static_variance", "dynamic_variance"):
@@ -119,6 +125,11 @@ class ModelConfig:
         if self.static_from == "frame" and self.dynamic_norm != "none":  # the subtraction would be undone by another
             raise ValueError(
                 f'[model] dynamic_norm is "{self.dynamic_norm}"; expected "none" where static_from is "frame"'
+            )
+
+        if self.dynamic_look_ahead and self.by_segment:
+            raise ValueError(
+                f"[model] dynamic_look_ahead is {self.dynamic_look_ahead}; expected 0, as these codes see whole segments"
             )
 
     @property

@@ -35,6 +35,20 @@ def in_chunks(pieces: Iterable[Tensor], size: int, least: int = 1) -> Iterator[T
         yield kept
 
 
+def in_context(apply: Callable[[Tensor], Tensor], pieces: Iterable[Tensor], context: int) -> Iterator[Tensor]:
+    """What `apply` makes of all rows (n, d) at once, (m, e) at a time, if each row hangs on `context` rows on either side."""
+    known, skip, left = torch.zeros(0), 0, None
+    for chunk in in_chunks(pieces, CHUNK, 2 * context):
+        known = torch.cat([known, chunk]) if len(known) else chunk
+        made = apply(known)
+        settled = max(len(known) - context, skip)  # rows that no later one changes
+        yield made[skip:settled]
+        left, first = made[settled:], max(settled - context, 0)
+        known, skip = known[first:], settled - first
+    if left is not None:
+        yield left
+
+
 def voice_of(model: RWAE, normaliser: Normaliser, segment: int, pieces: Iterable[Tensor]) -> tuple[Tensor, int]:
     """The static code (static_dim,) of a recording, the mean over its windows, and how many frames it has."""
     size = model.embedding_frames(segment)
@@ -62,9 +76,16 @@ def codes_of(model: RWAE, normaliser: Normaliser, segment: int, recording: Recor
     mean = deviation = torch.zeros(())
     if config.dynamic_norm != "none":
         mean, deviation = (part[None].to(device) for part in _mean_deviation(normaliser, recording()))
-    memory = None
-    for chunk in in_chunks(recording(), CHUNK):
-        frames = model.dynamic_encoder.normed(normaliser(chunk)[None].to(device), mean, deviation)
+    memory, ahead = None, config.dynamic_look_ahead
+
+    def normed() -> Iterator[Tensor]:
+        for piece in recording():
+            yield model.dynamic_encoder.normed(normaliser(piece)[None].to(device), mean, deviation)[0]
+        if ahead:
+            yield torch.zeros(ahead, config.n_mels, device=device)
+
+    for chunk in in_chunks(normed(), CHUNK, ahead + 1):
+        frames = chunk[None]
         posterior, memory = model.dynamic_encoder.advance(frames, None, None, static[None].to(device), memory)
         yield posterior.mean[0].cpu()
 
@@ -77,6 +98,14 @@ def frames_of(model: RWAE, normaliser: Normaliser, voice: Tensor, codes: Iterabl
             f"this model has {model.config.actions} actions, one a recording; expected one that converts any recording"
         )
     device, memory = next(model.parameters()).device, None
+    if model.decoder.context:
+        decoded = in_context(
+            lambda part: model.decoder(voice[None].to(device), part[None].to(device))[0].cpu(),
+            codes,
+            model.decoder.context,
+        )
+        yield from map(normaliser.inverse, decoded)
+        return
     for chunk in in_chunks(codes, CHUNK):
         frames, memory = model.decoder.advance(voice[None].to(device), chunk[None].to(device), memory)
         yield normaliser.inverse(frames[0].cpu())

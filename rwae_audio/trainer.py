@@ -41,6 +41,10 @@ class TrainConfig:
                 anew each time: another voice that says the same (vocal tract length perturbation, Jaitly & Hinton 2013)
     tract_warp  the same on the frequency axis in Hz, which is what a vocal tract of another length does
     mel_warp    the mel axis of the dynamic encoder's input is stretched by up to this factor, drawn anew each sequence
+    colour      standard deviation, in nats, of a smooth random curve over the mel axis that is added to the dynamic encoder's
+                input, drawn anew each sequence: what is said is left when the spectrum as a whole is another one
+    choose      what makes a checkpoint the best one on development speakers: the `gap` between dynamic and static EER, or
+                the least reconstruction `error`
     action_start    for so many updates an action is to be the cluster (k-means) of what the utterance sounds like; then what
                 it agrees on with its neighbour's, in a model with actions
     temperature_start, temperature_end    of the draw of an action (Gumbel-softmax), falling from one to the other in equal
@@ -61,6 +65,8 @@ class TrainConfig:
     tract_warp: float = 0.0
     mel_warp: float = 0.0
     equalise: float = 0.0
+    colour: float = 0.0
+    choose: Literal["gap", "error"] = "gap"
     action_start: int = 0
     temperature_start: float = 1.0
     temperature_end: float = 0.3
@@ -84,8 +90,9 @@ class TrainConfig:
         if not 0 < self.temperature_end <= self.temperature_start:
             given = f"{self.temperature_start} and {self.temperature_end}"
             raise ValueError(f"[train] temperature_start and temperature_end are {given}; expected it to fall, above 0")
-        if not 0 <= self.equalise < 10:
-            raise ValueError(f"[train] equalise is {self.equalise}; expected at least 0 and under 10 nats")
+        for name in ("equalise", "colour"):
+            if not 0 <= getattr(self, name) < 10:
+                raise ValueError(f"[train] {name} is {getattr(self, name)}; expected at least 0 and under 10 nats")
 
 
 @dataclass(frozen=True)
@@ -188,8 +195,12 @@ def train(
             )
         frames, static_frames = normalised(batch, normaliser, accelerator.device)
         dynamic_frames, second_frames = None, None
+        if settings.colour:
+            coloured = equalised(batch.frames, settings.colour, generator(settings.seed, "colour", step))
+            dynamic_frames = normaliser(coloured).to(accelerator.device)
         if settings.mel_warp:
-            dynamic_frames = warp_mels(frames, settings.mel_warp, generator(settings.seed, "warp", step))
+            heard = frames if dynamic_frames is None else dynamic_frames
+            dynamic_frames = warp_mels(heard, settings.mel_warp, generator(settings.seed, "warp", step))
         if batch.second_frames is not None:
             other = equalised(batch.second_frames, settings.equalise, generator(settings.seed, "equalise", step))
             second_frames = normaliser(other).to(accelerator.device)
@@ -228,7 +239,8 @@ def train(
         codes = code_state(model, *normalised(held_out, normaliser, accelerator.device))
         scores = dict(evaluate(model))
         collapsed = collapsed_codes(codes)
-        score = scores.pop("score") - len(collapsed)  # a run without one of its codes is never the best one
+        score = scores.pop("score") if settings.choose == "gap" else -codes["error"]
+        score -= len(collapsed)  # a run without one of its codes is never the best one
         values |= {f"dev/{name}": value for name, value in {**codes, **scores, "score": score}.items()}
         log.write({"step": position.step, **values, "seconds": round(position.seconds, 1)})
         if board is not None:

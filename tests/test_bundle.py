@@ -49,6 +49,22 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert loaded.digest == json.loads((tmp_path / "b/config.json").read_text())["sha256"]
 
 
+def test_a_bundle_of_half_the_size_has_the_weights_to_three_digits(tmp_path: Path) -> None:
+    config = RunConfig.of({"mel": {"preset": "paper"}, "model": TINY})
+    model, normaliser = RWAE(config.model), Normaliser(torch.randn(80), torch.rand(80) + 0.5)
+    for half in (False, True):
+        place = tmp_path / str(half)
+        save_bundle(place, config, model, normaliser, np.zeros(4), synthetic=True, meta={}, card="", half=half)
+    whole, halved = (load_bundle(tmp_path / name) for name in ("False", "True"))
+    assert torch.equal(halved.normaliser.mean, whole.normaliser.mean)
+    for name, value in whole.model.state_dict().items():
+        given = halved.model.state_dict()[name]
+        assert given.dtype == value.dtype, name
+        torch.testing.assert_close(given, value, rtol=1e-3, atol=1e-6)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("False", "True")]
+    assert sizes[1] < 0.65 * sizes[0]
+
+
 def test_the_same_bundle_is_the_same_bytes(bundle_folder: Path, tmp_path: Path) -> None:
     again = tiny_bundle(tmp_path / "again")
     for path in bundle_folder.iterdir():

@@ -33,7 +33,15 @@ WAYS = [
 
 
 @pytest.mark.parametrize(
-    "way", [*WAYS, {"dynamic_sees_static": True}, {"dynamic_per": "segment"}, OF_ONE_FRAME], ids=str
+    "way",
+    [
+        *WAYS,
+        {"dynamic_sees_static": True},
+        {"dynamic_per": "segment"},
+        OF_ONE_FRAME,
+        *({"dynamic_look_ahead": 3, "dynamic_norm": norm} for norm in ("none", "instance")),
+    ],
+    ids=str,
 )
 def test_padded_batch_equals_its_members(way: dict) -> None:
     members_alone(small(**way))
@@ -62,7 +70,7 @@ def members_alone(model: RWAE) -> None:
 
 
 SWITCHES = itertools.product(
-    ["deterministic", "fixed", "learned"], ["recurrent", "frame"], [False, True], [False, True]
+    ["deterministic", "fixed", "learned"], ["recurrent", "frame", "convolutional"], [False, True], [False, True]
 )
 
 
@@ -237,6 +245,30 @@ def test_frame_decoder_has_no_memory_and_the_recurrent_one_has() -> None:
         assert bool(same.abs().max() < 1e-6) == (kind == "frame")
 
 
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+@pytest.mark.parametrize("feedback", [False, True])
+def test_a_code_sees_the_frames_up_to_its_look_ahead_and_no_later_one(ahead: int, feedback: bool) -> None:
+    model = small(dynamic_look_ahead=ahead, feedback=feedback, dynamic_norm="none")
+    inputs = frames(1, 12).requires_grad_()
+    codes = model.dynamic_encoder(inputs, None).mean
+    assert codes.shape == (1, 12, 3)
+    codes[0, 5].sum().backward()
+    assert inputs.grad[0].abs().sum(1).nonzero()[:, 0].tolist() == list(range(5 + ahead + 1))
+
+
+def test_the_convolutional_decoder_sees_its_context_and_hears_the_voice_everywhere() -> None:
+    model = small(decoder="convolutional", decoder_blocks=2)
+    assert model.decoder.context == 9
+    static, dynamic = torch.ones(1, 4, requires_grad=True), torch.randn(1, 40, 3, generator=generator(4, "codes"))
+    dynamic.requires_grad_()
+    decoded = model.decoder(static, dynamic)
+    decoded[0, 20].sum().backward()
+    assert dynamic.grad[0].abs().sum(1).nonzero()[:, 0].tolist() == list(range(11, 30))
+    assert static.grad.ne(0).all()
+    other = model.decoder(-static, dynamic) - decoded
+    assert other.abs().amax(2).gt(0).all()
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -247,6 +279,10 @@ def test_frame_decoder_has_no_memory_and_the_recurrent_one_has() -> None:
         {"static_network": "convolutional", "static_from": "frame", "dynamic_norm": "none"},
         {"static_hidden": 6, "static_network": "residual", "static_pooling": "attentive"},
         {"embedding_window": -1},
+        {"decoder_blocks": 0},
+        {"dynamic_look_ahead": -1},
+        {"dynamic_look_ahead": 2, "dynamic_per": "segment"},
+        {"dynamic_look_ahead": 2, "static_from": "frame", "dynamic_norm": "none"},
     ],
 )
 def test_impossible_sizes_are_refused(change: dict) -> None:

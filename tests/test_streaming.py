@@ -24,6 +24,8 @@ KINDS = {
     "fhvae": {"objective": "fhvae"},
     "dbse": {"objective": "dbse"},
     "long windows": {"static_network": "residual", "static_pooling": "attentive", "embedding_window": 110},
+    "ahead": {"dynamic_look_ahead": 4, "dynamic_norm": "none", "decoder": "convolutional", "decoder_blocks": 2},
+    "all ahead": {"dynamic_look_ahead": 3, "feedback": True, "decoder": "convolutional", "decoder_blocks": 5},
 }
 
 
@@ -53,7 +55,7 @@ def test_chunks_are_the_rows_in_order(size: int, least: int) -> None:
             assert len(chunks) <= 1 or least <= len(chunks[-1]) < size + least
 
 
-@pytest.mark.parametrize("count", [5, 30, 41, 119, 120, 121, 159, 160, 239, 241, 400])
+@pytest.mark.parametrize("count", [1, 2, 5, 30, 41, 119, 120, 121, 159, 160, 239, 241, 400])
 def test_chunked_is_whole(bundle: Bundle, short_chunks: int, count: int) -> None:
     """Against the networks in one call: codes, voice and decoded frames of a recording that comes 50 frames at a time."""
     model, frames = bundle.model, bundle.frames(speech(0, 6.5))[:count]

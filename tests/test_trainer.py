@@ -109,7 +109,7 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     tmp_path: Path, objective: ObjectiveConfig, stop_at: int
 ) -> None:
     model = replace(MODEL, **{"dynamic_offset_variance": 4.0, **SWITCHES[objective.name]})
-    train = replace(CONFIG.train, equalise=0.3)
+    train = replace(CONFIG.train, equalise=0.3, colour=0.2)
     config = replace(CONFIG, model=model, objective=objective, train=train)
     whole = run(tmp_path / "whole", config)
     with pytest.raises(Interrupted, match=f"update {stop_at + 1} of 8"):
@@ -129,6 +129,37 @@ def test_the_best_checkpoint_is_returned(tmp_path: Path) -> None:
     position = load_checkpoint(tmp_path / "checkpoints/best.safetensors", CONFIG, RunState(other := new_model(CONFIG)))
     assert position.step == best["step"]
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_the_best_checkpoint_can_be_that_of_the_least_error(tmp_path: Path) -> None:
+    config = replace(CONFIG, train=replace(CONFIG.train, choose="error", updates=12, evaluate_every=2))
+    run(tmp_path, config)
+    lines = metrics(tmp_path)
+    collapsed = [-line["dev/score"] - line["dev/error"] for line in lines]  # codes that a new model does not use yet
+    assert collapsed == pytest.approx([round(count) for count in collapsed], abs=1e-9)
+    assert max(collapsed) <= 2.1
+    state = RunState(new_model(config))
+    position = load_checkpoint(tmp_path / "checkpoints/best.safetensors", config, state)
+    assert position.step == max(lines, key=lambda line: line["dev/score"])["step"]
+
+
+def test_the_dynamic_encoder_alone_hears_another_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A curve of its own on each sequence, the same in all frames of it, and in none of the others' inputs."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    forward = RWAE.forward
+
+    def watched(model: RWAE, frames: torch.Tensor, *args: Any, **more: Any) -> Output:
+        if model.training:
+            seen.append((frames, more["dynamic_frames"]))
+        return forward(model, frames, *args, **more)
+
+    monkeypatch.setattr(RWAE, "forward", watched)
+    run(tmp_path, replace(CONFIG, train=replace(CONFIG.train, updates=2, mel_warp=0.0, colour=0.5)))
+    for frames, dynamic_frames in seen:
+        curves = dynamic_frames - frames
+        torch.testing.assert_close(curves, curves[:, :1].expand_as(curves), atol=1e-4, rtol=0)
+        assert curves[:, 0].std(0).min() > 0.01
+    assert not torch.allclose(seen[0][1] - seen[0][0], seen[1][1] - seen[1][0])
 
 
 def test_training_moves_the_loss_down(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
+    parser.add_argument("--half", action="store_true", help="the bundle in float16: half as large")
     parser.add_argument("--no-tensorboard", action="store_true", help="write no TensorBoard events")
     parser.add_argument("--download", metavar="NAME", help="fetch an4, timit-sample, librispeech-dev-clean … instead")
     parser.add_argument("--to", type=Path, default=Path("corpora"), metavar="DIR", help="where to (corpora)")
@@ -156,7 +157,7 @@ def train_and_test(experiment: Any, folder: Path, plan: dict[str, Any], resume: 
         return {}
     print(f"{parameters(model):,} parameters; {time.monotonic() - began:.0f} s; testing")
     meta = {"command": plan["command"], "config": plan["name"]}
-    return finish(experiment, model, folder, plan["name"], meta)
+    return finish(experiment, model, folder, plan["name"], meta, plan.get("half", False))
 
 
 def old_plan(folder: Path) -> dict[str, Any]:
@@ -192,6 +193,7 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
         "data": data,
         "test": test,
         "timit": {"with_sa": options.with_sa, "partial": options.partial},
+        "half": options.half,
         "command": command(),
     }
 
