@@ -110,7 +110,7 @@ def read_speech(plan: dict[str, Any], split: str, mel: MelConfig) -> Speech:
     from rwae_audio.pitch import fundamental
 
     bundle = load_bundle(plan["bundle"])
-    if bundle.config.mel != mel:
+    if bundle.config.mel.frames() != mel.frames():
         raise InputError("the bundle has frames of another kind; expected those of [vocoder] mel")
     utterances = []
     for name, folder in plan["data"].items():
