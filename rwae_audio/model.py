@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rwae_audio.actions import Action, ActionEncoder, one_hot
-from rwae_audio.convolutions import AttentivePooling, Convolutions, ConvNeXtBlock, ResidualConvolutions
+from rwae_audio.convolutions import AttentivePooling, ConvNeXtBlock, Convolutions, ResidualConvolutions
 from rwae_audio.posterior import (
     GaussianHead,
     ModelConfig,
