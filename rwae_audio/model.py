@@ -335,7 +335,8 @@ class RWAE(nn.Module):
         frames (B, T, n_mels), padded on the right where `lengths` (B,) says so. static_frames (B, S, n_mels) is the
         static encoder's window of the same utterances, the frames themselves when None; dynamic_frames (B, T, n_mels)
         what the dynamic encoder sees instead of the frames (a perturbed copy); second_frames (B, S, n_mels) a second
-        window for the static encoder, whose code nothing is decoded from. temperature: of the draw of an action.
+        window for the static encoder, whose code nothing is decoded from. temperature: of the draw of an action. What a
+        convolutional decoder makes of the last `context` frames before a padding hangs on what stands there.
         """
         if static_frames is None:
             static = self.static_encoder(frames, generator, lengths)

@@ -74,16 +74,21 @@ def swaps(path: Path, names: Sequence[str], originals: Sequence[np.ndarray], gri
 
 
 def sheet(
-    path: Path, rows: Sequence[Sequence[np.ndarray]], names: Sequence[str], heads: Sequence[str], seconds: float
+    path: Path,
+    rows: Sequence[Sequence[np.ndarray]],
+    names: Sequence[str],
+    heads: Sequence[str],
+    seconds: float,
+    cell: tuple[float, float] = (1.25, 1.05),
 ) -> None:
-    """A grid of log-mels (T, n_mels): rows called `names`, columns called `heads`."""
-    figure = _figure(1.25 * len(rows[0]) + 0.4, 1.05 * len(rows) + 0.3)
+    """A grid of log-mels (T, n_mels): rows called `names`, columns called `heads`; cell: width and height, inches."""
+    figure = _figure(cell[0] * len(rows[0]) + 0.4, cell[1] * len(rows) + 0.3)
     grid = figure.subplots(len(rows), len(rows[0]), squeeze=False, sharex=True, sharey=True)
-    every = np.concatenate([cell for row in rows for cell in row])
+    every = np.concatenate([frames for row in rows for frames in row])
     limits = float(np.percentile(every, 1)), float(every.max())
     for i, row in enumerate(rows):
-        for j, cell in enumerate(row):
-            _mels(grid[i][j], cell, seconds, limits, heads[j] if i == 0 else "")
+        for j, frames in enumerate(row):
+            _mels(grid[i][j], frames, seconds, limits, heads[j] if i == 0 else "")
             grid[i][j].set(xticks=[], yticks=[])
         grid[i][0].set_ylabel(names[i], fontsize=8)
     _save(figure, path)

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_up import speech
 from test_ladder import recordings
 
+from rwae_audio.audio import write_audio
 from rwae_audio.commands.common import guarded
 from rwae_audio.corpora.base import Utterance
 from rwae_audio.files import InputError
@@ -22,6 +24,7 @@ RECIPE = Path(__file__).parent.parent / "recipes/voice_conversion"
 sys.path.insert(0, str(RECIPE))
 import evaluate  # noqa: E402
 import pairs  # noqa: E402
+import picture  # noqa: E402
 import tables  # noqa: E402
 import train_vocoder  # noqa: E402
 import vocoder_training  # noqa: E402
@@ -47,6 +50,26 @@ def test_pairs_are_fair_and_the_same_every_time() -> None:
         pairs.draw_pairs(utterances(["ma"], 1), utterances(["fa"], 7), 1)
     with pytest.raises(InputError, match=r"no target for fa/0\.wav"):
         pairs.draw_pairs(utterances(["fa"], 1), utterances(["fb"], 8), 1)
+
+
+def test_a_picture_of_a_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    pair = pairs.read_pairs(RECIPE / "pairs/an4-dev.csv")[2]
+    said = {}
+    for i, name in enumerate((pair.source, *pair.voice)):
+        path = tmp_path / f"{i}.wav"
+        write_audio(path, speech(i, 0.8), 16000)
+        said[name] = Utterance(name, f"speaker{i}", "dev", path)
+    monkeypatch.setattr(picture, "heard_in", lambda listed, folders: said)
+    assert picture.main(["--pairs", "2", "--out", str(tmp_path / "pair.png")]) == 0
+    assert (tmp_path / "pair.png").read_bytes()[:4] == b"\x89PNG"
+    assert f"speaker0 as {pair.target}" in capsys.readouterr().err
+    with pytest.raises(InputError, match="--pairs 80; expected numbers from 0 to 79"):
+        picture.main(["--pairs", "80"])
+
+
+def test_a_list_needs_its_corpora() -> None:
+    with pytest.raises(InputError, match="--data names an4; expected an4 and timit"):
+        pairs.heard_in("timit", {"an4": "somewhere"})
 
 
 @pytest.mark.parametrize("name", pairs.LISTS)
@@ -88,7 +111,10 @@ def test_a_table_of_what_judges_said(tmp_path: Path) -> None:
     place.rename(tmp_path / "an4-dev")
     assert evaluate.main(["--no-judge", "--list", "an4-dev", "--into", str(tmp_path)]) == 0
     text = (tmp_path / "an4-dev/table.md").read_text()
-    assert "| good | 25.0 [0.0, 50.0] | 75.0 [50.0, 100.0] | 100.0 [100.0, 100.0] | 0.640 | 20.0 [10.0, 30.0] |" in text
+    judged = (
+        "25.0 [0.0, 50.0] | 75.0 [50.0, 100.0] | 100.0 [100.0, 100.0] | 0.640 | 75.0 [50.0, 100.0] | 20.0 [10.0, 30.0]"
+    )
+    assert f"| good | {judged} |" in text
     assert "| 1.00 | 1.00 | 1.5 | 1.0 |" in text
     assert text.index("| good |") < text.index("| bad |")
     (tmp_path / "an4-dev/short.csv").write_text(tables.as_csv(rows[:2]))

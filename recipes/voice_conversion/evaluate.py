@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pairs import LISTS, Pair, read_corpora, read_pairs
+from pairs import LISTS, Pair, heard_in, read_pairs
 from tables import ENCODERS, as_csv, read_csv, write_table
 
 from rwae_audio.commands.common import Parser, guarded, say
@@ -64,17 +64,12 @@ def judge_rows(options: argparse.Namespace, place: Path) -> None:
 
     from rwae_audio.corpora import corpus_folders
 
-    data = corpus_folders(options.data)
-    needed = {"an4", "timit"} if options.list == "timit" else {"an4"}
-    if not needed <= set(data):
-        raise InputError(f"--data names {', '.join(data) or 'nothing'}; expected {' and '.join(sorted(needed))}")
     rows = systems(named_bundles(options.bundle), options.vocoder)
     for name in options.rows or []:
         if name not in rows:
             raise InputError(f"--rows {name}; {nearest(name, list(rows))}")
     pairs = read_pairs(HERE / "pairs" / f"{options.list}.csv")
-    corpora = read_corpora({name: data[name] for name in needed})
-    judges = Judges({u.id: u for corpus in corpora.values() for u in corpus.utterances}, pairs)
+    judges = Judges(heard_in(options.list, corpus_folders(options.data)), pairs)
     place.mkdir(parents=True, exist_ok=True)
     if not (place / "natural.csv").is_file():
         write_text(place / "natural.csv", as_csv(judges.natural(), ("encoder", "same", "cosine")))

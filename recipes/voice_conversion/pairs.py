@@ -77,6 +77,15 @@ def read_corpora(data: Mapping[str, str]) -> dict[str, Corpus]:
     return {name: read_corpus(name, Path(folder)) for name, folder in data.items()}
 
 
+def heard_in(listed: str, folders: Mapping[str, str]) -> dict[str, Utterance]:
+    """The utterances, by their ids, that a list's pairs are of. Raises InputError where `folders` lacks one of its corpora."""
+    needed = {"an4", "timit"} if listed == "timit" else {"an4"}
+    if not needed <= set(folders):
+        raise InputError(f"--data names {', '.join(folders) or 'nothing'}; expected {' and '.join(sorted(needed))}")
+    corpora = read_corpora({name: folders[name] for name in needed})
+    return {u.id: u for corpus in corpora.values() for u in corpus.utterances}
+
+
 def sources_of(name: str, corpora: Mapping[str, Corpus]) -> list[Utterance]:
     """The utterances of which a list's sources are chosen: the trial list's, or TIMIT's that lost no bytes."""
     if name != "timit":

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rwae_audio.files import InputError, read_text, write_text
-from rwae_audio.judges import accepted
+from rwae_audio.judges import ACCEPTED_CER, accepted
 from rwae_audio.verification import eer_threshold, interval
 
 ENCODERS = ("resemblyzer", "voicefilter")
@@ -68,7 +68,7 @@ def write_table(place: Path, name: str) -> Path:
     if len(set(counts.values())) > 1:
         came = ", ".join(f"{row} {number}" for row, number in counts.items())
         raise InputError(f"the rows in {place} have different numbers of pairs ({came}); expected the same of each")
-    heads = ("accepted %", "nearer the target %", "by voicefilter %", "cosine", "CER %")
+    heads = ("accepted %", "nearer the target %", "by voicefilter %", "cosine", "understood %", "CER %")
     heads += ("DNSMOS", "F0", "register", "MCD")
     lines = [
         f"# Conversions on {name}",
@@ -82,15 +82,15 @@ def write_table(place: Path, name: str) -> Path:
     ]
     for row, said in sorted(rows.items(), key=lambda item: -float(np.mean(item[1]["accepted"]))):
         cells = [with_interval(said, key, 100) for key in ("accepted", "nearer", "nearer_voicefilter")]
-        cells += [f"{np.mean(said['cosine']):.3f}", with_interval(said, "cer", 100)]
+        cells += [f"{np.mean(said['cosine']):.3f}", *(with_interval(said, key, 100) for key in ("understood", "cer"))]
         cells += [f"{np.nanmean(said[key]):.2f}" for key in ("overall", "correlation")]
         cells += [f"{np.nanmean(np.abs(said['register'])):.1f}", f"{np.mean(said['mcd']):.1f}"]
         lines.append(f"| {row} | {' | '.join(cells)} |")
     lines += [
         "",
-        "Nearer: its cosine with other recordings of the target is above that with others of the source. DNSMOS: overall, 1 to",
-        "5. F0: correlation of the log-F0 with the source's, where both have a voice; register: how far its mean is from the",
-        "target's, in semitones. MCD: from the source, in dB.",
+        "Nearer: its cosine with other recordings of the target is above that with others of the source. Understood: a CER of",
+        "40 % or less. DNSMOS: overall, 1 to 5. F0: correlation of the log-F0 with the source's, where both have a voice;",
+        "register: how far its mean is from the target's, in semitones. MCD: from the source, in dB.",
         "",
     ]
     write_text(place / "table.md", "\n".join(lines))
@@ -106,6 +106,7 @@ def measures(rows: Sequence[Mapping[str, str]], limits: Mapping[str, float]) -> 
     said["cosine"] = said["resemblyzer_target"]
     for name, encoder in (("nearer", "resemblyzer"), ("nearer_voicefilter", "voicefilter")):
         said[name] = (said[f"{encoder}_target"] > said[f"{encoder}_source"]).astype(float)
+    said["understood"] = (said["cer"] <= ACCEPTED_CER).astype(float)
     judged = zip(*(said[key] for key in ("cosine", "cer", "seconds", "wanted_seconds")), strict=True)
     said["accepted"] = np.array([float(accepted(cosine, limits["resemblyzer"], *rest)) for cosine, *rest in judged])
     return said
