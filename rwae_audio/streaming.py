@@ -85,8 +85,7 @@ def codes_of(model: RWAE, normaliser: Normaliser, segment: int, recording: Recor
             yield torch.zeros(ahead, config.n_mels, device=device)
 
     for chunk in in_chunks(normed(), CHUNK, ahead + 1):
-        frames = chunk[None]
-        posterior, memory = model.dynamic_encoder.advance(frames, None, None, static[None].to(device), memory)
+        posterior, memory = model.dynamic_encoder.advance(chunk[None], None, None, static[None].to(device), memory)
         yield posterior.mean[0].cpu()
 
 

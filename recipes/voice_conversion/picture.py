@@ -1,6 +1,9 @@
 """conversion.png: the log-mels of a pair's source and target, and of the source's conversion by rwae-vc as it is.
 
-python recipes/voice_conversion/picture.py --data an4=DIR [--list an4-dev] [--pairs 0 3]
+    python recipes/voice_conversion/picture.py --data an4=DIR                                       conversion.png, here
+    python recipes/voice_conversion/picture.py --data an4=DIR --list an4-test --pairs 3 7 --out other.png
+
+The target's log-mels are those of the first of its recordings that are converted with.
 """
 
 from __future__ import annotations
