@@ -23,6 +23,7 @@ _WHERE = {  # imported at first use, so that --help does not wait for torch
     "griffin_lim": "vocoder",
     "load_audio": "audio",
     "load_bundle": "bundle",
+    "load_hifigan": "hifigan",
     "load_vocoder": "neural_vocoder",
     "log_mel": "features",
     "min_dcf": "verification",

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from rwae_audio.divergences import Critic
 from rwae_audio.files import InputError, write_tensors
-from rwae_audio.objectives import Objective
 
 if TYPE_CHECKING:
     from rwae_audio.trainer import RunConfig
@@ -31,11 +29,11 @@ class Position:
 
 @dataclass(frozen=True)
 class RunState:
-    """What a checkpoint holds: the model, its optimizer, the objective with its critics and theirs."""
+    """What a checkpoint holds: the model, its optimizer, the objective (or what else learns) with its critics and theirs."""
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer | None = None
-    objective: Objective | None = None
+    objective: torch.nn.Module | None = None
 
     def modules(self) -> dict[str, torch.nn.Module]:
         """Prefix in the checkpoint → module."""
@@ -45,8 +43,9 @@ class RunState:
         """Prefix in the checkpoint → optimizer."""
         found = {"optimizer": self.optimizer} if self.optimizer is not None else {}
         for name, module in self.objective.named_modules() if self.objective is not None else ():
-            if isinstance(module, Critic):
-                found[f"optimizer-{name.replace('.', '-')}"] = module.optimizer
+            own = getattr(module, "optimizer", None)
+            if isinstance(own, torch.optim.Optimizer):
+                found[f"optimizer-{name.replace('.', '-')}"] = own
         return found
 
 

@@ -21,6 +21,7 @@ from rwae_audio.pitch import Register, fundamental_chunks, moved, pooled, regist
 from rwae_audio.vocoder import griffin_lim_chunks
 
 if TYPE_CHECKING:
+    from rwae_audio.hifigan import Hifigan
     from rwae_audio.neural_vocoder import Vocoder
 
 SILENT = 1e-4  # a peak under this (-80 dBFS) is silence
@@ -72,15 +73,15 @@ def convert_waveform(
     source: np.ndarray,
     targets: Sequence[np.ndarray],
     seed: int = 0,
-    vocoder: Vocoder | None = None,
+    vocoder: Vocoder | Hifigan | None = None,
     pitch: str = "target",
 ) -> np.ndarray:
     """The source's words (N,) in the voice of the targets (each (M,)), all at the bundle's rate; (N,), float32.
 
-    vocoder: the neural one, or None for Griffin-Lim; pitch: with the neural one the F0 contour of the source is moved to the
-    `target`'s register, or `keep` as it is. What a vocoder draws depends on `seed`. The result is as loud as the source (RMS);
-    a silent source gives silence. It is not limited to ±1: write_audio scales it down where it must. Raises InputError when a
-    waveform is under one analysis window.
+    vocoder: the neural one, HiFi-GAN, or None for Griffin-Lim; pitch: with the neural one the F0 contour of the source is moved
+    to the `target`'s register, or `keep` as it is; the others are told of none. What a vocoder draws depends on `seed`. The
+    result is as loud as the source (RMS); a silent source gives silence. It is not limited to ±1: write_audio scales it down
+    where it must. Raises InputError when a waveform is under one analysis window.
     """
     mel = bundle.config.mel
     voice = bundle.voice(*(bundle.frames(target) for target in targets))
@@ -99,7 +100,7 @@ def convert_file(
     output: str | Path,
     voice: Tensor,
     seed: int = 0,
-    vocoder: Vocoder | None = None,
+    vocoder: Vocoder | Hifigan | None = None,
     pitch: Register | None = None,
 ) -> Converted:
     """convert_waveform of a file of any length into another, .wav or .flac, 16 bits, written whole or not at all, in the
@@ -174,7 +175,7 @@ def _sound(
     level: Level,
     voice: Tensor,
     seed: int,
-    vocoder: Vocoder | None,
+    vocoder: Vocoder | Hifigan | None,
     pitch: Register | None,
 ) -> Iterator[np.ndarray]:
     """The source's words in the voice, as many samples as it has, (n,) at a time, at a level of their own."""
@@ -191,9 +192,12 @@ def _sound(
     if vocoder is None:
         sound = griffin_lim_chunks(converted, mel, seed=seed)
     else:
-        from rwae_audio.neural_vocoder import vocode_chunks
+        from rwae_audio.neural_vocoder import Vocoder, vocode_chunks
 
-        sound = vocode_chunks(vocoder, _beside(converted, _contour(source, level, mel, pitch)), seed)
+        if isinstance(vocoder, Vocoder):
+            sound = vocode_chunks(vocoder, _beside(converted, _contour(source, level, mel, pitch)), seed)
+        else:
+            sound = vocoder.chunks(converted)
     left = level.count
     for samples in sound:
         yield samples.numpy()

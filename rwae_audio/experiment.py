@@ -39,7 +39,7 @@ from rwae_audio.verification import det_points, write_scores
 class Experiment:
     """Everything that a run needs: frames, normaliser and crops of the training speakers, both benchmarks.
 
-    held_out: segments of development speakers, on which collapse is watched.
+    held_out: segments of development speakers, on which collapse is watched; initial: the model that training begins with.
     """
 
     config: RunConfig
@@ -51,6 +51,7 @@ class Experiment:
     held_out: Batch
     dev: Benchmark
     test: Benchmark
+    initial: RWAE | None = None
 
     @property
     def hours(self) -> float:
@@ -78,8 +79,22 @@ class Experiment:
         return {"static_eer": static, "dynamic_eer": dynamic, "score": dynamic - static}
 
 
-def prepare(config: RunConfig, corpora: Sequence[Corpus], tested: str, progress: bool = False) -> Experiment:
-    """The frames of all corpora, trained on together; development and test speakers are those of the corpus `tested`."""
+def prepare(
+    config: RunConfig, corpora: Sequence[Corpus], tested: str, progress: bool = False, initial: Bundle | None = None
+) -> Experiment:
+    """The frames of all corpora, trained on together; development and test speakers are those of the corpus `tested`.
+
+    initial: whose weights and normaliser to begin with. Raises InputError when its frames or weights are of another kind.
+    """
+    if initial is not None:
+        if initial.config.mel.frames() != config.mel.frames():
+            raise InputError("the bundle to begin with has frames of another kind; expected those of [mel]")
+        shapes = [
+            {key: value.shape for key, value in model.state_dict().items()}
+            for model in (new_model(config), initial.model)
+        ]
+        if shapes[0] != shapes[1]:
+            raise InputError("the bundle to begin with has weights of other shapes; expected those of [model]")
     if config.model.actions:
         raise InputError(
             f"[model] actions is {config.model.actions}; expected 0: a recording has many, see recipes/digits/train.py"
@@ -90,12 +105,16 @@ def prepare(config: RunConfig, corpora: Sequence[Corpus], tested: str, progress:
         store = open_store(corpora, config.mel, progress=progress)
     corpus = next(corpus for corpus in corpora if corpus.name == tested)
     rows = store.indices("train")
-    normaliser = Normaliser.fit(store.frames[store.offsets[row] : store.offsets[row + 1]] for row in rows)
+    if initial is not None:
+        normaliser = initial.normaliser
+    else:
+        normaliser = Normaliser.fit(store.frames[store.offsets[row] : store.offsets[row + 1]] for row in rows)
     pairs = OBJECTIVES[config.objective.name].pairs
     sampler = Sampler(store, rows, config.mel.segment, config.model, pairs)
     dev, test = (benchmark(store, corpus, split) for split in ("dev", "test"))
     held_out = Sampler(store, dev.rows, config.mel.segment, config.model).draw(128, generator(0, "held-out"))
-    return Experiment(config, corpora, store, rows, normaliser, sampler, held_out, dev, test)
+    model = None if initial is None else initial.model
+    return Experiment(config, corpora, store, rows, normaliser, sampler, held_out, dev, test, model)
 
 
 def run(
@@ -121,6 +140,7 @@ def run(
             say=say,
             progress=progress,
             board=board,
+            initial=experiment.initial,
         )
     finally:
         if board is not None:

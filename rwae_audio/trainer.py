@@ -148,12 +148,14 @@ def train(
     say: Callable[[str], None] = lambda line: None,
     progress: bool = False,
     board: Board | None = None,
+    initial: RWAE | None = None,
 ) -> RWAE:
     """Train, and return the model with the weights that scored best on the development speakers.
 
     held_out: raw log-mels of development speakers, for the collapse check; evaluate: the model → numbers to log, of
     which `score` (higher is better) chooses the checkpoint; folder: the run's, which gets metrics.jsonl and
-    checkpoints/. Raises Interrupted on Ctrl-C, once the checkpoint is written.
+    checkpoints/; initial: whose weights to begin with, drawn by the seed if None. Raises Interrupted on Ctrl-C, once the
+    checkpoint is written.
 
     Among several processes (rwae_audio.distributed) each calls it alike; the first one alone evaluates and writes.
     """
@@ -163,7 +165,10 @@ def train(
     start()
     accelerator, first = Accelerator(), rank() == 0
     settings = config.train
-    model = accelerator.prepare_model(new_model(config), evaluation_mode=True)  # no wrapper: see mean_gradients
+    model = new_model(config)
+    if initial is not None:
+        model.load_state_dict(initial.state_dict())
+    model = accelerator.prepare_model(model, evaluation_mode=True)  # no wrapper: see mean_gradients
     objective = new_objective(config, sampler.segments).to(accelerator.device)
     learned = [*model.parameters(), *objective.joint_parameters()]
     optimizer = accelerator.prepare_optimizer(torch.optim.Adam(learned, lr=settings.learning_rate))

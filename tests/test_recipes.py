@@ -148,6 +148,31 @@ def test_two_processes_leave_one_run_like_that_of_one(
         np.testing.assert_allclose(value, weights[1][name], rtol=0, atol=tolerance, err_msg=name)
 
 
+def test_a_run_goes_on_from_a_bundle(
+    finished: tuple[Path, str], recordings: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Its weights, hardly moved by two small updates, and its normaliser, on other recordings."""
+    (tmp_path / "some").mkdir()
+    for speaker in range(7):
+        (tmp_path / "some" / f"s{speaker}").symlink_to(recordings / f"s{speaker}")
+    begun = str(finished[0] / "bundle")
+    small = ["--set", "train.updates=2", "--set", "train.evaluate_every=1", "--set", "train.learning_rate=1e-6"]
+    words = ["--data", f"folder={tmp_path / 'some'}", "--no-tensorboard", "--init", begun]
+    done = call(environment, tmp_path, *words, *TINY, *small, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    before, after = (load_file(folder / "bundle/model.safetensors") for folder in (finished[0], tmp_path / "run"))
+    drifts = ("running_mean", "running_var", "num_batches_tracked")
+    learned = [name for name in after if name.startswith("model.") and not name.endswith(drifts)]
+    assert any((before[name] != after[name]).any() for name in learned)
+    for name in (*learned, "normaliser.mean", "normaliser.deviation"):
+        tolerance = 1e-5 if name.startswith("model.") else 0.0
+        np.testing.assert_allclose(after[name], before[name], rtol=0, atol=tolerance, err_msg=name)
+    assert "--init" in json.loads((tmp_path / "run/run.json").read_text())["command"]
+    wider = call(environment, tmp_path, *words, *TINY, "--set", "model.static_dim=4", "--out", "wider")
+    assert (wider.returncode, wider.stderr.count("\n")) == (2, 1), wider.stderr
+    assert "has weights of other shapes" in wider.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -160,6 +185,7 @@ def test_two_processes_leave_one_run_like_that_of_one(
         (["--data", "folder={}", "--config", "broken.toml"], "is not TOML"),
         (["--data", "folder={}", "--config", "none.toml"], "does not exist"),
         (["--data", "folder={}", "--out", "there"], "is there already"),
+        (["--data", "folder={}", "--init", "none"], "expected a bundle"),
         (["--resume", "nowhere"], "does not exist"),
         (["--updates", "3"], "--updates"),
     ],

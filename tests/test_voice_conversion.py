@@ -14,6 +14,7 @@ import torch
 from made_up import speech
 from test_ladder import recordings
 
+from rwae_audio import divergences
 from rwae_audio.audio import write_audio
 from rwae_audio.commands.common import guarded
 from rwae_audio.corpora.base import Utterance
@@ -22,6 +23,7 @@ from rwae_audio.neural_vocoder import load_vocoder
 
 RECIPE = Path(__file__).parent.parent / "recipes/voice_conversion"
 sys.path.insert(0, str(RECIPE))
+import discriminators  # noqa: E402
 import evaluate  # noqa: E402
 import pairs  # noqa: E402
 import picture  # noqa: E402
@@ -145,7 +147,10 @@ def test_bad_input_of_evaluate_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_vocoder_is_trained_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("judged_by", [(), ("train.adversarial=0.1", "train.matching=0.1", "train.width=4")])
+def test_a_vocoder_is_trained_and_goes_on(
+    judged_by: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("auraloss")
     recordings(tmp_path / "data", "s{s}/{u}.wav", 8, 3)
     words = ["--data", f"folder={tmp_path / 'data'}", "--threads", "1"]
@@ -155,6 +160,7 @@ def test_a_vocoder_is_trained_and_goes_on(tmp_path: Path, capsys: pytest.Capture
         "train.evaluate_every=2",
         "vocoder.width=8",
         "vocoder.blocks=1",
+        *judged_by,
     ):
         words += ["--set", setting]
 
@@ -165,6 +171,7 @@ def test_a_vocoder_is_trained_and_goes_on(tmp_path: Path, capsys: pytest.Capture
     folder = tmp_path / "whole"
     log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in log] == [2, 4]
+    assert ("train/discriminators" in log[0]) == bool(judged_by)
     assert "of 4 updates" in (folder / "vocoder/README.md").read_text()
     vocoder = load_vocoder(folder / "vocoder")
     assert (vocoder.config.width, vocoder.training) == (8, False)
@@ -190,3 +197,38 @@ def test_a_vocoder_is_trained_and_goes_on(tmp_path: Path, capsys: pytest.Capture
         assert torch.equal(one, other), name
     assert call("--data", "folder=nowhere", "--test", "an4") == 2
     assert "--test an4 is not among the corpora given" in capsys.readouterr().err
+
+    # another run that begins with its weights, and one that cannot
+    more = ["--init", str(folder / "vocoder"), "--set", "train.updates=1", "--set", "train.learning_rate=1e-7"]
+    assert call(*words, *more, "--out", str(tmp_path / "more")) == 0, capsys.readouterr().err
+    begun = load_vocoder(tmp_path / "more/vocoder")
+    for (name, one), other in zip(vocoder.state_dict().items(), begun.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5, msg=name)
+    capsys.readouterr()
+    assert call(*words, *more, "--set", "vocoder.width=4", "--out", str(tmp_path / "other")) == 2
+    assert "has other sizes; expected those of [vocoder]" in capsys.readouterr().err
+
+
+def test_what_discriminators_ask_for() -> None:
+    """At a score of 0 both hinges are 1; what was recorded has no distance from itself; two noises are soon told apart; and
+    what the vocoder learns passes through them, into it alone."""
+    torch.manual_seed(0)
+    they = discriminators.Discriminators(4, 1e-2)
+    assert sum(p.numel() for p in discriminators.Discriminators(16, 1e-3).parameters()) < 1e6
+    recorded, made = 0.1 * torch.randn(2, 4000), 0.1 * torch.randn(2, 4000).cumsum(1)
+    made.requires_grad_()
+    same = they.terms(recorded, recorded.clone())
+    assert float(same["matching"].detach()) == 0.0
+    with divergences.frozen(they):
+        told = they.terms(recorded, made)
+        sum(told.values()).backward()
+    assert made.grad is not None
+    assert float(made.grad.abs().sum()) > 0
+    assert all(parameter.grad is None for parameter in they.parameters())
+    for one in they.each:
+        one.last.parametrizations.weight.original0.data.zero_()  # the norm of its weight
+        one.last.bias.data.zero_()
+    assert float(they.terms(recorded, made)["adversarial"].detach()) == pytest.approx(1.0)
+    losses = [they.step(recorded, made) for _ in range(30)]
+    assert losses[0] == pytest.approx(2.0)
+    assert losses[-1] < 1.0

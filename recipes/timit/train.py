@@ -43,6 +43,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
+    parser.add_argument(
+        "--init",
+        type=Path,
+        metavar="BUNDLE",
+        help="begin with the weights of this bundle: go on from it, or fine-tune it",
+    )
     parser.add_argument("--half", action="store_true", help="the bundle in float16: half as large")
     parser.add_argument("--no-tensorboard", action="store_true", help="write no TensorBoard events")
     parser.add_argument("--download", metavar="NAME", help="fetch an4, timit-sample, librispeech-dev-clean … instead")
@@ -122,8 +128,10 @@ def prepare(config: Any, plan: dict[str, Any], tell: Callable[[str], None] = say
     """Read the corpora, tell what is in them, and make their frames."""
     from rwae_audio import experiment
     from rwae_audio.benchmark import with_benchmark
+    from rwae_audio.bundle import load_bundle
     from rwae_audio.corpora import read_corpus
 
+    initial = load_bundle(plan["init"]) if plan.get("init") else None
     how = {"timit": plan.get("timit", {})}
     corpora = [
         read_corpus(name, Path(place) if place else None, **how.get(name, {})) for name, place in plan["data"].items()
@@ -136,7 +144,7 @@ def prepare(config: Any, plan: dict[str, Any], tell: Callable[[str], None] = say
         tell(f"{corpus.name}: utterances (speakers): {', '.join(counts)}")
         for note in corpus.notes:
             tell(f"{corpus.name}: {note}")
-    ready = experiment.prepare(config, corpora, plan["test"], progress=True)
+    ready = experiment.prepare(config, corpora, plan["test"], progress=True, initial=initial)
     short = ready.sampler.left_out
     tell(f"training on {ready.hours:.2f} hours; {short} utterances under {ready.sampler.window} frames are left out")
     return ready
@@ -193,6 +201,7 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
         "data": data,
         "test": test,
         "timit": {"with_sa": options.with_sa, "partial": options.partial},
+        "init": str(options.init) if options.init else None,
         "half": options.half,
         "command": command(),
     }

@@ -26,6 +26,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="a corpus to train on")
     parser.add_argument("--test", metavar="NAME", help="the corpus of the development speakers (the first one given)")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="whose model (the one in the package)")
+    parser.add_argument("--init", type=Path, metavar="DIR", help="begin with the weights of this vocoder")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="one setting, as in TOML")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
@@ -71,7 +72,8 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
     for setting in options.set:
         set_value(tables, setting)
     bundle = str(options.bundle) if options.bundle else None
-    return {"config": tables, "data": data, "test": test, "bundle": bundle, "command": command(data)}
+    init = str(options.init) if options.init else None
+    return {"config": tables, "data": data, "test": test, "bundle": bundle, "init": init, "command": command(data)}
 
 
 def command(data: dict[str, str]) -> str:

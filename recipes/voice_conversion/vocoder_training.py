@@ -11,20 +11,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from discriminators import Discriminators
 from torch import Tensor
 
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.config import resolve
+from rwae_audio.divergences import frozen
 from rwae_audio.features import MelConfig, mel_filters
 from rwae_audio.files import InputError
-from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, save_vocoder
+from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, load_vocoder, save_vocoder, vocode
 from rwae_audio.randomness import generator
 from rwae_audio.trainer import Interrupted, MetricsLog, interruptible
+from rwae_audio.vocoder import griffin_lim
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """batch crops of `frames` an update; decoded: the share of them that the bundle's model has been through."""
+    """batch crops of `frames` an update; decoded: the share of them that the bundle's model has been through.
+
+    adversarial, matching    weights of what the discriminators say (Discriminators.terms), 0 without any
+    width                    of the discriminators
+    judged                   so many development recordings are judged (extra `judge`) at every look, and the best checkpoint
+                             is the one with the highest DNSMOS / 5 − CER; at 0, with the least of the spectral losses
+    """
 
     seed: int = 0
     updates: int = 2500
@@ -34,6 +43,10 @@ class TrainConfig:
     learning_rate: float = 1e-3
     warmup: int = 100
     mel_weight: float = 2.0
+    adversarial: float = 0.0
+    matching: float = 0.0
+    width: int = 16
+    judged: int = 0
     evaluate_every: int = 250
 
 
@@ -78,7 +91,8 @@ speech: a ConvNeXt that filters a buzz and a hiss (`rwae_audio/neural_vocoder.py
 @dataclass(frozen=True)
 class Speech:
     """Recordings one after another: samples (N,), of frame t the hop_length ones from t · hop_length on; frames of log-mels,
-    of what the model makes of them (T, n_mels), and F0 (T,); offsets (U + 1,): where each recording's frames begin."""
+    of what the model makes of them (T, n_mels), and F0 (T,); offsets (U + 1,): where each recording's frames begin; texts:
+    what is said in each, "" where that is not known."""
 
     samples: np.ndarray
     log_mels: np.ndarray
@@ -86,6 +100,7 @@ class Speech:
     f0: np.ndarray
     offsets: np.ndarray
     mel: MelConfig
+    texts: tuple[str, ...]
 
     @property
     def seconds(self) -> float:
@@ -118,6 +133,7 @@ def read_speech(plan: dict[str, Any], split: str, mel: MelConfig) -> Speech:
             found = read_corpus(name, Path(folder)).of(split)
             utterances += found if split == "train" else found[::4]
     parts: dict[str, list[np.ndarray]] = {"samples": [], "log_mels": [], "decoded": [], "f0": []}
+    texts: list[str] = []
     hop = mel.hop_length
     for utterance in tqdm(utterances, split, disable=None):
         samples = load_audio(utterance.path, mel.sample_rate)
@@ -129,9 +145,10 @@ def read_speech(plan: dict[str, Any], split: str, mel: MelConfig) -> Speech:
         parts["f0"].append(fundamental(samples, mel).astype(np.float32))
         samples = np.pad(samples, (0, max(hop * len(log_mels) - len(samples), 0)))[: hop * len(log_mels)]
         parts["samples"].append(samples.astype(np.float16))
+        texts.append(utterance.text or "")
     offsets = np.cumsum([0, *(len(part) for part in parts["f0"])])
     whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    return Speech(**whole, offsets=offsets, mel=mel)
+    return Speech(**whole, offsets=offsets, mel=mel, texts=tuple(texts))
 
 
 def spectral_losses() -> Any:
@@ -184,8 +201,12 @@ def train(config: RunConfig, speech: dict[str, Speech], losses: Any, folder: Pat
     settings, mel = config.train, config.vocoder.mel
     torch.manual_seed(generator(settings.seed, "weights").initial_seed() % 2**31)
     vocoder = Vocoder(config.vocoder)
+    if plan.get("init"):
+        begin_with(vocoder, Path(plan["init"]))
+    discriminators = Discriminators(settings.width, settings.learning_rate) if settings.adversarial else None
+    ears = Ears() if settings.judged else None
     optimizer = torch.optim.AdamW(vocoder.parameters(), lr=settings.learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
-    state, latest = RunState(vocoder, optimizer), folder / "latest.safetensors"
+    state, latest = RunState(vocoder, optimizer, discriminators), folder / "latest.safetensors"
     position = load_checkpoint(latest, config, state) if latest.exists() else Position()
     log = MetricsLog(folder / "metrics.jsonl")
     log.drop_after(position.step)
@@ -200,13 +221,21 @@ def train(config: RunConfig, speech: dict[str, Speech], losses: Any, folder: Pat
                 "spectral": losses(made[:, None], samples[:, None]),
                 "mel": settings.mel_weight * mel_distance(made, samples, mel),
             }
+            told = {}
+            if discriminators is not None:
+                for group in discriminators.optimizer.param_groups:
+                    group["lr"] = rate(settings, position.step)
+                told["discriminators"] = discriminators.step(samples, made)
+                with frozen(discriminators):
+                    for name, term in discriminators.terms(samples, made).items():
+                        terms[name] = getattr(settings, name) * term
             optimizer.zero_grad()
             sum(terms.values()).backward()  # type: ignore[union-attr]
             torch.nn.utils.clip_grad_norm_(vocoder.parameters(), 10.0)
             optimizer.step()
             position.step += 1
             position.seconds += time.monotonic() - began
-            for name, value in {**{k: v.item() for k, v in terms.items()}, "updates": 1}.items():
+            for name, value in {**{k: v.item() for k, v in terms.items()}, **told, "updates": 1}.items():
                 position.sums[name] = position.sums.get(name, 0.0) + value
             if position.step % settings.evaluate_every == 0 or position.step == settings.updates:
                 count = position.sums.pop("updates")
@@ -215,6 +244,10 @@ def train(config: RunConfig, speech: dict[str, Speech], losses: Any, folder: Pat
                 position.sums = {}
                 log.write({"step": position.step, **said, "seconds": round(position.seconds, 1)})
                 score = -said["dev/natural"] - said["dev/decoded"]
+                if ears is not None:
+                    found = ears.judge(vocoder, speech["dev"], settings.judged)
+                    said |= {f"dev/{name}": value for name, value in found.items()}
+                    score = found["score"]
                 if score > position.best_score:
                     position.best_score, position.best_step = score, position.step
                     meta = {"command": plan["command"], "step": position.step}
@@ -244,3 +277,49 @@ def on_dev(vocoder: Vocoder, speech: Speech, losses: Any) -> dict[str, float]:
             totals[kind] += float(losses(made[:, None], samples[:, None]) + mel_distance(made, samples, speech.mel))
     vocoder.train()
     return {kind: total / (len(speech.offsets) - 1) for kind, total in totals.items()}
+
+
+def begin_with(vocoder: Vocoder, folder: Path) -> None:
+    """Give it the weights of the vocoder in `folder`. Raises InputError when that has other sizes."""
+    found = load_vocoder(folder)
+    if found.config != vocoder.config:
+        raise InputError(f"the vocoder in {folder} has other sizes; expected those of [vocoder]")
+    vocoder.load_state_dict(found.state_dict())
+
+
+class Ears:
+    """What the judges hear of development recordings: how natural it is, and how many characters are misheard."""
+
+    def __init__(self) -> None:
+        from rwae_audio import judges
+
+        self.hear, self.rate, self.errors = judges.whisper(), judges.dnsmos(), judges.character_error_rate
+        self.baseline: dict[str, float] = {}
+
+    def judge(self, vocoder: Vocoder, speech: Speech, count: int) -> dict[str, float]:
+        """Of the vocoder on `count` recordings' decoded and natural log-mels (and, once, of Griffin-Lim): mean DNSMOS, CER
+        and `score`, both in one number, the mean of the two kinds."""
+        known = [number for number, text in enumerate(speech.texts) if text]
+        chosen = known[:: -(-len(known) // count)]
+        vocoder.eval()
+        if not self.baseline:
+            for kind in ("decoded", "natural"):
+                self.baseline |= self.of(
+                    f"griffin_lim_{kind}", chosen, speech, kind, lambda mels, f0: griffin_lim(mels, speech.mel)
+                )
+        said = {}
+        for kind in ("decoded", "natural"):
+            said |= self.of(kind, chosen, speech, kind, lambda mels, f0: vocode(vocoder, mels, f0))
+        vocoder.train()
+        score = sum(said[f"{kind}_mos"] / 5 - said[f"{kind}_cer"] for kind in ("decoded", "natural")) / 2
+        return {**said, **self.baseline, "score": score}
+
+    def of(self, name: str, chosen: list[int], speech: Speech, kind: str, sound: Any) -> dict[str, float]:
+        heard = []
+        for number in chosen:
+            begin, end = (int(offset) for offset in speech.offsets[number : number + 2])
+            log_mels, f0, _ = speech.crop(begin, end - begin, kind == "decoded")
+            samples = sound(log_mels, f0).numpy()
+            heard.append((self.rate(samples).overall, self.errors(speech.texts[number], self.hear(samples))))
+        mos, cer = np.mean(heard, axis=0)
+        return {f"{name}_mos": float(mos), f"{name}_cer": float(cer)}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rwae_audio.bundle import Bundle
+    from rwae_audio.hifigan import Hifigan
     from rwae_audio.neural_vocoder import Vocoder
     from rwae_audio.pitch import Register
 
@@ -52,8 +53,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="where the networks run: cpu, cuda, cuda:1, mps (cpu)")
     parser.add_argument(
         "--vocoder",
-        choices=("neural", "griffin-lim"),
-        help="what makes sound of the frames (neural, where the bundle's frames are those it reads)",
+        choices=("neural", "griffin-lim", "hifigan"),
+        help="what makes sound of the frames (neural, where the bundle's frames are those it reads); hifigan's weights are "
+        "fetched once, see recipes/voice_conversion",
     )
     parser.add_argument(
         "--pitch", choices=("target", "keep"), help="whose register the neural vocoder speaks in (the target's)"
@@ -67,8 +69,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("expected TARGET recordings, or --voice FILE")
     if options.force and options.skip_existing:
         parser.error("--force overwrites what --skip-existing leaves; expected one of them")
-    if options.pitch and options.vocoder == "griffin-lim":
-        parser.error(f"--pitch {options.pitch} is for the neural vocoder; got --vocoder griffin-lim")
+    if options.pitch and options.vocoder in ("griffin-lim", "hifigan"):
+        parser.error(f"--pitch {options.pitch} is for the neural vocoder; got --vocoder {options.vocoder}")
     return options
 
 
@@ -85,7 +87,7 @@ def convert(options: argparse.Namespace) -> int:
     bundle = load_bundle(options.bundle)
     bundle.model.to(device(options.device))
     vocoder = the_vocoder(bundle, options)
-    voice, pitch = the_voice(bundle, options, vocoder)
+    voice, pitch = the_voice(bundle, options)
     done, failed, interrupted = convert_each(bundle, jobs, voice, options, vocoder, pitch)
     for item in failed:
         say(NAME, item["reason"])  # which begins with the file's name
@@ -95,8 +97,8 @@ def convert(options: argparse.Namespace) -> int:
             "targets": [str(path) for path in options.targets],
             "voice": None if options.voice is None else str(options.voice),
             "sample_rate": bundle.sample_rate,
-            "vocoder": "griffin-lim" if vocoder is None else "neural",
-            "pitch": None if vocoder is None else "keep" if pitch is None else "target",
+            "vocoder": options.vocoder,
+            "pitch": options.pitch,
             "seed": options.seed,
             "converted": done,
             "skipped": [str(output) for output in skipped],
@@ -208,29 +210,35 @@ def device(name: str) -> Any:
     return torch.device(name)
 
 
-def the_vocoder(bundle: Bundle, options: argparse.Namespace) -> Vocoder | None:
-    """The neural vocoder, on the bundle's device, or None for Griffin-Lim. Raises InputError when it is asked for and reads
-    other frames than the bundle has."""
+def the_vocoder(bundle: Bundle, options: argparse.Namespace) -> Vocoder | Hifigan | None:
+    """The neural vocoder or HiFi-GAN, on the bundle's device, or None for Griffin-Lim; options.vocoder becomes its name.
+    Raises InputError when it is asked for and reads other frames than the bundle has, or is not there."""
+    from rwae_audio.features import PRESETS
+    from rwae_audio.hifigan import load_hifigan
     from rwae_audio.neural_vocoder import load_vocoder
 
     if options.vocoder == "griffin-lim":
         return None
-    vocoder = load_vocoder()
-    if vocoder.config.mel.frames() == bundle.config.mel.frames():
-        return vocoder.to(device(options.device))
-    if options.vocoder or options.pitch:
-        wanted = f"--vocoder {options.vocoder}" if options.vocoder else f"--pitch {options.pitch}"
-        raise InputError(f"{wanted}: the neural vocoder reads frames of [mel] preset vocoder; expected griffin-lim")
-    return None
+    if bundle.config.mel.frames() != PRESETS["vocoder"].frames():  # which both of them read
+        if options.vocoder or options.pitch:
+            wanted = f"--vocoder {options.vocoder}" if options.vocoder else f"--pitch {options.pitch}"
+            name = "HiFi-GAN" if options.vocoder == "hifigan" else "the neural vocoder"
+            raise InputError(f"{wanted}: {name} reads frames of [mel] preset vocoder; expected griffin-lim")
+        options.vocoder = "griffin-lim"
+        return None
+    options.vocoder = options.vocoder or "neural"
+    vocoder = load_hifigan() if options.vocoder == "hifigan" else load_vocoder()
+    return vocoder.to(device(options.device))
 
 
-def the_voice(bundle: Bundle, options: argparse.Namespace, vocoder: Vocoder | None) -> tuple[Tensor, Register | None]:
-    """(static_dim,), of --voice or of all targets together, and the register to speak in, None for the source's."""
+def the_voice(bundle: Bundle, options: argparse.Namespace) -> tuple[Tensor, Register | None]:
+    """(static_dim,), of --voice or of all targets together, and the register to speak in, None for the source's.
+    options.pitch becomes what is done, None where the vocoder is told of no pitch."""
     from rwae_audio.bundle import pooled_voice
     from rwae_audio.conversion import read_voice, register_of_file, voice_of_file
     from rwae_audio.pitch import pooled
 
-    wanted = vocoder is not None and options.pitch != "keep"
+    wanted = options.vocoder == "neural" and options.pitch != "keep"
     if options.voice:
         voice, register = read_voice(bundle, options.voice)
     else:
@@ -239,6 +247,8 @@ def the_voice(bundle: Bundle, options: argparse.Namespace, vocoder: Vocoder | No
         register = pooled(one for one in found if one is not None)
     if wanted and register is None:
         say(NAME, f"warning: {options.voice or options.targets[0]} has no pitch to be heard; the source's is kept")
+    if options.vocoder == "neural":
+        options.pitch = "target" if wanted and register is not None else "keep"
     return voice, register if wanted else None
 
 
@@ -247,7 +257,7 @@ def convert_each(
     jobs: list[Job],
     voice: Tensor,
     options: argparse.Namespace,
-    vocoder: Vocoder | None,
+    vocoder: Vocoder | Hifigan | None,
     pitch: Register | None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]], bool]:
     """What was converted, what could not be, and whether Ctrl-C came between. A single recording that cannot be
