@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
+import re
 import signal
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from made_up import speech
 from test_ladder import recordings
@@ -27,6 +31,7 @@ import discriminators  # noqa: E402
 import evaluate  # noqa: E402
 import pairs  # noqa: E402
 import picture  # noqa: E402
+import samples  # noqa: E402
 import tables  # noqa: E402
 import train_vocoder  # noqa: E402
 import vocoder_training  # noqa: E402
@@ -67,6 +72,30 @@ def test_a_picture_of_a_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert f"speaker0 as {pair.target}" in capsys.readouterr().err
     with pytest.raises(InputError, match="--pairs 80; expected numbers from 0 to 79"):
         picture.main(["--pairs", "80"])
+
+
+def test_a_page_of_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """Every cell has a picture and a player, whose sound is the system's; the text is escaped; nothing is overwritten."""
+    pair = pairs.read_pairs(RECIPE / "pairs/an4-dev.csv")[3]
+    said = {}
+    for i, name in enumerate((pair.source, *pair.voice)):
+        write_audio(tmp_path / f"{i}.wav", speech(i, 0.8), 16000)
+        said[name] = Utterance(name, f"speaker{i}", "dev", tmp_path / f"{i}.wav", text="ONE < TWO")
+    monkeypatch.setattr(samples, "heard_in", lambda listed, folders: said)
+    words = ["--pairs", "3", "--rows", "copy-griffin-lim", "--out", str(tmp_path / "page.html")]
+    assert samples.main(words) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert f"speaker0 as {pair.target}: ONE &lt; TWO" in page
+    assert re.findall(r"<figcaption>([^<]+)", page) == ["source", "target", "copy-griffin-lim"]
+    sounds = [base64.b64decode(found) for found in re.findall(r"data:audio/wav;base64,([^\"]+)", page)]
+    assert len(sounds) == len(re.findall("data:image/png;base64,", page)) == 3
+    for sound, number in zip(sounds, (0, 1), strict=False):
+        np.testing.assert_allclose(soundfile.read(io.BytesIO(sound))[0], speech(number, 0.8), atol=2e-4)
+    with pytest.raises(InputError, match="is there already"):
+        samples.main(words)
+    with pytest.raises(InputError, match="--rows wrold; did you mean 'world'"):
+        samples.main([*words, "--force", "--rows", "wrold"])
+    assert "wrote" in capsys.readouterr().err
 
 
 def test_a_list_needs_its_corpora() -> None:
