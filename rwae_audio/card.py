@@ -24,6 +24,11 @@ CREDITS = {
 }
 
 
+def commands(meta: Mapping[str, Any]) -> list[str]:
+    """The commands that made it, in their order: `before`, those of what it was begun with, and its own."""
+    return [*meta.get("before", []), meta.get("command", "rwae-audio")]
+
+
 def card(config: RunConfig, speakers: Mapping[str, int], hours: float, meta: Mapping[str, Any], synthetic: bool) -> str:
     """The bundle's README.md: what it is, what it was trained on, whom to thank, what it is for and what not.
 
@@ -43,7 +48,7 @@ def card(config: RunConfig, speakers: Mapping[str, int], hours: float, meta: Map
             "",
             "## Made with",
             "",
-            f"    {meta.get('command', 'rwae-audio')}",
+            *(f"    {command}" for command in commands(meta)),
             "",
             f"Trained on {data}, {hours:.2f} hours; seed {config.train.seed}; the checkpoint was chosen on "
             "development speakers.",

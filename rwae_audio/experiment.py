@@ -39,7 +39,7 @@ from rwae_audio.verification import det_points, write_scores
 class Experiment:
     """Everything that a run needs: frames, normaliser and crops of the training speakers, both benchmarks.
 
-    held_out: segments of development speakers, on which collapse is watched; initial: the model that training begins with.
+    held_out: segments of development speakers, on which collapse is watched; initial: the bundle that training begins with.
     """
 
     config: RunConfig
@@ -51,7 +51,7 @@ class Experiment:
     held_out: Batch
     dev: Benchmark
     test: Benchmark
-    initial: RWAE | None = None
+    initial: Bundle | None = None
 
     @property
     def hours(self) -> float:
@@ -113,8 +113,7 @@ def prepare(
     sampler = Sampler(store, rows, config.mel.segment, config.model, pairs)
     dev, test = (benchmark(store, corpus, split) for split in ("dev", "test"))
     held_out = Sampler(store, dev.rows, config.mel.segment, config.model).draw(128, generator(0, "held-out"))
-    model = None if initial is None else initial.model
-    return Experiment(config, corpora, store, rows, normaliser, sampler, held_out, dev, test, model)
+    return Experiment(config, corpora, store, rows, normaliser, sampler, held_out, dev, test, initial)
 
 
 def run(
@@ -140,7 +139,7 @@ def run(
             say=say,
             progress=progress,
             board=board,
-            initial=experiment.initial,
+            initial=experiment.initial.model if experiment.initial else None,
         )
     finally:
         if board is not None:

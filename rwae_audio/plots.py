@@ -123,18 +123,36 @@ def eer_plane(path: Path, rows: Mapping[str, tuple[Any, Any]], faint: Collection
     figure = _figure(6.5, 5)
     axes = figure.subplots()
     for i, (name, sides) in enumerate(rows.items()):
-        colour = "0.6" if name in faint else COLOURS[i % len(COLOURS)]
-        x, y = (100 * side["eer"] for side in sides)
-        spans = [100 * np.array(side["interval"] or [side["eer"]] * 2) for side in sides]
-        across, up = (abs(span - value)[:, None] for span, value in zip(spans, (x, y), strict=True))
-        marker = MARKERS[i // len(COLOURS) % len(MARKERS)]
-        axes.errorbar(x, y, up, across, fmt=marker, markersize=5, linewidth=1, capsize=2, color=colour, label=name)
+        static, dynamic = (100 * np.array([s["eer"], *(s["interval"] or [s["eer"]] * 2)]) for s in sides)
+        _point(axes, i, name, static, dynamic, name in faint)
     low = axes.get_ylim()[0]  # of the rows alone
     axes.axline((0, 0), slope=1, color="0.85", linewidth=0.8, zorder=0)
     axes.set(xlabel="static EER, %", ylabel="dynamic EER, %", title=title, xlim=(0, None), ylim=(low, 52))
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     axes.grid(color="0.92")
     _save(figure, path)
+
+
+def conversions(path: Path, rows: Mapping[str, tuple[Any, Any]], threshold: float, title: str = "") -> None:
+    """What is understood against whose voice it is: name → (per cent that are understood, cosine with the target), each value
+    and interval (3,). Up and to the right is better; over the line a voice passes for the target's."""
+    figure = _figure(7, 4.5)
+    axes = figure.subplots()
+    for i, (name, (understood, cosine)) in enumerate(rows.items()):
+        _point(axes, i, name, np.array(understood), np.array(cosine))
+    axes.axhline(threshold, color="0.6", linewidth=0.8, zorder=0)
+    axes.set(xlabel="understood, %", ylabel="cosine with the target's voice", title=title)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    axes.grid(color="0.92")
+    _save(figure, path)
+
+
+def _point(axes: Axes, number: int, name: str, x: np.ndarray, y: np.ndarray, faint: bool = False) -> None:
+    """The number-th of several, with its interval: x, y are value, low, high."""
+    across, up = (abs(span[1:] - span[0])[:, None] for span in (x, y))
+    colour = "0.6" if faint else COLOURS[number % len(COLOURS)]
+    marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
+    axes.errorbar(x[0], y[0], up, across, fmt=marker, markersize=5, linewidth=1, capsize=2, color=colour, label=name)
 
 
 def _mels(axes: Axes, frames: np.ndarray, seconds: float, limits: tuple[float, float], title: str) -> None:

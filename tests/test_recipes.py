@@ -167,7 +167,9 @@ def test_a_run_goes_on_from_a_bundle(
     for name in (*learned, "normaliser.mean", "normaliser.deviation"):
         tolerance = 1e-5 if name.startswith("model.") else 0.0
         np.testing.assert_allclose(after[name], before[name], rtol=0, atol=tolerance, err_msg=name)
-    assert "--init" in json.loads((tmp_path / "run/run.json").read_text())["command"]
+    card = (tmp_path / "run/bundle/README.md").read_text()
+    commands = re.findall(r"^    (python recipes/timit/train\.py .*)$", card, re.M)
+    assert ["--init" in command for command in commands] == [False, True]
     wider = call(environment, tmp_path, *words, *TINY, "--set", "model.static_dim=4", "--out", "wider")
     assert (wider.returncode, wider.stderr.count("\n")) == (2, 1), wider.stderr
     assert "has weights of other shapes" in wider.stderr

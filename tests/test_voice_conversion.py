@@ -18,12 +18,13 @@ import torch
 from made_up import speech
 from test_ladder import recordings
 
-from rwae_audio import divergences
+from rwae_audio import divergences, judges
 from rwae_audio.audio import write_audio
 from rwae_audio.commands.common import guarded
 from rwae_audio.corpora.base import Utterance
+from rwae_audio.features import PRESETS
 from rwae_audio.files import InputError
-from rwae_audio.neural_vocoder import load_vocoder
+from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, load_vocoder
 
 RECIPE = Path(__file__).parent.parent / "recipes/voice_conversion"
 sys.path.insert(0, str(RECIPE))
@@ -142,6 +143,7 @@ def test_a_table_of_what_judges_said(tmp_path: Path) -> None:
     place.rename(tmp_path / "an4-dev")
     assert evaluate.main(["--no-judge", "--list", "an4-dev", "--into", str(tmp_path)]) == 0
     text = (tmp_path / "an4-dev/table.md").read_text()
+    assert (tmp_path / "an4-dev/plot.png").read_bytes()[:4] == b"\x89PNG"
     judged = (
         "25.0 [0.0, 50.0] | 75.0 [50.0, 100.0] | 100.0 [100.0, 100.0] | 0.640 | 75.0 [50.0, 100.0] | 20.0 [10.0, 30.0]"
     )
@@ -231,11 +233,38 @@ def test_a_vocoder_is_trained_and_goes_on(
     more = ["--init", str(folder / "vocoder"), "--set", "train.updates=1", "--set", "train.learning_rate=1e-7"]
     assert call(*words, *more, "--out", str(tmp_path / "more")) == 0, capsys.readouterr().err
     begun = load_vocoder(tmp_path / "more/vocoder")
+    assert (tmp_path / "more/vocoder/README.md").read_text().count("    python recipes/voice_conversion/") == 2
     for (name, one), other in zip(vocoder.state_dict().items(), begun.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5, msg=name)
     capsys.readouterr()
     assert call(*words, *more, "--set", "vocoder.width=4", "--out", str(tmp_path / "other")) == 2
     assert "has other sizes; expected those of [vocoder]" in capsys.readouterr().err
+
+
+def test_what_judges_hear_of_a_vocoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNSMOS / 5 − CER, of decoded and natural frames; Griffin-Lim's are asked for once."""
+    asked = []
+
+    def rate(sound: np.ndarray) -> judges.Quality:
+        asked.append(len(sound))
+        return judges.Quality(1.0, 1.0, 2.5 if len(asked) > 4 else 1.5)
+
+    monkeypatch.setattr(judges, "dnsmos", lambda: rate)
+    monkeypatch.setattr(judges, "whisper", lambda: lambda sound: "ABCX")
+    mel, frames = PRESETS["vocoder"], 12
+    parts = {name: np.zeros((3 * frames, 80), np.float16) for name in ("log_mels", "decoded")}
+    offsets = frames * np.arange(4)
+    silence, f0 = np.zeros(3 * frames * 256, np.float16), np.zeros(3 * frames, np.float32)
+    heard = vocoder_training.Speech(silence, **parts, f0=f0, offsets=offsets, mel=mel, texts=("ABCD", "", "ABCD"))
+    vocoder, ears = Vocoder(VocoderConfig(width=8, blocks=1)), vocoder_training.Ears()
+    found = ears.judge(vocoder, heard, 2)
+    assert len(asked) == 8  # two recordings that have a text, two kinds of frames, two vocoders
+    assert set(asked) == {(frames - 1) * 256}
+    assert (found["griffin_lim_decoded_mos"], found["natural_mos"], found["decoded_cer"]) == (1.5, 2.5, 0.25)
+    assert found["score"] == pytest.approx(2.5 / 5 - 0.25)
+    assert ears.judge(vocoder, heard, 2) == found
+    assert len(asked) == 12
+    assert vocoder.training
 
 
 def test_what_discriminators_ask_for() -> None:

@@ -152,6 +152,7 @@ def prepare(config: Any, plan: dict[str, Any], tell: Callable[[str], None] = say
 
 def train_and_test(experiment: Any, folder: Path, plan: dict[str, Any], resume: bool, tensorboard: bool) -> Any:
     """Returns the rows of the table, as experiment.finish does; none but in the first process, which tests alone."""
+    from rwae_audio.card import commands
     from rwae_audio.distributed import leave
     from rwae_audio.experiment import finish, run
     from rwae_audio.model import parameters
@@ -165,6 +166,8 @@ def train_and_test(experiment: Any, folder: Path, plan: dict[str, Any], resume: 
         return {}
     print(f"{parameters(model):,} parameters; {time.monotonic() - began:.0f} s; testing")
     meta = {"command": plan["command"], "config": plan["name"]}
+    if experiment.initial is not None:
+        meta["before"] = commands(experiment.initial.meta)
     return finish(experiment, model, folder, plan["name"], meta, plan.get("half", False))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rwae_audio import plots
 from rwae_audio.files import InputError, read_text, write_text
 from rwae_audio.judges import ACCEPTED_CER, accepted
 from rwae_audio.verification import eer_threshold, interval
@@ -57,7 +58,7 @@ def thresholds(place: Path) -> dict[str, float]:
 
 
 def write_table(place: Path, name: str) -> Path:
-    """table.md from the rows under `place`; returns its path. Raises InputError when there are none."""
+    """table.md and plot.png from the rows under `place`; returns the first's path. Raises InputError when there are none."""
     files = sorted(path for path in place.glob("*.csv") if path.stem != "natural")
     if not files or not (place / "natural.csv").is_file():
         raise InputError(f"{place} has no rows; expected some that were judged")
@@ -94,6 +95,8 @@ def write_table(place: Path, name: str) -> Path:
         "",
     ]
     write_text(place / "table.md", "\n".join(lines))
+    points = {row: (bracketed(said, "understood", 100), bracketed(said, "cosine")) for row, said in rows.items()}
+    plots.conversions(place / "plot.png", points, limits["resemblyzer"], name)
     return place / "table.md"
 
 
@@ -113,10 +116,16 @@ def measures(rows: Sequence[Mapping[str, str]], limits: Mapping[str, float]) -> 
 
 
 def with_interval(said: Mapping[str, Any], key: str, scale: float) -> str:
-    """mean [low, high], of a bootstrap over targets."""
+    """mean [low, high], as of `bracketed`."""
+    mean, low, high = bracketed(said, key, scale)
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def bracketed(said: Mapping[str, Any], key: str, scale: float = 1.0) -> tuple[float, float, float]:
+    """Mean and the ends of its interval, of a bootstrap over targets."""
     names = np.unique(said["target"])
     sums = np.array([[said[key][said["target"] == name].sum(), (said["target"] == name).sum()] for name in names])
     drawn = np.random.default_rng(0).integers(len(names), size=(REPLICATES, len(names)))
     totals = sums[drawn].sum(1)
     low, high = interval(scale * totals[:, 0] / totals[:, 1]) or (np.nan, np.nan)
-    return f"{scale * np.mean(said[key]):.1f} [{low:.1f}, {high:.1f}]"
+    return scale * float(np.mean(said[key])), low, high

@@ -14,11 +14,12 @@ import torch
 from discriminators import Discriminators
 from torch import Tensor
 
+from rwae_audio.card import commands
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.config import resolve
 from rwae_audio.divergences import frozen
 from rwae_audio.features import MelConfig, mel_filters
-from rwae_audio.files import InputError
+from rwae_audio.files import InputError, read_json
 from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, load_vocoder, save_vocoder, vocode
 from rwae_audio.randomness import generator
 from rwae_audio.trainer import Interrupted, MetricsLog, interruptible
@@ -32,7 +33,8 @@ class TrainConfig:
     adversarial, matching    weights of what the discriminators say (Discriminators.terms), 0 without any
     width                    of the discriminators
     judged                   so many development recordings are judged (extra `judge`) at every look, and the best checkpoint
-                             is the one with the highest DNSMOS / 5 − CER; at 0, with the least of the spectral losses
+                             is the one with the highest DNSMOS / 5 − CER; at 0, with the least of the spectral losses, or
+                             the last one, where discriminators ask for more than these
     """
 
     seed: int = 0
@@ -69,22 +71,30 @@ class RunConfig:
         return {"vocoder": asdict(self.vocoder), "train": asdict(self.train)}
 
 
-def card(config: RunConfig, plan: dict[str, Any], hours: float, step: int) -> str:
+def card(config: RunConfig, data: list[str], hours: float, meta: dict[str, Any]) -> str:
     """README.md of a vocoder."""
-    mel = config.vocoder.mel
+    mel, train = config.vocoder.mel, config.train
+    against = " against discriminators" if train.adversarial else ""
+    sound = (
+        "Consonants are soft and a voice can buzz"
+        if against
+        else "No discriminators: consonants are soft, a voice can buzz"
+    )
+    made = "\n".join(f"    {command}" for command in commands(meta))
     return f"""# A vocoder of rwae-audio
 
 Log-mel frames ({mel.n_mels} bins, windows of {mel.win_length} samples every {mel.hop_length}, {mel.sample_rate} Hz) and F0 →
 speech: a ConvNeXt that filters a buzz and a hiss (`rwae_audio/neural_vocoder.py`).
 
-- **Data**: {hours:.1f} hours of the training speakers of {", ".join(sorted(plan["data"]))}. AN4: Carnegie Mellon University,
+- **Data**: {hours:.1f} hours of the training speakers of {", ".join(sorted(data))}. AN4: Carnegie Mellon University,
   free for any use with its notice. LibriSpeech: Panayotov et al. 2015, CC BY 4.0.
-- **Training**: after {step} of {config.train.updates} updates, the best so far on development speakers; half of the crops are
-  log-mels that an R-WAE has decoded.
-  `{plan["command"]}`
+- **Training**: after {meta["step"]} of {train.updates} updates{against}; {train.decoded:.0%} of the crops are log-mels that
+  an R-WAE has decoded. Made with, in this order:
+
+{made}
+
 - **Intended use**: the voice of `rwae-vc`, for research and for voices whose owners consent; say that the result is synthetic.
-- **Limits**: English, read and spelled speech, 16 kHz. No adversarial training: consonants are soft and a voice can buzz.
-  Where the F0 of a recording is not found, it whispers.
+- **Limits**: English, read and spelled speech, 16 kHz. {sound}. Where the F0 of a recording is not found, it whispers.
 """
 
 
@@ -201,8 +211,7 @@ def train(config: RunConfig, speech: dict[str, Speech], losses: Any, folder: Pat
     settings, mel = config.train, config.vocoder.mel
     torch.manual_seed(generator(settings.seed, "weights").initial_seed() % 2**31)
     vocoder = Vocoder(config.vocoder)
-    if plan.get("init"):
-        begin_with(vocoder, Path(plan["init"]))
+    before = begin_with(vocoder, Path(plan["init"])) if plan.get("init") else []
     discriminators = Discriminators(settings.width, settings.learning_rate) if settings.adversarial else None
     ears = Ears() if settings.judged else None
     optimizer = torch.optim.AdamW(vocoder.parameters(), lr=settings.learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
@@ -244,14 +253,16 @@ def train(config: RunConfig, speech: dict[str, Speech], losses: Any, folder: Pat
                 position.sums = {}
                 log.write({"step": position.step, **said, "seconds": round(position.seconds, 1)})
                 score = -said["dev/natural"] - said["dev/decoded"]
+                if discriminators is not None:
+                    score = float(position.step)
                 if ears is not None:
                     found = ears.judge(vocoder, speech["dev"], settings.judged)
                     said |= {f"dev/{name}": value for name, value in found.items()}
                     score = found["score"]
                 if score > position.best_score:
                     position.best_score, position.best_step = score, position.step
-                    meta = {"command": plan["command"], "step": position.step}
-                    text = card(config, plan, speech["train"].seconds / 3600, position.step)
+                    meta = {"command": plan["command"], "step": position.step, "before": before}
+                    text = card(config, list(plan["data"]), speech["train"].seconds / 3600, meta)
                     save_vocoder(folder / "vocoder", vocoder, meta, text)
                 save_checkpoint(latest, config, state, position)
                 best = "  (best)" if position.best_step == position.step else ""
@@ -279,12 +290,14 @@ def on_dev(vocoder: Vocoder, speech: Speech, losses: Any) -> dict[str, float]:
     return {kind: total / (len(speech.offsets) - 1) for kind, total in totals.items()}
 
 
-def begin_with(vocoder: Vocoder, folder: Path) -> None:
-    """Give it the weights of the vocoder in `folder`. Raises InputError when that has other sizes."""
+def begin_with(vocoder: Vocoder, folder: Path) -> list[str]:
+    """Give it the weights of the vocoder in `folder`; returns the commands that made that one. Raises InputError when it has
+    other sizes."""
     found = load_vocoder(folder)
     if found.config != vocoder.config:
         raise InputError(f"the vocoder in {folder} has other sizes; expected those of [vocoder]")
     vocoder.load_state_dict(found.state_dict())
+    return commands(read_json(folder / "config.json", "the folder of a vocoder").get("meta", {}))
 
 
 class Ears:
