@@ -214,8 +214,6 @@ def the_vocoder(bundle: Bundle, options: argparse.Namespace) -> Vocoder | Hifiga
     """The neural vocoder or HiFi-GAN, on the bundle's device, or None for Griffin-Lim; options.vocoder becomes its name.
     Raises InputError when it is asked for and reads other frames than the bundle has, or is not there."""
     from rwae_audio.features import PRESETS
-    from rwae_audio.hifigan import load_hifigan
-    from rwae_audio.neural_vocoder import load_vocoder
 
     if options.vocoder == "griffin-lim":
         return None
@@ -226,9 +224,14 @@ def the_vocoder(bundle: Bundle, options: argparse.Namespace) -> Vocoder | Hifiga
             raise InputError(f"{wanted}: {name} reads frames of [mel] preset vocoder; expected griffin-lim")
         options.vocoder = "griffin-lim"
         return None
-    options.vocoder = options.vocoder or "neural"
-    vocoder = load_hifigan() if options.vocoder == "hifigan" else load_vocoder()
-    return vocoder.to(device(options.device))
+    if options.vocoder == "hifigan":
+        from rwae_audio.hifigan import load_hifigan
+
+        return load_hifigan().to(device(options.device))
+    from rwae_audio.neural_vocoder import load_vocoder
+
+    options.vocoder = "neural"
+    return load_vocoder().to(device(options.device))
 
 
 def the_voice(bundle: Bundle, options: argparse.Namespace) -> tuple[Tensor, Register | None]:
