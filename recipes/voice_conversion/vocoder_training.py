@@ -49,6 +49,12 @@ class TrainConfig:
     matching: float = 0.0
     width: int = 16
     judged: int = 0
+
+    @property
+    def against(self) -> bool:
+        """Are there discriminators?"""
+        return self.adversarial > 0 or self.matching > 0
+
     evaluate_every: int = 250
 
 
@@ -74,7 +80,7 @@ class RunConfig:
 def card(config: RunConfig, data: list[str], hours: float, meta: dict[str, Any]) -> str:
     """README.md of a vocoder."""
     mel, train = config.vocoder.mel, config.train
-    against = " against discriminators" if train.adversarial else ""
+    against = " against discriminators" if train.against else ""
     sound = (
         "Consonants are soft and a voice can buzz"
         if against
@@ -212,7 +218,7 @@ def train(config: RunConfig, speech: dict[str, Speech], losses: Any, folder: Pat
     torch.manual_seed(generator(settings.seed, "weights").initial_seed() % 2**31)
     vocoder = Vocoder(config.vocoder)
     before = begin_with(vocoder, Path(plan["init"])) if plan.get("init") else []
-    discriminators = Discriminators(settings.width, settings.learning_rate) if settings.adversarial else None
+    discriminators = Discriminators(settings.width, settings.learning_rate) if settings.against else None
     ears = Ears() if settings.judged else None
     optimizer = torch.optim.AdamW(vocoder.parameters(), lr=settings.learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
     state, latest = RunState(vocoder, optimizer, discriminators), folder / "latest.safetensors"
