@@ -59,7 +59,9 @@ def save_checkpoint(path: Path, config: RunConfig, state: RunState, position: Po
         tensors |= {f"{prefix}.{name}": value.contiguous() for name, value in module.state_dict().items()}
     for prefix, optimizer in state.optimizers().items():
         for index, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"{prefix}.{index}.{key}": torch.as_tensor(value).clone() for key, value in values.items()}
+            for key, value in values.items():
+                copy = torch.as_tensor(value).clone(memory_format=torch.contiguous_format)
+                tensors[f"{prefix}.{index}.{key}"] = copy
     header = {"position": json.dumps(asdict(position)), "config": json.dumps(config.tables())}
     write_tensors(path, tensors, header)
 

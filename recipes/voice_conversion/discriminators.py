@@ -44,11 +44,13 @@ class SpectrogramDiscriminator(nn.Module):
             for before, after, step in zip(widths[:-1], widths[1:], steps, strict=True)
         )
         self.last = weight_norm(nn.Conv2d(width, 1, 3, padding=1))
+        self.to(memory_format=torch.channels_last)  # on a CPU half as long again without it
 
     def forward(self, samples: Tensor) -> Judgement:
         spectrum = torch.stft(samples, self.size, self.size // 4, self.size, self.window, return_complex=True)
         magnitudes = (spectrum.real.square() + spectrum.imag.square() + FLOOR**2).sqrt()
-        return judged(magnitudes.log().transpose(1, 2)[:, None], self.layers, self.last)
+        picture = magnitudes.log().transpose(1, 2)[:, None]
+        return judged(picture.to(memory_format=torch.channels_last), self.layers, self.last)
 
 
 class PeriodDiscriminator(nn.Module):

@@ -38,6 +38,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="an4, and timit for its list")
     parser.add_argument("--list", choices=tuple(LISTS), default="an4-test", help="of pairs/ (an4-test)")
     parser.add_argument("--bundle", action="append", default=[], metavar="NAME=DIR", help="another row: this bundle's")
+    parser.add_argument("--adain", type=Path, metavar="DIR", help="a row `adain-vc`: what train_adain_vc.py left there")
     parser.add_argument("--vocoder", type=Path, metavar="DIR", help="the neural one (the one in the package)")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--pairs", type=int, metavar="N", help="only the first N pairs")
@@ -64,7 +65,7 @@ def judge_rows(options: argparse.Namespace, place: Path) -> None:
 
     from rwae_audio.corpora import corpus_folders
 
-    rows = systems(named_bundles(options.bundle), options.vocoder)
+    rows = systems(named_bundles(options.bundle), options.vocoder, options.adain)
     for name in options.rows or []:
         if name not in rows:
             raise InputError(f"--rows {name}; {nearest(name, list(rows))}")
@@ -94,9 +95,10 @@ def named_bundles(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def systems(bundles: Mapping[str, str], vocoder: Path | None) -> dict[str, tuple[Any, bool]]:
+def systems(bundles: Mapping[str, str], vocoder: Path | None, adain: Path | None = None) -> dict[str, tuple[Any, bool]]:
     """Row → its system, and whether it is asked to be the target saying the target's words."""
     import systems as made
+    from adain_vc import load_adain
 
     from rwae_audio.bundle import load_bundle
     from rwae_audio.neural_vocoder import load_vocoder
@@ -105,6 +107,8 @@ def systems(bundles: Mapping[str, str], vocoder: Path | None) -> dict[str, tuple
     rows = {"source": (made.unchanged, False), "target": (made.copied, False), "world": (made.world, False)}
     for name, one in (("griffin-lim", None), ("neural", neural)):
         rows |= {f"copy-{name}": (made.vocoded(own, one), False), f"ceiling-{name}": (made.vocoded(own, one), True)}
+    if adain is not None:
+        rows["adain-vc"] = (made.adain(load_adain(adain), neural), False)
     for name in (*rows, OWN):
         if name in bundles:
             raise InputError(f"--bundle {name} is the name of another row; expected a new one")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from adain_vc import AdaInVoice
 
 from rwae_audio import pitch
 from rwae_audio.bundle import Bundle
@@ -37,6 +38,21 @@ def reconstructed(bundle: Bundle, vocoder: Vocoder | None) -> Convert:
     return lambda source, voice: convert_waveform(bundle, source, [source], 0, vocoder)
 
 
+def adain(voice: AdaInVoice, vocoder: Vocoder) -> Convert:
+    """AdaIN-VC's conversion, by the vocoder and with the target's register, as rwae-vc has it."""
+    mel = voice.model.config.mel
+
+    def convert(source: np.ndarray, targets: Sequence[np.ndarray]) -> np.ndarray:
+        log_mels = voice.convert(voice.frames(source), *(voice.frames(target) for target in targets))
+        f0 = pitch.fundamental(source, mel)
+        own, wanted = pitch.register([f0]), pitch.register(pitch.fundamental(target, mel) for target in targets)
+        if own is not None and wanted is not None:
+            f0 = pitch.moved(f0, own, wanted)
+        return as_loud(vocode(vocoder, log_mels, torch.from_numpy(f0).float()).numpy(), source)
+
+    return convert
+
+
 def vocoded(bundle: Bundle, vocoder: Vocoder | None) -> Convert:
     """The source through a bundle's log-mels and the vocoder, without its model."""
     return lambda source, voice: vocoder_copy(bundle, vocoder, source)
@@ -49,6 +65,11 @@ def vocoder_copy(bundle: Bundle, vocoder: Vocoder | None, samples: np.ndarray) -
         sound = griffin_lim(log_mels, mel).numpy()
     else:
         sound = vocode(vocoder, log_mels, torch.from_numpy(pitch.fundamental(samples, mel)).float()).numpy()
+    return as_loud(sound, samples)
+
+
+def as_loud(sound: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """A sound (M,) as long and as loud as samples (N,)."""
     sound = np.pad(sound, (0, max(len(samples) - len(sound), 0)))[: len(samples)]
     return sound * np.float32(level_of([samples]).loudness / max(level_of([sound]).loudness, 1e-8))
 

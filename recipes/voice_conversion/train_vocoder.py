@@ -60,6 +60,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def new_plan(options: argparse.Namespace) -> dict[str, Any]:
+    bundle = str(options.bundle) if options.bundle else None
+    init = str(options.init) if options.init else None
+    return {**plan_of(options, NAME), "bundle": bundle, "init": init}
+
+
+def plan_of(options: argparse.Namespace, script: str) -> dict[str, Any]:
+    """What run.json keeps: the settings, the corpora's folders, the one with the development speakers, the command."""
     from rwae_audio.corpora import corpus_folders
 
     data = corpus_folders(options.data)
@@ -71,14 +78,12 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
     tables: dict[str, Any] = {}
     for setting in options.set:
         set_value(tables, setting)
-    bundle = str(options.bundle) if options.bundle else None
-    init = str(options.init) if options.init else None
-    return {"config": tables, "data": data, "test": test, "bundle": bundle, "init": init, "command": command(data)}
+    return {"config": tables, "data": data, "test": test, "command": command(script, data)}
 
 
-def command(data: dict[str, str]) -> str:
+def command(script: str, data: dict[str, str]) -> str:
     """How it was called, the corpora's folders named after them, without where to."""
-    words, line = iter(sys.argv[1:]), ["python recipes/voice_conversion/train_vocoder.py"]
+    words, line = iter(sys.argv[1:]), [f"python recipes/voice_conversion/{script}"]
     for word in words:
         if word == "--out":
             next(words, None)

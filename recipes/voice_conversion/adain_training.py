@@ -1,0 +1,144 @@
+"""What train_adain_vc.py runs: the settings, the frames, the loop."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from adain_vc import AdaInConfig, AdaInVc, AdaInVoice, losses, save_adain
+from torch import Tensor
+
+from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
+from rwae_audio.config import resolve
+from rwae_audio.corpora import read_corpus
+from rwae_audio.features import Normaliser
+from rwae_audio.files import InputError
+from rwae_audio.posterior import ModelConfig
+from rwae_audio.randomness import generator
+from rwae_audio.store import Sampler, open_store
+from rwae_audio.trainer import Interrupted, MetricsLog, interruptible
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The authors' Adam and weights; updates of `batch` segments of `frames` as for the model that it is compared with.
+
+    annealed: the share of the updates over which content_weight grows from 0.
+    """
+
+    seed: int = 0
+    updates: int = 3200
+    batch: int = 64
+    frames: int = 64
+    learning_rate: float = 5e-4
+    reconstruction_weight: float = 10.0
+    content_weight: float = 1.0
+    annealed: float = 0.1
+    gradient_clip: float = 5.0
+    evaluate_every: int = 100
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The tables of a run."""
+
+    adain: AdaInConfig = field(default_factory=AdaInConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    @classmethod
+    def of(cls, tables: dict[str, Any]) -> RunConfig:
+        """From plain tables. Raises InputError."""
+        config = cls(
+            AdaInConfig.of(tables.get("adain", {}), "[adain]"), resolve(TrainConfig, tables.get("train", {}), "[train]")
+        )
+        if config.train.frames % AdaInVc.shrinks:
+            raise InputError(f"[train] frames is {config.train.frames}; expected a multiple of {AdaInVc.shrinks}")
+        return config
+
+    def tables(self) -> dict[str, Any]:
+        return {"adain": asdict(self.adain), "train": asdict(self.train)}
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What is drawn from, and held_out: normalised segments (B, T, n_mels) of development speakers."""
+
+    sampler: Sampler
+    normaliser: Normaliser
+    held_out: Tensor
+    hours: float
+
+
+def read_frames(data: Mapping[str, str], test: str, config: RunConfig) -> Speech:
+    """The training speakers of all corpora, and the development speakers of `test`."""
+    mel, size = config.adain.mel, config.train.frames
+    corpora = [read_corpus(name, Path(folder)) for name, folder in data.items()]
+    store = open_store(corpora, mel, progress=True)
+    rows, model = store.indices("train"), ModelConfig(static_from="segment")
+    normaliser = Normaliser.fit(store.frames[store.offsets[row] : store.offsets[row + 1]] for row in rows)
+    held_out = Sampler(store, store.indices("dev"), size, model).draw(128, generator(0, "held-out")).frames
+    hours = float(store.lengths[rows].sum()) * mel.hop_length / mel.sample_rate / 3600
+    return Speech(Sampler(store, rows, size, model), normaliser, normaliser(held_out), hours)
+
+
+def train(config: RunConfig, speech: Speech, folder: Path, command: str) -> None:
+    """The loop. Raises Interrupted on Ctrl-C, once its checkpoint is written."""
+    settings = config.train
+    torch.manual_seed(generator(settings.seed, "weights").initial_seed() % 2**31)
+    model = AdaInVc(config.adain)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, amsgrad=True, weight_decay=1e-4)
+    state, latest = RunState(model, optimizer), folder / "latest.safetensors"
+    position = load_checkpoint(latest, config, state) if latest.exists() else Position()
+    log = MetricsLog(folder / "metrics.jsonl")
+    log.drop_after(position.step)
+    with interruptible() as stopped:
+        while position.step < settings.updates and not stopped():
+            began = time.monotonic()
+            batch = speech.sampler.draw(settings.batch, generator(settings.seed, "batch", position.step))
+            frames = speech.normaliser(batch.frames)
+            decoded, mean = model(frames, generator(settings.seed, "content", position.step))
+            terms = losses(frames, decoded, mean)
+            grown = min(1.0, position.step / max(settings.annealed * settings.updates, 1))
+            loss = (
+                settings.reconstruction_weight * terms["reconstruction"]
+                + settings.content_weight * grown * terms["content"]
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+            optimizer.step()
+            position.step += 1
+            position.seconds += time.monotonic() - began
+            for name, value in {**{k: v.item() for k, v in terms.items()}, "updates": 1}.items():
+                position.sums[name] = position.sums.get(name, 0.0) + value
+            if position.step % settings.evaluate_every == 0 or position.step == settings.updates:
+                count = position.sums.pop("updates")
+                said = {f"train/{name}": total / count for name, total in position.sums.items()}
+                said["dev/reconstruction"] = on_dev(model, speech.held_out)
+                position.sums = {}
+                log.write({"step": position.step, **said, "seconds": round(position.seconds, 1)})
+                if -said["dev/reconstruction"] > position.best_score:
+                    position.best_score, position.best_step = -said["dev/reconstruction"], position.step
+                    meta = {"command": command, "step": position.step}
+                    save_adain(folder / "adain", AdaInVoice(model, speech.normaliser), meta)
+                save_checkpoint(latest, config, state, position)
+                best = "  (best)" if position.best_step == position.step else ""
+                print(
+                    json.dumps({key: round(value, 4) for key, value in said.items()}), position.step, best, flush=True
+                )
+    if position.step < settings.updates:
+        save_checkpoint(latest, config, state, position)
+        raise Interrupted(f"stopped after update {position.step} of {settings.updates}")
+
+
+@torch.no_grad()
+def on_dev(model: AdaInVc, frames: Tensor) -> float:
+    """The reconstruction error of frames (B, T, n_mels), without noise."""
+    content = model.content(frames.transpose(1, 2))
+    decoded = model.decoder(content, model.speaker(frames.transpose(1, 2)))
+    return float((decoded.transpose(1, 2) - frames).abs().mean())

@@ -1,0 +1,219 @@
+"""AdaIN-VC, the converter that ours is compared with.
+
+Chou, Yeh, Lee: "One-shot Voice Conversion by Separating Speaker and Content Representations with Instance Normalization",
+Interspeech 2019, arXiv 1904.05742, in the sizes of the authors' published configuration:
+
+    c = E_c(x) + noise        an encoder whose instance norm takes each channel's mean and deviation, who speaks, away
+    s = E_s(x)                one vector a recording, the mean over its time
+    x̂ = D(c, s)               a decoder whose channels are instance-normed, then scaled and shifted by s (AdaIN)
+
+    L = λ_rec |x − x̂| + λ_kl KL(N(c, 1) ‖ N(0, 1))
+
+Frames are normalised log-mels (B, T, n_mels), T a multiple of `shrinks`, 8: content is kept for every eighth frame.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rwae_audio.config import resolve
+from rwae_audio.features import PRESETS, MelConfig, Normaliser, log_mel
+from rwae_audio.files import InputError, read_json, read_tensors, whole_folder, write_json, write_tensors
+
+STRIDES = (1, 2, 1, 2, 1, 2)  # of the encoders' blocks; the decoder's, the other way round
+KERNEL = 5
+
+
+@dataclass(frozen=True)
+class AdaInConfig:
+    """mel: the frames; width: channels everywhere; bank: the widest kernel of the first convolutions."""
+
+    mel: MelConfig = field(default_factory=lambda: PRESETS["vocoder"])
+    width: int = 128
+    bank: int = 8
+
+    @classmethod
+    def of(cls, table: dict[str, Any], where: str) -> AdaInConfig:
+        """From a plain table. Raises InputError."""
+        table = dict(table)
+        mel = MelConfig.from_table(table.pop("mel", {"preset": "vocoder"}))
+        return cls(**{**asdict(resolve(cls, table, where)), "mel": mel})
+
+
+def convolved(layer: nn.Conv1d, states: Tensor) -> Tensor:
+    """(B, channels, T) through a convolution, reflected at both ends: ⌈T / stride⌉ of them."""
+    size = layer.kernel_size[0]
+    return layer(
+        F.pad(states, (size // 2, size - 1 - size // 2), mode="reflect" if states.shape[-1] > size else "replicate")
+    )
+
+
+def instance_normed(states: Tensor) -> Tensor:
+    """(B, channels, T) with each channel's mean over time 0 and its deviation 1; nn.InstanceNorm1d takes no single frame."""
+    return F.layer_norm(states, states.shape[-1:])
+
+
+class Blocks(nn.Module):
+    """Frames (B, n_mels, T) → states (B, width, T / 8): convolutions of every width up to `bank` side by side, then six
+    residual blocks, three of which halve the time; `normed`: each channel's mean and deviation are taken away all along."""
+
+    def __init__(self, config: AdaInConfig, normed: bool) -> None:
+        super().__init__()
+        width, n_mels = config.width, config.mel.n_mels
+        self.bank = nn.ModuleList(nn.Conv1d(n_mels, width, size) for size in range(1, config.bank + 1))
+        self.into = nn.Conv1d(config.bank * width + n_mels, width, 1)
+        self.first = nn.ModuleList(nn.Conv1d(width, width, KERNEL) for _ in STRIDES)
+        self.second = nn.ModuleList(nn.Conv1d(width, width, KERNEL, stride) for stride in STRIDES)
+        self.norm = instance_normed if normed else lambda states: states
+
+    def forward(self, frames: Tensor) -> Tensor:
+        heard = [F.relu(convolved(layer, frames)) for layer in self.bank]
+        states = F.relu(self.norm(self.into(torch.cat([*heard, frames], dim=1))))
+        for first, second, stride in zip(self.first, self.second, STRIDES, strict=True):
+            new = F.relu(self.norm(convolved(first, states)))
+            new = F.relu(self.norm(convolved(second, new)))
+            states = new + (F.avg_pool1d(states, stride, ceil_mode=True) if stride > 1 else states)
+        return states
+
+
+class SpeakerEncoder(nn.Module):
+    """(B, n_mels, T) → (B, width): the blocks, their mean over time, six residual layers."""
+
+    def __init__(self, config: AdaInConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.blocks = Blocks(config, normed=False)
+        self.dense = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()) for _ in STRIDES
+        )
+        self.last = nn.Linear(width, width)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        state = self.blocks(frames).mean(-1)
+        for layer in self.dense:
+            state = state + layer(state)
+        return self.last(state)
+
+
+class ContentEncoder(nn.Module):
+    """(B, n_mels, T) → the means (B, width, T / 8) of q(c | x)."""
+
+    def __init__(self, config: AdaInConfig) -> None:
+        super().__init__()
+        self.blocks = Blocks(config, normed=True)
+        self.mean = nn.Conv1d(config.width, config.width, 1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.mean(self.blocks(frames))
+
+
+class Decoder(nn.Module):
+    """Content (B, width, T / 8), speaker (B, width) → frames (B, n_mels, T)."""
+
+    def __init__(self, config: AdaInConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.into = nn.Conv1d(width, width, 1)
+        self.first = nn.ModuleList(nn.Conv1d(width, width, KERNEL) for _ in STRIDES)
+        self.second = nn.ModuleList(nn.Conv1d(width, width * stride, KERNEL) for stride in STRIDES[::-1])
+        self.modulate = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(2 * len(STRIDES)))
+        self.last = nn.Conv1d(width, config.mel.n_mels, 1)
+
+    def forward(self, content: Tensor, speaker: Tensor) -> Tensor:
+        states = F.relu(instance_normed(self.into(content)))
+        for number, (first, second, stride) in enumerate(zip(self.first, self.second, STRIDES[::-1], strict=True)):
+            new = F.relu(self.adapted(2 * number, convolved(first, states), speaker))
+            new = spread(convolved(second, new), stride)
+            new = F.relu(self.adapted(2 * number + 1, new, speaker))
+            states = new + states.repeat_interleave(stride, dim=-1)
+        return self.last(states)
+
+    def adapted(self, number: int, states: Tensor, speaker: Tensor) -> Tensor:
+        """AdaIN: instance-normed states with the mean and the deviation that the speaker asks for."""
+        shift, scale = self.modulate[number](speaker)[..., None].chunk(2, dim=1)
+        return instance_normed(states) * scale + shift
+
+
+def spread(states: Tensor, times: int) -> Tensor:
+    """(B, times · width, T) → (B, width, times · T): `times` neighbouring channels are neighbours in time."""
+    if times == 1:
+        return states
+    batch, channels, length = states.shape
+    return states.view(batch, channels // times, times, length).transpose(2, 3).reshape(batch, channels // times, -1)
+
+
+class AdaInVc(nn.Module):
+    """The three networks."""
+
+    shrinks = math.prod(STRIDES)
+
+    def __init__(self, config: AdaInConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.content, self.speaker, self.decoder = ContentEncoder(config), SpeakerEncoder(config), Decoder(config)
+
+    def forward(self, frames: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+        """frames (B, T, n_mels) → what is decoded of them, and the means of their content."""
+        frames = frames.transpose(1, 2)
+        mean = self.content(frames)
+        drawn = mean + torch.randn(mean.shape, generator=noise).to(mean)
+        return self.decoder(drawn, self.speaker(frames)).transpose(1, 2), mean
+
+    @torch.no_grad()
+    def convert(self, source: Tensor, targets: Sequence[Tensor]) -> Tensor:
+        """Normalised frames (T, n_mels) in the voice of the targets (each (T', n_mels), their vectors' mean)."""
+        speaker = torch.stack([self.speaker(target.T[None])[0] for target in targets]).mean(0)
+        padded = F.pad(source.T[None], (0, -len(source) % self.shrinks), mode="replicate")
+        return self.decoder(self.content(padded), speaker[None])[0].T[: len(source)]
+
+
+def losses(frames: Tensor, decoded: Tensor, mean: Tensor) -> dict[str, Tensor]:
+    """L1 of the frames, and KL(N(mean, 1) ‖ N(0, 1)) = mean² / 2, each a mean over all numbers; not yet weighted."""
+    return {"reconstruction": (decoded - frames).abs().mean(), "content": mean.square().mean() / 2}
+
+
+@dataclass(frozen=True)
+class AdaInVoice:
+    """A trained one: log-mels in, log-mels out."""
+
+    model: AdaInVc
+    normaliser: Normaliser
+
+    def frames(self, samples: Any) -> Tensor:
+        """Waveform (N,) at the frames' rate → log-mels (T, n_mels)."""
+        return log_mel(torch.as_tensor(samples, dtype=torch.float32), self.model.config.mel)
+
+    def convert(self, source: Tensor, *targets: Tensor) -> Tensor:
+        """What `source` says in the voice of `targets`; log-mels (T, n_mels) in, log-mels (T, n_mels) out."""
+        made = self.model.convert(self.normaliser(source), [self.normaliser(target) for target in targets])
+        return self.normaliser.inverse(made)
+
+
+def save_adain(folder: Path, voice: AdaInVoice, meta: dict[str, Any]) -> None:
+    """Write model.safetensors and config.json, whole or not at all."""
+    tensors = {f"model.{name}": value.contiguous() for name, value in voice.model.state_dict().items()}
+    tensors |= {"normaliser.mean": voice.normaliser.mean, "normaliser.deviation": voice.normaliser.deviation}
+    with whole_folder(folder) as temporary:
+        write_tensors(temporary / "model.safetensors", tensors)
+        write_json(temporary / "config.json", {"adain": asdict(voice.model.config), "meta": meta})
+
+
+def load_adain(folder: Path) -> AdaInVoice:
+    """The counterpart, in evaluation mode. Raises InputError when it is not there or none."""
+    said = read_json(folder / "config.json", "a folder that train_adain_vc.py left")
+    model = AdaInVc(AdaInConfig.of(said.get("adain", {}), f"{folder / 'config.json'} adain"))
+    tensors = read_tensors(folder / "model.safetensors", "the weights of AdaIN-VC")
+    try:
+        model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
+        normaliser = Normaliser(tensors["normaliser.mean"], tensors["normaliser.deviation"])
+    except (RuntimeError, KeyError) as error:
+        raise InputError(f"{folder / 'model.safetensors'} does not fit its config.json") from error
+    return AdaInVoice(model.eval(), normaliser)

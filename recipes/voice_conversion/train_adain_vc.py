@@ -1,0 +1,61 @@
+"""Train AdaIN-VC (adain_vc.py) on the frames that ours is trained on.
+
+    python recipes/voice_conversion/train_adain_vc.py --data an4=DIR --data librispeech=DIR --out RUN
+    python recipes/voice_conversion/train_adain_vc.py --resume RUN
+    python recipes/voice_conversion/evaluate.py --data an4=DIR --list an4-dev --adain RUN/adain --rows adain-vc
+
+RUN/adain/ is the best one on development speakers so far, at any time: the one with the least reconstruction error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from train_vocoder import plan_of
+
+from rwae_audio.commands.common import Parser, guarded, new_folder, say
+from rwae_audio.files import only_one, read_json, write_json
+
+NAME = "train_adain_vc.py"
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="a corpus to train on")
+    parser.add_argument("--test", metavar="NAME", help="the corpus of the development speakers (the first one given)")
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="one setting, as in TOML")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = arguments(argv)
+    resumed = options.resume
+    plan = read_json(resumed / "run.json", "the folder of an earlier run") if resumed else plan_of(options, NAME)
+    import torch  # slow to load, so only now that the command line is known to be right
+    from adain_training import RunConfig, read_frames, train
+
+    from rwae_audio.trainer import Interrupted
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    config = RunConfig.of(plan["config"])
+    folder = resumed or new_folder(options.out, "adain-vc")
+    with only_one(folder):
+        write_json(folder / "run.json", plan)
+        speech = read_frames(plan["data"], plan["test"], config)
+        say(NAME, f"{speech.hours:.2f} hours, {config.train.updates} updates, in {folder}")
+        try:
+            train(config, speech, folder, plan["command"])
+        except Interrupted as stop:
+            say(NAME, f"{stop}; go on with --resume {folder}")
+            return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, NAME))
