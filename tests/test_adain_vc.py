@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import sys
@@ -15,13 +16,14 @@ from test_ladder import recordings
 from torch.nn import functional as F
 
 from rwae_audio.commands.common import guarded
-from rwae_audio.features import Normaliser
-from rwae_audio.files import InputError
-from rwae_audio.neural_vocoder import load_vocoder
+from rwae_audio.features import PRESETS, Normaliser
+from rwae_audio.files import InputError, read_tensors
+from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, load_vocoder
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/voice_conversion"))
 import adain_training
 import adain_vc
+import evaluate
 import systems
 import train_adain_vc
 
@@ -34,19 +36,73 @@ def small(seed: int = 0) -> adain_vc.AdaInVc:
 
 
 def test_as_large_as_published() -> None:
-    """4.9 million weights, as the authors' network for 512 bins less what the bins make (80 here): the bank's, twice
-    (432 · 128 · Σk), the first 1 × 1 convolutions' (432 · 128) and the last one's."""
-    assert sum(p.numel() for p in adain_vc.AdaInVc(adain_vc.AdaInConfig()).parameters()) == 4_876_368
+    """The authors' network has 9,040,512 weights for 512 bins; less those of the 432 others: of the bank and the 1 × 1 convolution
+    after it, in both encoders, and of the decoder's last one."""
+    bins = 512 - adain_vc.MEL.n_mels
+    less = 2 * bins * 128 * (sum(range(1, 9)) + 1) + bins * (128 + 1)
+    assert sum(p.numel() for p in adain_vc.AdaInVc(adain_vc.AdaInConfig()).parameters()) == 9_040_512 - less
 
 
 @pytest.mark.parametrize("length", [8, 40, 64])
 def test_shapes(length: int) -> None:
     model, frames = small(), torch.randn(3, length, 80)
-    decoded, mean = model(frames, torch.Generator().manual_seed(0))
+    decoded, mean, log_variance = model(frames, torch.Generator().manual_seed(0))
     assert decoded.shape == frames.shape
-    assert mean.shape == (3, 8, length // 8)
+    assert mean.shape == log_variance.shape == (3, 8, length // 8)
     for odd in (1, 9, 43):
         assert model.convert(torch.randn(odd, 80), [torch.randn(70, 80), torch.randn(3, 80)]).shape == (odd, 80)
+
+
+def test_the_network_against_other_layers() -> None:
+    """Once more, by nn.InstanceNorm1d, nn.ReflectionPad1d, F.interpolate and F.pixel_shuffle."""
+    model, frames = small(), torch.randn(2, 64, 80, generator=torch.Generator().manual_seed(1))
+
+    def conv(layer: torch.nn.Conv1d, states: torch.Tensor) -> torch.Tensor:
+        size = layer.kernel_size[0]
+        return layer(torch.nn.ReflectionPad1d((size // 2, size // 2 - (size % 2 == 0)))(states))
+
+    def blocks(part: adain_vc.Blocks, norm: torch.nn.Module) -> torch.Tensor:
+        states = frames.transpose(1, 2)
+        states = torch.cat([*(conv(layer, states).relu() for layer in part.bank), states], 1)
+        states = norm(part.into(states)).relu()
+        for number, stride in enumerate([1, 2, 1, 2, 1, 2]):
+            new = norm(conv(part.second[number], norm(conv(part.first[number], states)).relu())).relu()
+            states = new + (states if stride == 1 else F.avg_pool1d(states, stride))
+        return states
+
+    norm = torch.nn.InstanceNorm1d(8)
+    content = model.content.mean(blocks(model.content.blocks, norm))
+    speaker = F.adaptive_avg_pool1d(blocks(model.speaker.blocks, torch.nn.Identity()), 1)[..., 0]
+    for layer in model.speaker.dense:
+        speaker = speaker + layer(speaker)
+    speaker = model.speaker.last(speaker)
+
+    def adapted(number: int, states: torch.Tensor) -> torch.Tensor:
+        asked = model.decoder.modulate[number](speaker)
+        return norm(states) * asked[:, 8:, None] + asked[:, :8, None]
+
+    states = norm(model.decoder.into(content)).relu()
+    for number, times in enumerate([2, 1, 2, 1, 2, 1]):
+        new = adapted(2 * number, conv(model.decoder.first[number], states)).relu()
+        new = conv(model.decoder.second[number], new)
+        new = new.unflatten(1, (-1, times)).transpose(2, 3).flatten(2)
+        states = adapted(2 * number + 1, new).relu() + F.interpolate(states, scale_factor=times)
+    decoded = model.decoder.last(states).transpose(1, 2)
+    torch.testing.assert_close(model(frames, None)[0], decoded, rtol=1e-4, atol=1e-5)
+
+
+def test_content_is_drawn_with_its_own_deviation() -> None:
+    model, frames = small(), torch.randn(4, 64, 80, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        model.content.log_variance.weight.zero_()
+        model.content.log_variance.bias.fill_(2 * np.log(3.0))
+    seen = []
+    hook = model.decoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    means = [model(frames, torch.Generator().manual_seed(seed))[1] for seed in (0, 1)]
+    hook.remove()
+    torch.testing.assert_close(*means)
+    assert not torch.allclose(*seen)
+    assert float((seen[0] - means[0]).std().detach()) == pytest.approx(3.0, rel=0.15)
 
 
 def test_convolutions_keep_the_length_and_reflect() -> None:
@@ -57,18 +113,18 @@ def test_convolutions_keep_the_length_and_reflect() -> None:
     torch.testing.assert_close(made, F.conv1d(mirrored, layer.weight, layer.bias))
 
 
-def test_content_loses_each_channels_level_and_the_speaker_does_not() -> None:
-    """What is added to one channel for a whole recording: the first instance norm takes it away, where no nonlinearity comes
-    before it."""
+def test_content_loses_each_channels_level() -> None:
+    """Frames three times as far from another mean in each channel: the first instance norm takes both away, where nothing but
+    the 1 × 1 convolution comes before it."""
+    torch.manual_seed(3)
     blocks = adain_vc.Blocks(SMALL, normed=True)
     with torch.no_grad():
         for layer in blocks.bank:
             layer.weight.zero_()
     frames = torch.randn(1, 80, 64)
-    moved = frames * (0.5 + torch.rand(1, 80, 1)).mean() + torch.randn(1, 80, 1)
+    moved = 3 * frames + torch.randn(1, 80, 1)
     torch.testing.assert_close(blocks(frames), blocks(moved), rtol=1e-3, atol=1e-3)
-    speaker = small().speaker
-    assert float((speaker(frames) - speaker(moved)).abs().max().detach()) > 1e-3
+    assert not torch.allclose(blocks(frames), blocks(moved.flip(-1)), rtol=1e-2, atol=1e-2)
 
 
 def test_adapted_states_have_the_speakers_mean_and_deviation() -> None:
@@ -86,29 +142,43 @@ def test_neighbouring_channels_become_neighbours_in_time() -> None:
 
 
 def test_losses_are_l1_and_the_divergence_of_two_gaussians() -> None:
-    frames, decoded, mean = torch.randn(2, 16, 80), torch.randn(2, 16, 80), torch.randn(2, 8, 2)
-    found = adain_vc.losses(frames, decoded, mean)
+    frames, decoded, mean, log_variance = (torch.randn(*shape) for shape in [(2, 16, 80)] * 2 + [(2, 8, 2)] * 2)
+    found = adain_vc.losses(frames, decoded, mean, log_variance)
     assert float(found["reconstruction"]) == pytest.approx(float(np.abs((frames - decoded).numpy()).mean()))
-    one = torch.distributions.Normal(mean, torch.ones(()))
+    one = torch.distributions.Normal(mean, (log_variance / 2).exp())
     other = torch.distributions.Normal(torch.zeros(()), torch.ones(()))
     divergence = torch.distributions.kl_divergence(one, other).mean()
     assert float(found["content"]) == pytest.approx(float(divergence), rel=1e-5)
+
+
+def test_the_weight_of_the_divergence_grows() -> None:
+    settings = adain_training.TrainConfig(updates=100, annealed=0.2)
+    assert [settings.grown(step) for step in (0, 10, 20, 50)] == [0, 0.5, 1, 1]
+    assert adain_training.TrainConfig(annealed=0.0).grown(0) == 1
 
 
 def test_a_voice_is_kept_and_read_back(tmp_path: Path) -> None:
     voice = adain_vc.AdaInVoice(small(), Normaliser(torch.randn(80), torch.rand(80) + 0.5))
     adain_vc.save_adain(tmp_path / "adain", voice, {"step": 1})
     again = adain_vc.load_adain(tmp_path / "adain")
-    source, target = (voice.frames(speech(i, 1.0)) for i in (0, 1))
+    source, target, other = (voice.frames(speech(i, 1.0)) for i in (0, 1, 2))
     torch.testing.assert_close(again.convert(source, target), voice.convert(source, target))
+    assert not torch.allclose(voice.convert(source, target), voice.convert(source, other), atol=1e-3)
+    torch.testing.assert_close(voice.convert(source, target, target), voice.convert(source, target))
     made = systems.adain(again, load_vocoder())(speech(0, 1.0), [speech(1, 1.0)])
     assert (made.shape, made.dtype) == (speech(0, 1.0).shape, np.float32)
     assert np.sqrt(np.mean(made**2)) == pytest.approx(float(np.sqrt(np.mean(speech(0, 1.0) ** 2))), rel=1e-3)
+    with pytest.raises(InputError, match="frames of another kind"):
+        systems.adain(again, Vocoder(VocoderConfig(mel=PRESETS["paper"], width=8, blocks=1)))
+    rows = evaluate.systems({}, None, {"theirs": str(tmp_path / "adain")})
+    assert np.array_equal(rows["theirs"][0](speech(0, 1.0), [speech(1, 1.0)]), made)
+    with pytest.raises(InputError, match="--adain world is the name of another row"):
+        evaluate.systems({}, None, {"world": str(tmp_path / "adain")})
     config = json.loads((tmp_path / "adain/config.json").read_text())
-    config["adain"]["width"] = 4
-    (tmp_path / "adain/config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"does not fit its config\.json"):
-        adain_vc.load_adain(tmp_path / "adain")
+    for table, expected in (({"width": 4}, r"does not fit its config\.json"), (None, "has no table `adain`")):
+        (tmp_path / "adain/config.json").write_text(json.dumps({**config, "adain": table}))
+        with pytest.raises(InputError, match=expected):
+            adain_vc.load_adain(tmp_path / "adain")
     with pytest.raises(InputError, match="expected a folder that train_adain_vc"):
         adain_vc.load_adain(tmp_path)
 
@@ -118,35 +188,65 @@ def test_it_is_trained_and_goes_on(
 ) -> None:
     monkeypatch.setenv("RWAE_CACHE", str(tmp_path / "cache"))
     recordings(tmp_path / "data", "s{s}/{u}.wav", 8, 3)
-    words = ["--data", f"folder={tmp_path / 'data'}", "--threads", "1"]
-    settings = ("train.updates=6", "train.batch=4", "train.frames=16", "train.evaluate_every=2", "adain.width=8")
-    for setting in (*settings, "adain.bank=2", "train.learning_rate=3e-3"):
+    words = ["--data", f"folder={tmp_path / 'data'}"]
+    for setting in (
+        *("train.updates=6", "train.batch=4", "train.frames=16", "train.evaluate_every=2", "train.learning_rate=3e-3"),
+        *("adain.width=8", "adain.bank=2"),
+    ):
         words += ["--set", setting]
 
     def call(*more: str) -> int:
         return guarded(lambda: train_adain_vc.main([*more]), "train_adain_vc.py")
 
+    def log(run: str) -> list[dict]:
+        lines = [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
     assert call(*words, "--out", str(tmp_path / "whole")) == 0, capsys.readouterr().err
-    log = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in log] == [2, 4, 6]
-    assert log[-1]["train/reconstruction"] < log[0]["train/reconstruction"]
+    assert [line["step"] for line in log("whole")] == [2, 4, 6]
+    assert log("whole")[-1]["train/reconstruction"] < log("whole")[0]["train/reconstruction"]
 
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/run.json").write_text((tmp_path / "whole/run.json").read_text())
-    write = adain_training.MetricsLog.write
+    losses, count = adain_training.losses, itertools.count(1)
 
-    def stop_after(log: object, values: dict) -> None:
-        write(log, values)
-        if values["step"] == 2:
+    def stop_in_the_third(*given: torch.Tensor) -> dict[str, torch.Tensor]:
+        if next(count) == 3:
             signal.raise_signal(signal.SIGINT)
+        return losses(*given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adain_training.MetricsLog, "write", stop_after)
-        assert call("--resume", str(tmp_path / "parts"), "--threads", "1") == 130
-    assert "stopped after update 2" in capsys.readouterr().err
-    assert call("--resume", str(tmp_path / "parts"), "--threads", "1") == 0
-    whole, parts = (adain_vc.load_adain(tmp_path / name / "adain").model.state_dict() for name in ("whole", "parts"))
+        patch.setattr(adain_training, "losses", stop_in_the_third)
+        assert call("--resume", str(tmp_path / "parts")) == 130
+    assert "stopped after update 3" in capsys.readouterr().err
+    assert call("--resume", str(tmp_path / "parts")) == 0
+    assert log("parts") == log("whole")
+    whole, parts = (read_tensors(tmp_path / run / "latest.safetensors", "a checkpoint") for run in ("whole", "parts"))
+    assert set(whole) == set(parts)
     for name, one in whole.items():
         assert torch.equal(one, parts[name]), name
-    assert call(*words, "--set", "train.frames=12", "--out", str(tmp_path / "odd")) == 2
-    assert "[train] frames is 12; expected a multiple of 8" in capsys.readouterr().err
+    assert adain_vc.load_adain(tmp_path / "parts/adain").model.config == adain_vc.AdaInConfig(8, 2)
+    assert call("--resume", str(tmp_path / "parts"), "--set", "train.updates=9") == 2
+    assert "expected no --data, --test, --set or --out beside it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("train.frames=12", "[train] frames is 12; expected a multiple of 8, 16 or more"),
+        ("train.frames=8", "[train] frames is 8; expected a multiple of 8, 16 or more"),
+        ("train.batch=0", "[train] batch is 0; expected 1 or more"),
+        ("train.annealed=1.0", "[train] annealed is 1.0; expected at least 0 and under 1"),
+        ("adain.width=0", "[adain] width is 0; expected 1 or more"),
+        ("trian.updates=5", "there is a table [trian]; expected [adain] and [train]"),
+    ],
+)
+def test_bad_settings_are_one_line(
+    setting: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", f"folder={tmp_path}", "--set", setting, "--out", str(tmp_path / "run")]
+    assert guarded(lambda: train_adain_vc.main(words), "train_adain_vc.py") == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert expected in error
+    assert not (tmp_path / "run").exists()

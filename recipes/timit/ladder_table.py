@@ -105,7 +105,9 @@ def of_seeds(name: str, runs: list[Run]) -> Row:
     rates = ("static", "dynamic", "gap", "gap_interval")
     said = {**rest, **{key: said[key] for key in rates}}
     if any(speeds := [run.row.get("seconds_per_1000") for run in runs]):
-        said["seconds_per_1000"] = min(speed for speed in speeds if speed)  # the others waited for whatever ran beside them
+        said["seconds_per_1000"] = min(
+            speed for speed in speeds if speed
+        )  # the others waited for whatever ran beside them
     return Row(name, runs, said, [run.row["seed"] for run in runs if run.row.get("collapsed")])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from adain_vc import AdaInConfig, AdaInVc, AdaInVoice, losses, save_adain
+from adain_vc import MEL, AdaInConfig, AdaInVc, AdaInVoice, losses, save_adain
 from torch import Tensor
 
+from rwae_audio.benchmark import benchmark, with_benchmark
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.config import resolve
 from rwae_audio.corpora import read_corpus
@@ -26,7 +28,8 @@ from rwae_audio.trainer import Interrupted, MetricsLog, interruptible
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The authors' Adam and weights; updates of `batch` segments of `frames` as for the model that it is compared with.
+    """As many updates, of as many segments as long, as the bundle in the package has had; the authors' Adam and weights. Theirs
+    had 200,000 updates of 128 segments of 128 frames.
 
     annealed: the share of the updates over which content_weight grows from 0.
     """
@@ -42,6 +45,26 @@ class TrainConfig:
     gradient_clip: float = 5.0
     evaluate_every: int = 100
 
+    def __post_init__(self) -> None:
+        for name, least in {"seed": 0, "updates": 1, "batch": 1, "evaluate_every": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"[train] {name} is {getattr(self, name)}; expected {least} or more")
+        if self.frames < 2 * AdaInVc.shrinks or self.frames % AdaInVc.shrinks:
+            least = f"a multiple of {AdaInVc.shrinks}, {2 * AdaInVc.shrinks} or more"
+            raise ValueError(f"[train] frames is {self.frames}; expected {least}")
+        for name in ("learning_rate", "gradient_clip"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"[train] {name} is {getattr(self, name)}; expected more than 0")
+        for name in ("reconstruction_weight", "content_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"[train] {name} is {getattr(self, name)}; expected 0 or more")
+        if not 0 <= self.annealed < 1:
+            raise ValueError(f"[train] annealed is {self.annealed}; expected at least 0 and under 1")
+
+    def grown(self, step: int) -> float:
+        """The share of content_weight in update `step`."""
+        return min(1.0, step / (self.annealed * self.updates)) if self.annealed else 1.0
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -53,12 +76,12 @@ class RunConfig:
     @classmethod
     def of(cls, tables: dict[str, Any]) -> RunConfig:
         """From plain tables. Raises InputError."""
-        config = cls(
-            AdaInConfig.of(tables.get("adain", {}), "[adain]"), resolve(TrainConfig, tables.get("train", {}), "[train]")
+        if unknown := set(tables) - {"adain", "train"}:
+            raise InputError(f"there is a table [{min(unknown)}]; expected [adain] and [train]")
+        return cls(
+            resolve(AdaInConfig, tables.get("adain", {}), "[adain]"),
+            resolve(TrainConfig, tables.get("train", {}), "[train]"),
         )
-        if config.train.frames % AdaInVc.shrinks:
-            raise InputError(f"[train] frames is {config.train.frames}; expected a multiple of {AdaInVc.shrinks}")
-        return config
 
     def tables(self) -> dict[str, Any]:
         return {"adain": asdict(self.adain), "train": asdict(self.train)}
@@ -75,14 +98,19 @@ class Speech:
 
 
 def read_frames(data: Mapping[str, str], test: str, config: RunConfig) -> Speech:
-    """The training speakers of all corpora, and the development speakers of `test`."""
-    mel, size = config.adain.mel, config.train.frames
+    """The training speakers of all corpora, and the development speakers of `test`, held out of the others where it has none.
+    Raises InputError when these say too little."""
+    size = config.train.frames
     corpora = [read_corpus(name, Path(folder)) for name, folder in data.items()]
-    store = open_store(corpora, mel, progress=True)
+    corpora = [with_benchmark(corpus) if corpus.name == test else corpus for corpus in corpora]
+    store = open_store(corpora, MEL, progress=True)
     rows, model = store.indices("train"), ModelConfig(static_from="segment")
     normaliser = Normaliser.fit(store.frames[store.offsets[row] : store.offsets[row + 1]] for row in rows)
-    held_out = Sampler(store, store.indices("dev"), size, model).draw(128, generator(0, "held-out")).frames
-    hours = float(store.lengths[rows].sum()) * mel.hop_length / mel.sample_rate / 3600
+    dev = benchmark(store, next(corpus for corpus in corpora if corpus.name == test), "dev").rows
+    if (longest := int(store.lengths[dev].max())) < size:
+        raise InputError(f"the longest development utterance of {test} has {longest} frames; expected {size} or more")
+    held_out = Sampler(store, dev, size, model).draw(128, generator(0, "held-out")).frames
+    hours = float(store.lengths[rows].sum()) * MEL.hop_length / MEL.sample_rate / 3600
     return Speech(Sampler(store, rows, size, model), normaliser, normaliser(held_out), hours)
 
 
@@ -101,16 +129,15 @@ def train(config: RunConfig, speech: Speech, folder: Path, command: str) -> None
             began = time.monotonic()
             batch = speech.sampler.draw(settings.batch, generator(settings.seed, "batch", position.step))
             frames = speech.normaliser(batch.frames)
-            decoded, mean = model(frames, generator(settings.seed, "content", position.step))
-            terms = losses(frames, decoded, mean)
-            grown = min(1.0, position.step / max(settings.annealed * settings.updates, 1))
-            loss = (
-                settings.reconstruction_weight * terms["reconstruction"]
-                + settings.content_weight * grown * terms["content"]
-            )
+            terms = losses(frames, *model(frames, generator(settings.seed, "content", position.step)))
+            content_weight = settings.content_weight * settings.grown(position.step)
             optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+            (settings.reconstruction_weight * terms["reconstruction"] + content_weight * terms["content"]).backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+            if not math.isfinite(float(norm)):
+                raise InputError(
+                    f"the loss is no longer finite at update {position.step}; expected a lower [train] learning_rate"
+                )
             optimizer.step()
             position.step += 1
             position.seconds += time.monotonic() - began
@@ -122,8 +149,10 @@ def train(config: RunConfig, speech: Speech, folder: Path, command: str) -> None
                 said["dev/reconstruction"] = on_dev(model, speech.held_out)
                 position.sums = {}
                 log.write({"step": position.step, **said, "seconds": round(position.seconds, 1)})
-                if -said["dev/reconstruction"] > position.best_score:
-                    position.best_score, position.best_step = -said["dev/reconstruction"], position.step
+                # while the content costs less than it will, frames are reconstructed better than they will be
+                score = -said["dev/reconstruction"] if settings.grown(position.step) == 1 else -1e6
+                if score > position.best_score:
+                    position.best_score, position.best_step = score, position.step
                     meta = {"command": command, "step": position.step}
                     save_adain(folder / "adain", AdaInVoice(model, speech.normaliser), meta)
                 save_checkpoint(latest, config, state, position)
@@ -139,6 +168,4 @@ def train(config: RunConfig, speech: Speech, folder: Path, command: str) -> None
 @torch.no_grad()
 def on_dev(model: AdaInVc, frames: Tensor) -> float:
     """The reconstruction error of frames (B, T, n_mels), without noise."""
-    content = model.content(frames.transpose(1, 2))
-    decoded = model.decoder(content, model.speaker(frames.transpose(1, 2)))
-    return float((decoded.transpose(1, 2) - frames).abs().mean())
+    return float((model(frames, None)[0] - frames).abs().mean())

@@ -1,22 +1,23 @@
-"""AdaIN-VC, the converter that ours is compared with.
+"""AdaIN-VC, a converter that ours is compared with.
 
 Chou, Yeh, Lee: "One-shot Voice Conversion by Separating Speaker and Content Representations with Instance Normalization",
-Interspeech 2019, arXiv 1904.05742, in the sizes of the authors' published configuration:
+Interspeech 2019, arXiv 1904.05742; the network and the losses of the authors' later code (norm before the activation, no
+dropout, a learned variance), for log-mels of 80 instead of 512 bins:
 
-    c = E_c(x) + noise        an encoder whose instance norm takes each channel's mean and deviation, who speaks, away
-    s = E_s(x)                one vector a recording, the mean over its time
-    x̂ = D(c, s)               a decoder whose channels are instance-normed, then scaled and shifted by s (AdaIN)
+    c ~ q(c | x) = N(μ(x), σ²(x))    an encoder whose instance norms take each channel's mean and deviation, who speaks, away
+    s = E_s(x)                       one vector a recording, from the mean over its time
+    x̂ = D(c, s)                      a decoder whose channels are instance-normed, then scaled and shifted by s (AdaIN)
 
-    L = λ_rec |x − x̂| + λ_kl KL(N(c, 1) ‖ N(0, 1))
+    L = λ_rec |x − x̂| + λ_kl KL(q(c | x) ‖ N(0, 1))
 
-Frames are normalised log-mels (B, T, n_mels), T a multiple of `shrinks`, 8: content is kept for every eighth frame.
+Frames are normalised log-mels (B, T, n_mels) of the preset `vocoder`, T a multiple of 8: content is kept for every eighth.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,34 +26,34 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rwae_audio.config import resolve
-from rwae_audio.features import PRESETS, MelConfig, Normaliser, log_mel
+from rwae_audio.features import PRESETS, Normaliser, log_mel
 from rwae_audio.files import InputError, read_json, read_tensors, whole_folder, write_json, write_tensors
 
+MEL = PRESETS["vocoder"]
 STRIDES = (1, 2, 1, 2, 1, 2)  # of the encoders' blocks; the decoder's, the other way round
 KERNEL = 5
 
 
 @dataclass(frozen=True)
 class AdaInConfig:
-    """mel: the frames; width: channels everywhere; bank: the widest kernel of the first convolutions."""
+    """width: channels everywhere; bank: the widest kernel of the first convolutions."""
 
-    mel: MelConfig = field(default_factory=lambda: PRESETS["vocoder"])
     width: int = 128
     bank: int = 8
 
-    @classmethod
-    def of(cls, table: dict[str, Any], where: str) -> AdaInConfig:
-        """From a plain table. Raises InputError."""
-        table = dict(table)
-        mel = MelConfig.from_table(table.pop("mel", {"preset": "vocoder"}))
-        return cls(**{**asdict(resolve(cls, table, where)), "mel": mel})
+    def __post_init__(self) -> None:
+        for name in ("width", "bank"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"[adain] {name} is {getattr(self, name)}; expected 1 or more")
 
 
 def convolved(layer: nn.Conv1d, states: Tensor) -> Tensor:
-    """(B, channels, T) through a convolution, reflected at both ends: ⌈T / stride⌉ of them."""
+    """(B, channels, T) through a convolution: (B, ·, ⌈T / stride⌉), reflected at both ends, or held where that is too short."""
     size = layer.kernel_size[0]
     return layer(
-        F.pad(states, (size // 2, size - 1 - size // 2), mode="reflect" if states.shape[-1] > size else "replicate")
+        F.pad(
+            states, (size // 2, size - 1 - size // 2), mode="reflect" if states.shape[-1] > size // 2 else "replicate"
+        )
     )
 
 
@@ -63,11 +64,11 @@ def instance_normed(states: Tensor) -> Tensor:
 
 class Blocks(nn.Module):
     """Frames (B, n_mels, T) → states (B, width, T / 8): convolutions of every width up to `bank` side by side, then six
-    residual blocks, three of which halve the time; `normed`: each channel's mean and deviation are taken away all along."""
+    residual blocks, three of which halve the time; `normed`: what a convolution says is instance-normed."""
 
     def __init__(self, config: AdaInConfig, normed: bool) -> None:
         super().__init__()
-        width, n_mels = config.width, config.mel.n_mels
+        width, n_mels = config.width, MEL.n_mels
         self.bank = nn.ModuleList(nn.Conv1d(n_mels, width, size) for size in range(1, config.bank + 1))
         self.into = nn.Conv1d(config.bank * width + n_mels, width, 1)
         self.first = nn.ModuleList(nn.Conv1d(width, width, KERNEL) for _ in STRIDES)
@@ -104,15 +105,16 @@ class SpeakerEncoder(nn.Module):
 
 
 class ContentEncoder(nn.Module):
-    """(B, n_mels, T) → the means (B, width, T / 8) of q(c | x)."""
+    """(B, n_mels, T) → mean and log-variance (B, width, T / 8) of q(c | x)."""
 
     def __init__(self, config: AdaInConfig) -> None:
         super().__init__()
         self.blocks = Blocks(config, normed=True)
-        self.mean = nn.Conv1d(config.width, config.width, 1)
+        self.mean, self.log_variance = (nn.Conv1d(config.width, config.width, 1) for _ in range(2))
 
-    def forward(self, frames: Tensor) -> Tensor:
-        return self.mean(self.blocks(frames))
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        states = self.blocks(frames)
+        return self.mean(states), self.log_variance(states)
 
 
 class Decoder(nn.Module):
@@ -125,7 +127,7 @@ class Decoder(nn.Module):
         self.first = nn.ModuleList(nn.Conv1d(width, width, KERNEL) for _ in STRIDES)
         self.second = nn.ModuleList(nn.Conv1d(width, width * stride, KERNEL) for stride in STRIDES[::-1])
         self.modulate = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(2 * len(STRIDES)))
-        self.last = nn.Conv1d(width, config.mel.n_mels, 1)
+        self.last = nn.Conv1d(width, MEL.n_mels, 1)
 
     def forward(self, content: Tensor, speaker: Tensor) -> Tensor:
         states = F.relu(instance_normed(self.into(content)))
@@ -160,24 +162,28 @@ class AdaInVc(nn.Module):
         self.config = config
         self.content, self.speaker, self.decoder = ContentEncoder(config), SpeakerEncoder(config), Decoder(config)
 
-    def forward(self, frames: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
-        """frames (B, T, n_mels) → what is decoded of them, and the means of their content."""
+    def forward(self, frames: Tensor, noise: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+        """frames (B, T, n_mels) → what is decoded of them, of a draw of their content (its mean without noise), and that
+        one's mean and log-variance."""
         frames = frames.transpose(1, 2)
-        mean = self.content(frames)
-        drawn = mean + torch.randn(mean.shape, generator=noise).to(mean)
-        return self.decoder(drawn, self.speaker(frames)).transpose(1, 2), mean
+        mean, log_variance = self.content(frames)
+        drawn = mean
+        if noise is not None:
+            drawn = mean + (log_variance / 2).exp() * torch.randn(mean.shape, generator=noise).to(mean)
+        return self.decoder(drawn, self.speaker(frames)).transpose(1, 2), mean, log_variance
 
     @torch.no_grad()
     def convert(self, source: Tensor, targets: Sequence[Tensor]) -> Tensor:
         """Normalised frames (T, n_mels) in the voice of the targets (each (T', n_mels), their vectors' mean)."""
         speaker = torch.stack([self.speaker(target.T[None])[0] for target in targets]).mean(0)
         padded = F.pad(source.T[None], (0, -len(source) % self.shrinks), mode="replicate")
-        return self.decoder(self.content(padded), speaker[None])[0].T[: len(source)]
+        return self.decoder(self.content(padded)[0], speaker[None])[0].T[: len(source)]
 
 
-def losses(frames: Tensor, decoded: Tensor, mean: Tensor) -> dict[str, Tensor]:
-    """L1 of the frames, and KL(N(mean, 1) ‖ N(0, 1)) = mean² / 2, each a mean over all numbers; not yet weighted."""
-    return {"reconstruction": (decoded - frames).abs().mean(), "content": mean.square().mean() / 2}
+def losses(frames: Tensor, decoded: Tensor, mean: Tensor, log_variance: Tensor) -> dict[str, Tensor]:
+    """L1 of the frames, and the KL of a Gaussian from N(0, 1), each a mean over all numbers; not yet weighted."""
+    divergence = (log_variance.exp() + mean.square() - 1 - log_variance) / 2
+    return {"reconstruction": (decoded - frames).abs().mean(), "content": divergence.mean()}
 
 
 @dataclass(frozen=True)
@@ -189,7 +195,7 @@ class AdaInVoice:
 
     def frames(self, samples: Any) -> Tensor:
         """Waveform (N,) at the frames' rate → log-mels (T, n_mels)."""
-        return log_mel(torch.as_tensor(samples, dtype=torch.float32), self.model.config.mel)
+        return log_mel(torch.as_tensor(samples, dtype=torch.float32), MEL)
 
     def convert(self, source: Tensor, *targets: Tensor) -> Tensor:
         """What `source` says in the voice of `targets`; log-mels (T, n_mels) in, log-mels (T, n_mels) out."""
@@ -208,8 +214,11 @@ def save_adain(folder: Path, voice: AdaInVoice, meta: dict[str, Any]) -> None:
 
 def load_adain(folder: Path) -> AdaInVoice:
     """The counterpart, in evaluation mode. Raises InputError when it is not there or none."""
-    said = read_json(folder / "config.json", "a folder that train_adain_vc.py left")
-    model = AdaInVc(AdaInConfig.of(said.get("adain", {}), f"{folder / 'config.json'} adain"))
+    expected = "a folder that train_adain_vc.py left"
+    said = read_json(folder / "config.json", expected)
+    if not isinstance(said, dict) or not isinstance(said.get("adain"), dict):
+        raise InputError(f"{folder / 'config.json'} has no table `adain`; expected {expected}")
+    model = AdaInVc(resolve(AdaInConfig, said["adain"], f"{folder / 'config.json'} adain"))
     tensors = read_tensors(folder / "model.safetensors", "the weights of AdaIN-VC")
     try:
         model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})

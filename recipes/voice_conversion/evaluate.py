@@ -7,8 +7,9 @@
 
 Rows: the source unchanged, the target copied (fails on the words), WORLD, the source through a vocoder (`copy-`), the target
 through it and judged as the target (`ceiling-`), a bundle's reconstructions, and its conversions (`rwae`: the bundle in the
-package) as rwae-vc makes them, with the source's own pitch (`-keep`) and by Griffin-Lim. What the judges say of each pair is
-kept in results/<list>/<row>.csv; a row whose file has all pairs is not judged again.
+package) as rwae-vc makes them, with the source's own pitch (`-keep`) and by Griffin-Lim; with --adain those of AdaIN-VC, by the
+same vocoder and with the same pitch. What the judges say of each pair is kept in results/<list>/<row>.csv; a row whose file
+has all pairs is not judged again.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="an4, and timit for its list")
     parser.add_argument("--list", choices=tuple(LISTS), default="an4-test", help="of pairs/ (an4-test)")
     parser.add_argument("--bundle", action="append", default=[], metavar="NAME=DIR", help="another row: this bundle's")
-    parser.add_argument("--adain", type=Path, metavar="DIR", help="a row `adain-vc`: what train_adain_vc.py left there")
+    parser.add_argument("--adain", action="append", default=[], metavar="NAME=DIR", help="a row: train_adain_vc.py's")
     parser.add_argument("--vocoder", type=Path, metavar="DIR", help="the neural one (the one in the package)")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--pairs", type=int, metavar="N", help="only the first N pairs")
@@ -65,7 +66,7 @@ def judge_rows(options: argparse.Namespace, place: Path) -> None:
 
     from rwae_audio.corpora import corpus_folders
 
-    rows = systems(named_bundles(options.bundle), options.vocoder, options.adain)
+    rows = systems(named("--bundle", options.bundle), options.vocoder, named("--adain", options.adain))
     for name in options.rows or []:
         if name not in rows:
             raise InputError(f"--rows {name}; {nearest(name, list(rows))}")
@@ -84,18 +85,20 @@ def judge_rows(options: argparse.Namespace, place: Path) -> None:
         say(NAME, f"{name}: {len(judged)} pairs")
 
 
-def named_bundles(words: Sequence[str]) -> dict[str, str]:
-    """--bundle NAME=DIR, each."""
+def named(option: str, words: Sequence[str]) -> dict[str, str]:
+    """NAME=DIR, each, of an option."""
     found: dict[str, str] = {}
     for word in words:
         name, _, folder = word.partition("=")
         if not name or not folder or name in found:
-            raise InputError(f"--bundle {word}; expected NAME=DIR, each name once")
+            raise InputError(f"{option} {word}; expected NAME=DIR, each name once")
         found[name] = folder
     return found
 
 
-def systems(bundles: Mapping[str, str], vocoder: Path | None, adain: Path | None = None) -> dict[str, tuple[Any, bool]]:
+def systems(
+    bundles: Mapping[str, str], vocoder: Path | None, baselines: Mapping[str, str] | None = None
+) -> dict[str, tuple[Any, bool]]:
     """Row → its system, and whether it is asked to be the target saying the target's words."""
     import systems as made
     from adain_vc import load_adain
@@ -107,8 +110,10 @@ def systems(bundles: Mapping[str, str], vocoder: Path | None, adain: Path | None
     rows = {"source": (made.unchanged, False), "target": (made.copied, False), "world": (made.world, False)}
     for name, one in (("griffin-lim", None), ("neural", neural)):
         rows |= {f"copy-{name}": (made.vocoded(own, one), False), f"ceiling-{name}": (made.vocoded(own, one), True)}
-    if adain is not None:
-        rows["adain-vc"] = (made.adain(load_adain(adain), neural), False)
+    for name, folder in (baselines or {}).items():
+        if name in (*rows, OWN):
+            raise InputError(f"--adain {name} is the name of another row; expected a new one")
+        rows[name] = (made.adain(load_adain(Path(folder)), neural), False)
     for name in (*rows, OWN):
         if name in bundles:
             raise InputError(f"--bundle {name} is the name of another row; expected a new one")

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from evaluate import named_bundles, systems
+from evaluate import named, systems
 from pairs import LISTS, heard_in, read_pairs
 
 from rwae_audio.commands.common import Parser, free_output, guarded, say
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     from rwae_audio.audio import load_audio
     from rwae_audio.corpora import corpus_folders
 
-    known = systems(named_bundles(options.bundle), options.vocoder)
+    known = systems(named("--bundle", options.bundle), options.vocoder)
     for name in options.rows:
         if name not in known:
             raise InputError(f"--rows {name}; {nearest(name, list(known))}")

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from adain_vc import AdaInVoice
+from adain_vc import MEL, AdaInVoice
 
 from rwae_audio import pitch
 from rwae_audio.bundle import Bundle
 from rwae_audio.conversion import convert_waveform, level_of
+from rwae_audio.files import InputError
 from rwae_audio.judges import RATE, fundamental
 from rwae_audio.neural_vocoder import Vocoder, vocode
 from rwae_audio.vocoder import griffin_lim
@@ -39,8 +40,13 @@ def reconstructed(bundle: Bundle, vocoder: Vocoder | None) -> Convert:
 
 
 def adain(voice: AdaInVoice, vocoder: Vocoder) -> Convert:
-    """AdaIN-VC's conversion, by the vocoder and with the target's register, as rwae-vc has it."""
-    mel = voice.model.config.mel
+    """AdaIN-VC's conversion, by the vocoder and with the target's register, as rwae-vc has it. Raises InputError when the
+    vocoder reads frames of another kind."""
+    mel = MEL
+    if mel.frames() != vocoder.config.mel.frames():
+        raise InputError(
+            "the vocoder reads frames of another kind than AdaIN-VC's; expected those of the preset vocoder"
+        )
 
     def convert(source: np.ndarray, targets: Sequence[np.ndarray]) -> np.ndarray:
         log_mels = voice.convert(voice.frames(source), *(voice.frames(target) for target in targets))

@@ -2,7 +2,7 @@
 
     python recipes/voice_conversion/train_adain_vc.py --data an4=DIR --data librispeech=DIR --out RUN
     python recipes/voice_conversion/train_adain_vc.py --resume RUN
-    python recipes/voice_conversion/evaluate.py --data an4=DIR --list an4-dev --adain RUN/adain --rows adain-vc
+    python recipes/voice_conversion/evaluate.py --data an4=DIR --list an4-dev --adain adain-vc=RUN/adain --rows adain-vc
 
 RUN/adain/ is the best one on development speakers so far, at any time: the one with the least reconstruction error.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from train_vocoder import plan_of
 
 from rwae_audio.commands.common import Parser, guarded, new_folder, say
-from rwae_audio.files import only_one, read_json, write_json
+from rwae_audio.files import InputError, only_one, read_json, write_json
 
 NAME = "train_adain_vc.py"
 
@@ -35,7 +35,11 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     resumed = options.resume
+    if resumed and (options.data or options.test or options.set or options.out):
+        raise InputError("--resume goes on as the run began; expected no --data, --test, --set or --out beside it")
     plan = read_json(resumed / "run.json", "the folder of an earlier run") if resumed else plan_of(options, NAME)
+    if not isinstance(plan, dict) or not {"config", "data", "test", "command"} <= set(plan):
+        raise InputError(f"{resumed / 'run.json'} does not say what was run; expected the folder of an earlier run")
     import torch  # slow to load, so only now that the command line is known to be right
     from adain_training import RunConfig, read_frames, train
 

@@ -68,6 +68,8 @@ class RunConfig:
     @classmethod
     def of(cls, tables: dict[str, Any]) -> RunConfig:
         """From plain tables. Raises InputError."""
+        if unknown := set(tables) - {"vocoder", "train"}:
+            raise InputError(f"there is a table [{min(unknown)}]; expected [vocoder] and [train]")
         table = dict(tables.get("vocoder", {}))
         mel = MelConfig.from_table(table.pop("mel", {"preset": "vocoder"}))
         sizes = asdict(resolve(VocoderConfig, table, "[vocoder]"))
