@@ -36,8 +36,8 @@ def small(seed: int = 0) -> adain_vc.AdaInVc:
 
 
 def test_as_large_as_published() -> None:
-    """The authors' network has 9,040,512 weights for 512 bins; less those of the 432 others: of the bank and the 1 × 1 convolution
-    after it, in both encoders, and of the decoder's last one."""
+    """The authors' network has 9,040,512 weights for 512 bins; less those of the 432 others: of the bank and of the 1 × 1
+    convolution after it, in both encoders, and of the decoder's last one."""
     bins = 512 - adain_vc.MEL.n_mels
     less = 2 * bins * 128 * (sum(range(1, 9)) + 1) + bins * (128 + 1)
     assert sum(p.numel() for p in adain_vc.AdaInVc(adain_vc.AdaInConfig()).parameters()) == 9_040_512 - less
