@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from train_vocoder import plan_of
+from train_vocoder import plan_of, run_arguments
 
 from rwae_audio.commands.common import Parser, guarded, new_folder, say
 from rwae_audio.files import InputError, only_one, read_json, write_json
@@ -23,12 +22,7 @@ NAME = "train_adain_vc.py"
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="a corpus to train on")
-    parser.add_argument("--test", metavar="NAME", help="the corpus of the development speakers (the first one given)")
-    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="one setting, as in TOML")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
-    parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
+    run_arguments(parser)
     return parser.parse_args(argv)
 
 

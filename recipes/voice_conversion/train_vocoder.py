@@ -23,15 +23,20 @@ NAME = "train_vocoder.py"
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="a corpus to train on")
-    parser.add_argument("--test", metavar="NAME", help="the corpus of the development speakers (the first one given)")
+    run_arguments(parser)
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="whose model (the one in the package)")
     parser.add_argument("--init", type=Path, metavar="DIR", help="begin with the weights of this vocoder")
+    return parser.parse_args(argv)
+
+
+def run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of a training: on what, how, where to."""
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="a corpus to train on")
+    parser.add_argument("--test", metavar="NAME", help="the corpus of the development speakers (the first one given)")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="one setting, as in TOML")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
-    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
