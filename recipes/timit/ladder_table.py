@@ -104,10 +104,10 @@ def of_seeds(name: str, runs: list[Run]) -> Row:
     rest = {key: mean_of([run.row[key] for run in runs]) for key in said if all(key in run.row for run in runs)}
     rates = ("static", "dynamic", "gap", "gap_interval")
     said = {**rest, **{key: said[key] for key in rates}}
-    if any(speeds := [run.row.get("seconds_per_1000") for run in runs]):
-        said["seconds_per_1000"] = min(
-            speed for speed in speeds if speed
-        )  # the others waited for whatever ran beside them
+    # the other seeds waited for whatever ran beside them
+    speeds = [run.row["seconds_per_1000"] for run in runs if run.row.get("seconds_per_1000")]
+    if speeds:
+        said["seconds_per_1000"] = min(speeds)
     return Row(name, runs, said, [run.row["seed"] for run in runs if run.row.get("collapsed")])
 
 

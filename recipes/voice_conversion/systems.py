@@ -42,16 +42,15 @@ def reconstructed(bundle: Bundle, vocoder: Vocoder | None) -> Convert:
 def adain(voice: AdaInVoice, vocoder: Vocoder) -> Convert:
     """AdaIN-VC's conversion, by the vocoder and with the target's register, as rwae-vc has it. Raises InputError when the
     vocoder reads frames of another kind."""
-    mel = MEL
-    if mel.frames() != vocoder.config.mel.frames():
+    if MEL.frames() != vocoder.config.mel.frames():
         raise InputError(
             "the vocoder reads frames of another kind than AdaIN-VC's; expected those of the preset vocoder"
         )
 
     def convert(source: np.ndarray, targets: Sequence[np.ndarray]) -> np.ndarray:
         log_mels = voice.convert(voice.frames(source), *(voice.frames(target) for target in targets))
-        f0 = pitch.fundamental(source, mel)
-        own, wanted = pitch.register([f0]), pitch.register(pitch.fundamental(target, mel) for target in targets)
+        f0 = pitch.fundamental(source, MEL)
+        own, wanted = pitch.register([f0]), pitch.register(pitch.fundamental(target, MEL) for target in targets)
         if own is not None and wanted is not None:
             f0 = pitch.moved(f0, own, wanted)
         return as_loud(vocode(vocoder, log_mels, torch.from_numpy(f0).float()).numpy(), source)
