@@ -28,9 +28,11 @@ def call(*words: object) -> int:
     return guarded(lambda: ablations.main([str(word) for word in words]), "ablations.py")
 
 
-def kept(place: Path, name: str, seed: int, static: float, dynamic: float, updates: int = 400) -> None:
+def kept(
+    place: Path, name: str, seed: int, static: float, dynamic: float, updates: int = 400, table: str = "ablations"
+) -> None:
     """A made-up row folder."""
-    folder = place / "an4/ablations" / f"{name}-{seed}"
+    folder = place / "an4" / table / f"{name}-{seed}"
     folder.mkdir(parents=True)
     last = {"step": updates, "dev/static_eer": static, "dev/dynamic_eer": dynamic, "dev/error": 0.2}
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 1}) + "\n" + json.dumps(last) + "\n")

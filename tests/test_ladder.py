@@ -30,6 +30,7 @@ import ecapa  # noqa: E402
 import ladder  # noqa: E402
 import ladder_runs  # noqa: E402
 import ladder_table  # noqa: E402
+import train  # noqa: E402
 
 ROWS = {"rwae-mmd", "dsvae", "rwae-plus", "rwae-plus-60", "rwae-gan"}
 
@@ -301,3 +302,15 @@ def test_a_name_for_one_row_only(words: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         call(*words)
     assert stop.value.code == 2
+
+
+def test_a_command_means_the_same_on_another_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = ROOT / "recipes/timit/conf/dsvae.toml"
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(config), "--data", f"an4={tmp_path}", "--seed", "1"])
+    assert (
+        train.command()
+        == "python recipes/timit/train.py --config recipes/timit/conf/dsvae.toml --data an4=$AN4 --seed 1"
+    )
+    own = tmp_path / "own.toml"
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(own)])
+    assert train.command() == f"python recipes/timit/train.py --config {own}"

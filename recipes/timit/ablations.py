@@ -35,19 +35,23 @@ TABLES = ("mel", "model", "objective", "train")
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    table_arguments(parser, "ablations")
+    return parser.parse_args(argv)
+
+
+def table_arguments(parser: argparse.ArgumentParser, table: str) -> None:
+    """What a table of short runs is asked for: NAME.toml has the rows, runs/NAME/ the runs."""
+    runs = Path("runs") / table
     parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="a corpus to train on")
     parser.add_argument("--test", metavar="NAME", help="the corpus of the development speakers (the first one given)")
-    parser.add_argument("--rows", nargs="+", metavar="NAME", help="of ablations.toml (all)")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help=f"of {table}.toml (all)")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="a setting of every row")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (1)")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/ablations"), metavar="DIR", help="run folders (runs/ablations)"
-    )
+    parser.add_argument("--runs", type=Path, default=runs, metavar="DIR", help=f"run folders ({runs})")
     parser.add_argument(
         "--into", type=Path, default=HERE / "ladder", metavar="DIR", help="rows and table (beside the ladder's)"
     )
     parser.add_argument("--no-train", action="store_true", help="only make the table from the rows that are there")
-    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,16 +68,17 @@ def main(argv: list[str] | None = None) -> int:
     if not options.no_train:
         for name in options.rows or rows:
             for seed in rows[name].get("seeds", [0]):
-                if not (place / "ablations" / f"{name}-{seed}" / "row.json").is_file():
-                    trained(options, data, test, name, seed, rows[name])
+                kept = place / "ablations" / f"{name}-{seed}"
+                if not (kept / "row.json").is_file():
+                    tables, folder = settings(rows[name], seed, options.set), options.runs / kept.name
+                    say(NAME, f"{name}, seed {seed}, {tables['train']['updates']} updates, in {folder}")
+                    trained(tables, data, test, folder, kept, options.threads)
     print(write_table(place, rows))
     return 0
 
 
-def trained(
-    options: argparse.Namespace, data: dict[str, str], test: str, name: str, seed: int, row: dict[str, Any]
-) -> None:
-    """Train a row with a seed, ask the probes, and leave its row folder."""
+def trained(tables: dict[str, Any], data: dict[str, str], test: str, folder: Path, kept: Path, threads: int) -> None:
+    """Train this configuration in `folder`, ask the probes, and leave it, the dev log and what they said in `kept`."""
     import torch
 
     from rwae_audio.alignment import phones_of
@@ -82,13 +87,10 @@ def trained(
     from rwae_audio.probes import probe_report
     from rwae_audio.trainer import Interrupted, RunConfig
 
-    torch.set_num_threads(options.threads)
-    config = RunConfig.of(settings(row, seed, options.set))
-    plan = {"data": data, "test": test}
-    ready = train.prepare(config, plan, tell=lambda line: None)
-    folder, kept = options.runs / f"{name}-{seed}", options.into / test / "ablations" / f"{name}-{seed}"
+    torch.set_num_threads(threads)
+    config = RunConfig.of(tables)
+    ready = train.prepare(config, {"data": data, "test": test}, tell=lambda line: None)
     folder.mkdir(parents=True, exist_ok=True)
-    say(NAME, f"{name}, seed {seed}, {config.train.updates} updates, in {folder}")
     with only_one(folder):
         try:
             model = run(ready, folder, resume=True, say=train.say, progress=True, tensorboard=False)
@@ -102,7 +104,7 @@ def trained(
     with whole_folder(kept) as temporary:
         write_json(temporary / "config.json", config.tables())
         shutil.copyfile(folder / "metrics.jsonl", temporary / "metrics.jsonl")
-        write_json(temporary / "row.json", {"name": name, "seed": seed, **probed, "parameters": parameters(model)})
+        write_json(temporary / "row.json", {"seed": config.train.seed, **probed, "parameters": parameters(model)})
 
 
 def settings(row: dict[str, Any], seed: int, changes: Sequence[str] = ()) -> dict[str, Any]:

@@ -230,12 +230,17 @@ def corpora_arguments(parser: argparse.ArgumentParser, data: str) -> None:
 
 
 def command(script: str = "train.py") -> str:
-    """How this run, of a script beside this one, was called; folders named after their corpora, so that the line means
-    the same on another disk."""
+    """How this run, of a script beside this one, was called; folders named after their corpora, and a configuration of
+    this recipe by its place in the project, so that the line means the same on another disk."""
     words: list[str] = []
     for word in sys.argv[1:]:
+        before = words[-1] if words else ""
         name, _, place = word.partition("=")
-        words.append(f"{name}=${name.upper()}" if place and words and words[-1] in ("--data", "--elsewhere") else word)
+        if before in ("--data", "--elsewhere") and place:
+            word = f"{name}=${name.upper()}"
+        elif before == "--config" and Path(word).resolve().parent == (HERE / "conf").resolve():
+            word = f"recipes/timit/conf/{Path(word).name}"
+        words.append(word)
     return " ".join([f"python recipes/timit/{script}", *words])
 
 

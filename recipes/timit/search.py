@@ -1,0 +1,101 @@
+"""What other weights do for the ladder's methods, on the development speakers alone: as many trials for each.
+
+    python recipes/timit/search.py --data an4=DIR --data librispeech=DIR --test an4
+    python recipes/timit/search.py --data an4=DIR --data librispeech=DIR --test an4 --rows dsvae
+    python recipes/timit/search.py --test an4 --no-train                                 the table once more
+
+search.toml has the trials; ablations.py trains them as its own rows, one seed of each. What it leaves of them is kept in
+ladder/<test>/search/NAME-TRIAL/, and ladder/<test>/search.md is made from these. The test speakers are not looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import train
+from ablations import HERE, percent, settings, table_arguments, trained, values
+
+from rwae_audio.commands.common import Parser, guarded, say
+from rwae_audio.config import nearest, read_toml
+from rwae_audio.files import InputError, write_text
+
+NAME = "search.py"
+AHEAD = 0.015  # of the gap: a trial that is more than this ahead of its method as it is replaces it; seeds deviate by as much
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    table_arguments(parser, "search")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = arguments(argv)
+    methods: dict[str, list[str]] = read_toml(HERE / "search.toml")
+    for name in options.rows or []:
+        if name not in methods:
+            raise InputError(f"--rows {name}; {nearest(name, list(methods))}")
+    from rwae_audio.corpora import corpus_folders
+
+    data = corpus_folders(options.data)
+    test = options.test if options.no_train and options.test else train.tested(options.test, data)
+    place = options.into / test
+    if not options.no_train:
+        for name in options.rows or methods:
+            for number, trial in enumerate(methods[name]):
+                kept = place / "search" / f"{name}-{number}"
+                if not (kept / "row.json").is_file():
+                    tables, folder = tried(name, trial, options.set), options.runs / kept.name
+                    say(NAME, f"{name}, {trial or 'as it is'}, {tables['train']['updates']} updates, in {folder}")
+                    trained(tables, data, test, folder, kept, options.threads)
+    print(write_table(place, methods))
+    return 0
+
+
+def tried(name: str, trial: str, changes: list[str]) -> dict[str, Any]:
+    """The tables of a method's trial; `changes`, as --set has them, come last."""
+    return settings({"base": name}, 0, [*trial.split(), *changes])
+
+
+def write_table(place: Path, methods: dict[str, list[str]]) -> Path:
+    """search.md from the folders under `place`; returns its path. Raises InputError when there are none."""
+    lines, updates = [], set()
+    for name, trials in methods.items():
+        folders = {number: place / "search" / f"{name}-{number}" for number in range(len(trials))}
+        found = {number: values(folder) for number, folder in folders.items() if (folder / "row.json").is_file()}
+        best = taken(found)
+        for number, said in found.items():
+            updates.add(said["updates"])
+            cells = {key: percent(said[key]) for key in ("static", "dynamic", "gap", "phone", "linear", "gru")}
+            cells["gap"] = f"**{cells['gap']}**" if number == best else cells["gap"]
+            what = ", ".join(f"`{setting}`" for setting in trials[number].split()) or "as it is"
+            lines.append(f"| {name} | {what} | {' | '.join(cells.values())} | {said['error']:.3f} |")
+    if len(updates) != 1:
+        came = f"rows of {' and '.join(map(str, sorted(updates)))} updates" if updates else "no rows"
+        raise InputError(f"{place / 'search'} has {came}; expected some from training, all trained alike")
+    head = [
+        f"# Search on {place.name}",
+        "",
+        f"The development speakers after {updates.pop()} updates, one seed; rates in %. In bold the gap of the trial that a "
+        f"method goes on with: the widest, if it is more than {100 * AHEAD:.1f} points wider than that of the method as it is.",
+        "",
+        "| method | trial | static EER % | dynamic EER % | gap | phone z^m | speaker linear | GRU | error |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    write_text(place / "search.md", "\n".join([*head, *lines, ""]))
+    return place / "search.md"
+
+
+def taken(found: dict[int, dict[str, Any]]) -> int | None:
+    """The trial with the widest gap, or the first, where that is not AHEAD of it; None when the first is not there."""
+    if 0 not in found:
+        return None
+    best = max(found, key=lambda number: found[number]["gap"])
+    return best if found[best]["gap"] - found[0]["gap"] > AHEAD else 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, NAME))
