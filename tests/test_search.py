@@ -11,7 +11,6 @@ from test_ablations import kept
 from test_ladder import recordings
 from test_recipes import TINY
 
-from rwae_audio import probes
 from rwae_audio.commands.common import guarded
 from rwae_audio.config import read_toml
 from rwae_audio.trainer import RunConfig
@@ -53,6 +52,7 @@ def test_the_table_takes_what_is_clearly_ahead(tmp_path: Path, dynamic: tuple[fl
     assert text.count("**") == 2
     assert f"**{bold}**" in text
     assert "| dsvae | as it is | 5.0 | 40.0 | " in text
+    assert " | 30.0 | 400.0 | 0.200 |" in text
     assert f"| dsvae | `{METHODS['dsvae'][1]}` | 5.0 | {100 * dynamic[1]:.1f} |" in text
     assert "after 400 updates" in text
 
@@ -61,7 +61,6 @@ def test_trials_are_trained_once_with_their_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RWAE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(probes, "GRU_UPDATES", 2)
     recordings(tmp_path / "folder", "s{s}/{u}.wav", 8, 3)
     words = ["--data", f"folder={tmp_path / 'folder'}", "--rows", "dsvae", *TINY]
     words += ["--runs", tmp_path / "runs", "--into", tmp_path / "ladder"]

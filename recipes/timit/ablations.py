@@ -77,8 +77,11 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def trained(tables: dict[str, Any], data: dict[str, str], test: str, folder: Path, kept: Path, threads: int) -> None:
-    """Train this configuration in `folder`, ask the probes, and leave it, the dev log and what they said in `kept`."""
+def trained(
+    tables: dict[str, Any], data: dict[str, str], test: str, folder: Path, kept: Path, threads: int, probes: bool = True
+) -> None:
+    """Train this configuration in `folder` and leave it and the dev log in `kept`, and what the `probes` say, which take
+    as long again."""
     import torch
 
     from rwae_audio.alignment import phones_of
@@ -96,10 +99,12 @@ def trained(tables: dict[str, Any], data: dict[str, str], test: str, folder: Pat
             model = run(ready, folder, resume=True, say=train.say, progress=True, tensorboard=False)
         except Interrupted as stop:
             raise KeyboardInterrupt from stop
-    corpus = next(corpus for corpus in ready.corpora if corpus.name == test)
-    spoken = any(u.text or u.phones for u in corpus.utterances)
-    phones = phones_of(corpus).phones if spoken else {}
-    probed = probe_report(ready.store, ready.train_rows, ready.dev, model, ready.normaliser, config.mel, phones)
+    probed = {}
+    if probes:
+        corpus = next(corpus for corpus in ready.corpora if corpus.name == test)
+        spoken = any(u.text or u.phones for u in corpus.utterances)
+        phones = phones_of(corpus).phones if spoken else {}
+        probed = probe_report(ready.store, ready.train_rows, ready.dev, model, ready.normaliser, config.mel, phones)
     kept.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(kept) as temporary:
         write_json(temporary / "config.json", config.tables())

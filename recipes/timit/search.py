@@ -11,18 +11,20 @@ ladder/<test>/search/NAME-TRIAL/, and ladder/<test>/search.md is made from these
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import train
-from ablations import HERE, percent, settings, table_arguments, trained, values
+from ablations import HERE, percent, settings, table_arguments, trained
 
 from rwae_audio.commands.common import Parser, guarded, say
 from rwae_audio.config import nearest, read_toml
-from rwae_audio.files import InputError, write_text
+from rwae_audio.files import InputError, read_text, write_text
 
 NAME = "search.py"
+COLUMNS = [f"dev/{name}" for name in ("static_eer", "dynamic_eer", "score", "static_effect", "dynamic_effect")]
 AHEAD = 0.015  # of the gap: a trial that is more than this ahead of its method as it is replaces it; seeds deviate by as much
 
 
@@ -50,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
                 if not (kept / "row.json").is_file():
                     tables, folder = tried(name, trial, options.set), options.runs / kept.name
                     say(NAME, f"{name}, {trial or 'as it is'}, {tables['train']['updates']} updates, in {folder}")
-                    trained(tables, data, test, folder, kept, options.threads)
+                    trained(tables, data, test, folder, kept, options.threads, probes=False)
     print(write_table(place, methods))
     return 0
 
@@ -65,14 +67,15 @@ def write_table(place: Path, methods: dict[str, list[str]]) -> Path:
     lines, updates = [], set()
     for name, trials in methods.items():
         folders = {number: place / "search" / f"{name}-{number}" for number in range(len(trials))}
-        found = {number: values(folder) for number, folder in folders.items() if (folder / "row.json").is_file()}
+        found = {number: last(folder) for number, folder in folders.items() if (folder / "row.json").is_file()}
         best = taken(found)
         for number, said in found.items():
-            updates.add(said["updates"])
-            cells = {key: percent(said[key]) for key in ("static", "dynamic", "gap", "phone", "linear", "gru")}
-            cells["gap"] = f"**{cells['gap']}**" if number == best else cells["gap"]
+            updates.add(said["step"])
+            cells = {key: percent(said[key]) for key in COLUMNS}
+            if number == best:
+                cells["dev/score"] = f"**{cells['dev/score']}**"
             what = ", ".join(f"`{setting}`" for setting in trials[number].split()) or "as it is"
-            lines.append(f"| {name} | {what} | {' | '.join(cells.values())} | {said['error']:.3f} |")
+            lines.append(f"| {name} | {what} | {' | '.join(cells.values())} | {said['dev/error']:.3f} |")
     if len(updates) != 1:
         came = f"rows of {' and '.join(map(str, sorted(updates)))} updates" if updates else "no rows"
         raise InputError(f"{place / 'search'} has {came}; expected some from training, all trained alike")
@@ -80,21 +83,27 @@ def write_table(place: Path, methods: dict[str, list[str]]) -> Path:
         f"# Search on {place.name}",
         "",
         f"The development speakers after {updates.pop()} updates, one seed; rates in %. In bold the gap of the trial that a "
-        f"method goes on with: the widest, if it is more than {100 * AHEAD:.1f} points wider than that of the method as it is.",
+        f"method goes on with: the widest, if it is more than {100 * AHEAD:.1f} points wider than that of the method as it is. "
+        "Effect: how much larger the error is without a code.",
         "",
-        "| method | trial | static EER % | dynamic EER % | gap | phone z^m | speaker linear | GRU | error |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| method | trial | static EER % | dynamic EER % | gap | effect z^c % | z^m % | error |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     write_text(place / "search.md", "\n".join([*head, *lines, ""]))
     return place / "search.md"
+
+
+def last(folder: Path) -> dict[str, Any]:
+    """What the development speakers said at the end of a trial, fractions; its `dev/score` is the gap."""
+    return json.loads(read_text(folder / "metrics.jsonl", "a dev log").splitlines()[-1])
 
 
 def taken(found: dict[int, dict[str, Any]]) -> int | None:
     """The trial with the widest gap, or the first, where that is not AHEAD of it; None when the first is not there."""
     if 0 not in found:
         return None
-    best = max(found, key=lambda number: found[number]["gap"])
-    return best if found[best]["gap"] - found[0]["gap"] > AHEAD else 0
+    best = max(found, key=lambda number: found[number]["dev/score"])
+    return best if found[best]["dev/score"] - found[0]["dev/score"] > AHEAD else 0
 
 
 if __name__ == "__main__":
