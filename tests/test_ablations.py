@@ -29,13 +29,20 @@ def call(*words: object) -> int:
 
 
 def kept(
-    place: Path, name: str, seed: int, static: float, dynamic: float, updates: int = 400, table: str = "ablations"
+    place: Path,
+    name: str,
+    seed: int,
+    static: float,
+    dynamic: float,
+    updates: int = 400,
+    table: str = "ablations",
+    effect: float = 4.0,
 ) -> None:
     """A made-up row folder."""
     folder = place / "an4" / table / f"{name}-{seed}"
     folder.mkdir(parents=True)
     last = {"step": updates, "dev/static_eer": static, "dev/dynamic_eer": dynamic, "dev/score": dynamic - static}
-    last |= {"dev/error": 0.2, "dev/static_effect": 0.3, "dev/dynamic_effect": 4.0}
+    last |= {"dev/error": 0.2, "dev/static_effect": 0.3, "dev/dynamic_effect": effect}
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 1}) + "\n" + json.dumps(last) + "\n")
     said = {"phone": {"z_m": 0.4, "log_mel": 0.5}, "speaker": {"linear": 0.25, "gru": 0.375}}
     (folder / "row.json").write_text(json.dumps(said))

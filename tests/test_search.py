@@ -57,6 +57,15 @@ def test_the_table_takes_what_is_clearly_ahead(tmp_path: Path, dynamic: tuple[fl
     assert "after 400 updates" in text
 
 
+def test_a_trial_whose_dynamic_code_says_nothing_is_not_taken(tmp_path: Path) -> None:
+    for number, (rate, effect) in enumerate([(0.40, 4.0), (0.50, 0.01), (0.43, 0.06)]):
+        kept(tmp_path, "dsvae", number, 0.05, rate, table="search", effect=effect)
+    assert call("--test", "an4", "--no-train", "--into", tmp_path) == 0
+    text = (tmp_path / "an4/search.md").read_text()
+    assert text.count("**") == 2
+    assert "**38.0**" in text
+
+
 def test_trials_are_trained_once_with_their_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,15 +56,7 @@ def table_arguments(parser: argparse.ArgumentParser, table: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    rows = read_toml(HERE / "ablations.toml")
-    for name in options.rows or []:
-        if name not in rows:
-            raise InputError(f"--rows {name}; {nearest(name, list(rows))}")
-    from rwae_audio.corpora import corpus_folders
-
-    data = corpus_folders(options.data)
-    test = options.test if options.no_train and options.test else train.tested(options.test, data)
-    place = options.into / test
+    rows, data, test, place = opened(options, "ablations")
     if not options.no_train:
         for name in options.rows or rows:
             for seed in rows[name].get("seeds", [0]):
@@ -75,6 +67,19 @@ def main(argv: list[str] | None = None) -> int:
                     trained(tables, data, test, folder, kept, options.threads)
     print(write_table(place, rows))
     return 0
+
+
+def opened(options: argparse.Namespace, table: str) -> tuple[dict[str, Any], dict[str, str], str, Path]:
+    """The rows of TABLE.toml, the corpora, the one with the development speakers, and where its folders and tables are."""
+    rows = read_toml(HERE / f"{table}.toml")
+    for name in options.rows or []:
+        if name not in rows:
+            raise InputError(f"--rows {name}; {nearest(name, list(rows))}")
+    from rwae_audio.corpora import corpus_folders
+
+    data = corpus_folders(options.data)
+    test = options.test if options.no_train and options.test else train.tested(options.test, data)
+    return rows, data, test, options.into / test
 
 
 def trained(

@@ -16,11 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import train
-from ablations import HERE, percent, settings, table_arguments, trained
+from ablations import opened, percent, settings, table_arguments, trained
 
 from rwae_audio.commands.common import Parser, guarded, say
-from rwae_audio.config import nearest, read_toml
 from rwae_audio.files import InputError, read_text, write_text
 
 NAME = "search.py"
@@ -36,15 +34,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    methods: dict[str, list[str]] = read_toml(HERE / "search.toml")
-    for name in options.rows or []:
-        if name not in methods:
-            raise InputError(f"--rows {name}; {nearest(name, list(methods))}")
-    from rwae_audio.corpora import corpus_folders
-
-    data = corpus_folders(options.data)
-    test = options.test if options.no_train and options.test else train.tested(options.test, data)
-    place = options.into / test
+    methods, data, test, place = opened(options, "search")
     if not options.no_train:
         for name in options.rows or methods:
             for number, trial in enumerate(methods[name]):
@@ -99,10 +89,14 @@ def last(folder: Path) -> dict[str, Any]:
 
 
 def taken(found: dict[int, dict[str, Any]]) -> int | None:
-    """The trial with the widest gap, or the first, where that is not AHEAD of it; None when the first is not there."""
+    """The trial with the widest gap of those that use both codes, or the first, where that is not AHEAD of it; None when
+    the first is not there."""
+    from rwae_audio.trainer import COLLAPSED
+
     if 0 not in found:
         return None
-    best = max(found, key=lambda number: found[number]["dev/score"])
+    whole = [n for n, said in found.items() if min(said["dev/static_effect"], said["dev/dynamic_effect"]) >= COLLAPSED]
+    best = max([0, *whole], key=lambda number: found[number]["dev/score"])
     return best if found[best]["dev/score"] - found[0]["dev/score"] > AHEAD else 0
 
 
