@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,18 +29,19 @@ def call(*words: object) -> int:
     return guarded(lambda: ablations.main([str(word) for word in words]), "ablations.py")
 
 
-def kept(
-    place: Path,
-    name: str,
-    seed: int,
-    static: float,
-    dynamic: float,
-    updates: int = 400,
-    table: str = "ablations",
-    effect: float = 4.0,
+def refused(
+    call: Callable[..., int], words: list[str], expected: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """It says in one line why not, and leaves nothing in this empty folder."""
+    assert call(*words, "--into", place, "--runs", place / "runs") == 2
+    said = capsys.readouterr()
+    assert (said.out, len(said.err.splitlines())) == ("", 1)
+    assert expected in said.err
+    assert not list(place.iterdir())
+
+
+def kept(folder: Path, static: float, dynamic: float, updates: int = 400, effect: float = 4.0) -> None:
     """A made-up row folder."""
-    folder = place / "an4" / table / f"{name}-{seed}"
     folder.mkdir(parents=True)
     last = {"step": updates, "dev/static_eer": static, "dev/dynamic_eer": dynamic, "dev/score": dynamic - static}
     last |= {"dev/error": 0.2, "dev/static_effect": 0.3, "dev/dynamic_effect": effect}
@@ -62,9 +64,9 @@ def test_every_row_changes_something_that_its_base_has(name: str) -> None:
 
 def test_the_table_has_means_and_marks_what_leaves_the_spread(tmp_path: Path) -> None:
     for seed, (static, dynamic) in enumerate([(0.05, 0.45), (0.07, 0.44), (0.06, 0.46)]):
-        kept(tmp_path, "rwae-plus", seed, static, dynamic)
-    kept(tmp_path, "with-swap", 0, 0.05, 0.44)
-    kept(tmp_path, "with-hsic", 0, 0.04, 0.46)
+        kept(tmp_path / f"an4/ablations/rwae-plus-{seed}", static, dynamic)
+    kept(tmp_path / "an4/ablations/with-swap-0", 0.05, 0.44)
+    kept(tmp_path / "an4/ablations/with-hsic-0", 0.04, 0.46)
     assert call("--test", "an4", "--no-train", "--into", tmp_path) == 0
     text = (tmp_path / "an4/ablations.md").read_text()
     assert "| rwae-plus | the whole of it | 3 | 6.0 | 45.0 | 39.0 | 40.0 | 25.0 | 37.5 | 0.200 |" in text
@@ -110,15 +112,11 @@ def test_rows_are_trained_once_and_on_the_development_speakers(
 def test_bad_input_is_one_line_and_exit_2(
     words: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(*words, "--into", tmp_path, "--runs", tmp_path / "runs") == 2
-    said = capsys.readouterr()
-    assert (said.out, len(said.err.splitlines())) == ("", 1)
-    assert expected in said.err
-    assert not list(tmp_path.iterdir())
+    refused(call, words, expected, tmp_path, capsys)
 
 
 def test_rows_of_different_lengths_are_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    kept(tmp_path, "rwae-plus", 0, 0.05, 0.45)
-    kept(tmp_path, "with-swap", 0, 0.05, 0.44, updates=300)
+    kept(tmp_path / "an4/ablations/rwae-plus-0", 0.05, 0.45)
+    kept(tmp_path / "an4/ablations/with-swap-0", 0.05, 0.44, updates=300)
     assert call("--test", "an4", "--no-train", "--into", tmp_path) == 2
     assert "has rows of 300 and 400 updates; expected" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_ablations import kept
+from test_ablations import kept, refused
 from test_ladder import recordings
 from test_recipes import TINY
 
@@ -44,9 +44,11 @@ def test_every_method_has_as_many_trials_and_each_is_another_one(name: str) -> N
     ids=["ahead", "within what seeds deviate by", "behind"],
 )
 def test_the_table_takes_what_is_clearly_ahead(tmp_path: Path, dynamic: tuple[float, ...], bold: str) -> None:
-    for number, rate in enumerate(dynamic):
-        kept(tmp_path, "dsvae", number, 0.05, rate, table="search")
-    kept(tmp_path, "fhvae", 1, 0.05, 0.45, table="search")  # nothing to compare it with: none is taken
+    for trial, rate in zip(METHODS["dsvae"], dynamic, strict=False):
+        kept(search.folder_of(tmp_path / "an4", "dsvae", trial), 0.05, rate)
+    kept(
+        search.folder_of(tmp_path / "an4", "fhvae", METHODS["fhvae"][1]), 0.05, 0.45
+    )  # nothing to compare it with: none is taken
     assert call("--test", "an4", "--no-train", "--into", tmp_path) == 0
     text = (tmp_path / "an4/search.md").read_text()
     assert text.count("**") == 2
@@ -58,8 +60,8 @@ def test_the_table_takes_what_is_clearly_ahead(tmp_path: Path, dynamic: tuple[fl
 
 
 def test_a_trial_whose_dynamic_code_says_nothing_is_not_taken(tmp_path: Path) -> None:
-    for number, (rate, effect) in enumerate([(0.40, 4.0), (0.50, 0.01), (0.43, 0.06)]):
-        kept(tmp_path, "dsvae", number, 0.05, rate, table="search", effect=effect)
+    for trial, (rate, effect) in zip(METHODS["dsvae"], [(0.40, 4.0), (0.50, 0.01), (0.43, 0.06)], strict=False):
+        kept(search.folder_of(tmp_path / "an4", "dsvae", trial), 0.05, rate, effect=effect)
     assert call("--test", "an4", "--no-train", "--into", tmp_path) == 0
     text = (tmp_path / "an4/search.md").read_text()
     assert text.count("**") == 2
@@ -75,7 +77,8 @@ def test_trials_are_trained_once_with_their_settings(
     words += ["--runs", tmp_path / "runs", "--into", tmp_path / "ladder"]
     assert call(*words) == 0
     assert "dsvae, as it is, 6 updates" in capsys.readouterr().err
-    folders = [tmp_path / f"ladder/folder/search/dsvae-{number}" for number in range(len(METHODS["dsvae"]))]
+    folders = [search.folder_of(tmp_path / "ladder/folder", "dsvae", trial) for trial in METHODS["dsvae"]]
+    assert folders[4].name == "dsvae,objective.dynamic_weight=3.0,objective.static_weight=0.1"
     weights = [json.loads((folder / "config.json").read_text())["objective"]["dynamic_weight"] for folder in folders]
     assert weights == [1.0, 3.0, 10.0, 1.0, 3.0, 1.0]
     assert (tmp_path / "ladder/folder/search.md").read_text().count("| dsvae | ") == len(folders)
@@ -94,8 +97,4 @@ def test_trials_are_trained_once_with_their_settings(
 def test_bad_input_is_one_line_and_exit_2(
     words: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(*words, "--into", tmp_path, "--runs", tmp_path / "runs") == 2
-    said = capsys.readouterr()
-    assert (said.out, len(said.err.splitlines())) == ("", 1)
-    assert expected in said.err
-    assert not list(tmp_path.iterdir())
+    refused(call, words, expected, tmp_path, capsys)

@@ -132,15 +132,12 @@ def settings(row: dict[str, Any], seed: int, changes: Sequence[str] = ()) -> dic
 def write_table(place: Path, rows: dict[str, Any]) -> Path:
     """ablations.md from the row folders under `place`; returns its path. Raises InputError when there are none."""
     found = {name: said for name, row in rows.items() if (said := [values(f) for f in folders(place, name, row)])}
-    updates = sorted({said.pop("updates") for seeds in found.values() for said in seeds})
-    if len(updates) != 1:
-        came = f"rows of {' and '.join(map(str, updates))} updates" if updates else "no rows"
-        raise InputError(f"{place / 'ablations'} has {came}; expected some from training, all trained alike")
+    updates = same_updates({said.pop("updates") for seeds in found.values() for said in seeds}, place / "ablations")
     base = {key: [said[key] for said in found.get(BASE, [])] for key in ("static", "dynamic", "gap")}
     lines = [
         f"# Ablations on {place.name}",
         "",
-        f"The development speakers after {updates[0]} updates; rates in %. Rows are `{BASE}` with one thing taken away "
+        f"The development speakers after {updates} updates; rates in %. Rows are `{BASE}` with one thing taken away "
         "(`without-`) or another one in (`with-`), and R-WAE(MMD) with one of its parts (`only-`). "
         f"A gap in bold lies outside of those of `{BASE}`'s seeds.",
         "",
@@ -155,6 +152,14 @@ def write_table(place: Path, rows: dict[str, Any]) -> Path:
     lines += ["", f"Beside them: phone from log-mels {percent(log_mels)} %."] if log_mels is not None else []
     write_text(place / "ablations.md", "\n".join([*lines, ""]))
     return place / "ablations.md"
+
+
+def same_updates(updates: set[int], folder: Path) -> int:
+    """How many all rows in `folder` were trained for. Raises InputError when they differ, or there are none."""
+    if len(updates) != 1:
+        came = f"rows of {' and '.join(map(str, sorted(updates)))} updates" if updates else "no rows"
+        raise InputError(f"{folder} has {came}; expected some from training, all trained alike")
+    return updates.pop()
 
 
 def line(name: str, what: str, seeds: list[dict[str, Any]], gaps: list[float]) -> str:
