@@ -29,15 +29,18 @@ class Position:
 
 @dataclass(frozen=True)
 class RunState:
-    """What a checkpoint holds: the model, its optimizer, the objective (or what else learns) with its critics and theirs."""
+    """What a checkpoint holds: the model, its optimizer, the objective (or what else learns) with its critics and theirs,
+    the moving average of the model's weights."""
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer | None = None
     objective: torch.nn.Module | None = None
+    average: torch.nn.Module | None = None
 
     def modules(self) -> dict[str, torch.nn.Module]:
         """Prefix in the checkpoint → module."""
-        return {"model": self.model, **({"objective": self.objective} if self.objective is not None else {})}
+        others = {"objective": self.objective, "average": self.average}
+        return {"model": self.model, **{prefix: module for prefix, module in others.items() if module is not None}}
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Prefix in the checkpoint → optimizer."""

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rwae_audio.actions import word_shape
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
@@ -43,6 +44,8 @@ class TrainConfig:
     mel_warp    the mel axis of the dynamic encoder's input is stretched by up to this factor, drawn anew each sequence
     colour      standard deviation, in nats, of a smooth random curve over the mel axis that is added to the dynamic encoder's
                 input, drawn anew each sequence: what is said is left when the spectrum as a whole is another one
+    ema_decay   of the exponential moving average of the weights, an update, which is what the development speakers choose
+                from and what is kept (Polyak & Juditsky 1992); at 0 there is none, and the weights are as they are
     choose      what makes a checkpoint the best one on development speakers: the `gap` between dynamic and static EER, or
                 the least reconstruction `error`
     action_start    for so many updates an action is to be the cluster (k-means) of what the utterance sounds like; then what
@@ -66,6 +69,7 @@ class TrainConfig:
     mel_warp: float = 0.0
     equalise: float = 0.0
     colour: float = 0.0
+    ema_decay: float = 0.0
     choose: Literal["gap", "error"] = "gap"
     action_start: int = 0
     temperature_start: float = 1.0
@@ -87,6 +91,8 @@ class TrainConfig:
         for name in ("voice_warp", "tract_warp", "mel_warp"):
             if not 0 <= getattr(self, name) < 0.5:
                 raise ValueError(f"[train] {name} is {getattr(self, name)}; expected at least 0 and under 0.5")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"[train] ema_decay is {self.ema_decay}; expected at least 0 and under 1")
         if not 0 < self.temperature_end <= self.temperature_start:
             given = f"{self.temperature_start} and {self.temperature_end}"
             raise ValueError(f"[train] temperature_start and temperature_end are {given}; expected it to fall, above 0")
@@ -172,7 +178,9 @@ def train(
     objective = new_objective(config, sampler.segments).to(accelerator.device)
     learned = [*model.parameters(), *objective.joint_parameters()]
     optimizer = accelerator.prepare_optimizer(torch.optim.Adam(learned, lr=settings.learning_rate))
-    state = RunState(model, optimizer.optimizer, objective)
+    average = ema(model, settings.ema_decay) if settings.ema_decay else None
+    judged = model if average is None else average.module  # what is looked at and kept
+    state = RunState(model, optimizer.optimizer, objective, average)
     rows = local(settings.batch)
     latest, best = (folder / "checkpoints" / f"{name}.safetensors" for name in ("latest", "best"))
     started = resume and latest.exists()  # a run that was stopped before its first checkpoint begins anew
@@ -233,6 +241,8 @@ def train(
         if not math.isfinite(float(norm)):
             raise InputError(f"the loss is no longer finite at update {step}; expected a lower [train] learning_rate")
         optimizer.step()
+        if average is not None:
+            average.update_parameters(model)
         logged = {name: term.item() for name, term in terms.items()}
         return average_numbers({"loss": loss.item(), **logged, **critics, "gradient": float(norm)}, accelerator.device)
 
@@ -241,8 +251,8 @@ def train(
         count = position.sums.pop("updates")
         values = {f"train/{name}": total / count for name, total in position.sums.items()}
         position.sums = {}
-        codes = code_state(model, *normalised(held_out, normaliser, accelerator.device))
-        scores = dict(evaluate(model))
+        codes = code_state(judged, *normalised(held_out, normaliser, accelerator.device))
+        scores = dict(evaluate(judged))
         collapsed = collapsed_codes(codes)
         score = scores.pop("score") if settings.choose == "gap" else -codes["error"]
         score -= len(collapsed)  # a run without one of its codes is never the best one
@@ -250,7 +260,7 @@ def train(
         log.write({"step": position.step, **values, "seconds": round(position.seconds, 1)})
         if board is not None:
             board.scalars(position.step, values)
-            board.pictures(position.step, model, normaliser, held_out)
+            board.pictures(position.step, judged, normaliser, held_out)
         if score > position.best_score:
             position.best_score, position.best_step = score, position.step
             save_checkpoint(best, config, state, position)
@@ -282,8 +292,8 @@ def train(
                     save_checkpoint(latest, config, state, position)
                 barrier()
                 raise Interrupted(f"stopped after update {position.step} of {settings.updates}")
-    load_checkpoint(best, config, RunState(model))
-    return accelerator.unwrap_model(model).eval()
+    load_checkpoint(best, config, RunState(model, average=average))
+    return accelerator.unwrap_model(judged).eval()
 
 
 def new_model(config: RunConfig) -> RWAE:
@@ -291,6 +301,11 @@ def new_model(config: RunConfig) -> RWAE:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(config.train.seed, "weights").initial_seed() % 2**31)
         return RWAE(config.model)
+
+
+def ema(model: torch.nn.Module, decay: float) -> AveragedModel:
+    """The exponential moving average of a model's weights and running statistics; its first step copies them."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True).eval()
 
 
 def new_objective(config: RunConfig, segments: Tensor | None = None) -> Objective:

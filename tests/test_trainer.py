@@ -109,7 +109,7 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     tmp_path: Path, objective: ObjectiveConfig, stop_at: int
 ) -> None:
     model = replace(MODEL, **{"dynamic_offset_variance": 4.0, **SWITCHES[objective.name]})
-    train = replace(CONFIG.train, equalise=0.3, colour=0.2)
+    train = replace(CONFIG.train, equalise=0.3, colour=0.2, ema_decay=0.7)
     config = replace(CONFIG, model=model, objective=objective, train=train)
     whole = run(tmp_path / "whole", config)
     with pytest.raises(Interrupted, match=f"update {stop_at + 1} of 8"):
@@ -129,6 +129,25 @@ def test_the_best_checkpoint_is_returned(tmp_path: Path) -> None:
     position = load_checkpoint(tmp_path / "checkpoints/best.safetensors", CONFIG, RunState(other := new_model(CONFIG)))
     assert position.step == best["step"]
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_a_moving_average_of_the_weights_is_what_is_judged_and_kept(tmp_path: Path) -> None:
+    said: dict[float, list[float]] = {}
+
+    def weights(updates: int, decay: float = 0.0) -> dict[str, torch.Tensor]:
+        train = replace(CONFIG.train, updates=updates, evaluate_every=updates, schedule="constant", ema_decay=decay)
+        folder = tmp_path / f"{updates} {decay}"
+        found = run(folder, replace(CONFIG, train=train)).state_dict()
+        said.setdefault(decay, []).append(metrics(folder)[-1]["dev/score"])
+        return {name: value for name, value in found.items() if value.is_floating_point()}  # no count of batches
+
+    average = weights(1)
+    for updates in (2, 3, 4):
+        average = {name: torch.lerp(average[name], value, 0.4) for name, value in weights(updates).items()}
+    kept = weights(4, decay=0.6)
+    for name, value in average.items():
+        torch.testing.assert_close(kept[name], value, msg=lambda text, name=name: f"{name}: {text}")
+    assert said[0.6][-1] != said[0.0][-1]
 
 
 def test_the_best_checkpoint_can_be_that_of_the_least_error(tmp_path: Path) -> None:
