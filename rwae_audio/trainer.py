@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -179,7 +179,7 @@ def train(
     learned = [*model.parameters(), *objective.joint_parameters()]
     optimizer = accelerator.prepare_optimizer(torch.optim.Adam(learned, lr=settings.learning_rate))
     average = ema(model, settings.ema_decay) if settings.ema_decay else None
-    judged = model if average is None else average.module  # what is looked at and kept
+    judged: RWAE = model if average is None else cast(RWAE, average.module)  # what is looked at and kept
     state = RunState(model, optimizer.optimizer, objective, average)
     rows = local(settings.batch)
     latest, best = (folder / "checkpoints" / f"{name}.safetensors" for name in ("latest", "best"))
