@@ -97,7 +97,7 @@ def named(option: str, words: Sequence[str]) -> dict[str, str]:
 
 
 def systems(
-    bundles: Mapping[str, str], vocoder: Path | None, baselines: Mapping[str, str] | None = None
+    bundles: Mapping[str, str], vocoder: Path | None, baselines: Mapping[str, str]
 ) -> dict[str, tuple[Any, bool]]:
     """Row → its system, and whether it is asked to be the target saying the target's words."""
     import systems as made
@@ -110,7 +110,7 @@ def systems(
     rows = {"source": (made.unchanged, False), "target": (made.copied, False), "world": (made.world, False)}
     for name, one in (("griffin-lim", None), ("neural", neural)):
         rows |= {f"copy-{name}": (made.vocoded(own, one), False), f"ceiling-{name}": (made.vocoded(own, one), True)}
-    for name, folder in (baselines or {}).items():
+    for name, folder in baselines.items():
         if name in (*rows, OWN):
             raise InputError(f"--adain {name} is the name of another row; expected a new one")
         rows[name] = (made.adain(load_adain(Path(folder)), neural), False)

@@ -54,6 +54,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--rows", nargs="+", default=list(ROWS), metavar="NAME", help=f"({' '.join(ROWS)})")
     parser.add_argument("--bundle", action="append", default=[], metavar="NAME=DIR", help="another row: this bundle's")
+    parser.add_argument("--adain", action="append", default=[], metavar="NAME=DIR", help="a row: train_adain_vc.py's")
     parser.add_argument("--vocoder", type=Path, metavar="DIR", help="the neural one (the one in the package)")
     parser.add_argument("--out", type=Path, default=Path("samples.html"), metavar="HTML", help="(samples.html)")
     parser.add_argument("--force", action="store_true", help="overwrite what is there")
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     from rwae_audio.audio import load_audio
     from rwae_audio.corpora import corpus_folders
 
-    known = systems(named("--bundle", options.bundle), options.vocoder)
+    known = systems(named("--bundle", options.bundle), options.vocoder, named("--adain", options.adain))
     for name in options.rows:
         if name not in known:
             raise InputError(f"--rows {name}; {nearest(name, list(known))}")
