@@ -120,3 +120,9 @@ def test_rows_of_different_lengths_are_no_table(tmp_path: Path, capsys: pytest.C
     kept(tmp_path / "an4/ablations/with-swap-0", 0.05, 0.44, updates=300)
     assert call("--test", "an4", "--no-train", "--into", tmp_path) == 2
     assert "has rows of 300 and 400 updates; expected" in capsys.readouterr().err
+
+
+def test_the_table_that_is_kept_is_that_of_its_rows(tmp_path: Path) -> None:
+    shutil.copytree(RECIPE / "ladder/an4/ablations", tmp_path / "an4/ablations")
+    ablations.write_table(tmp_path / "an4", ROWS)
+    assert (tmp_path / "an4/ablations.md").read_text() == (RECIPE / "ladder/an4/ablations.md").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -240,6 +241,10 @@ def test_training_what_is_missing_and_hearing_strangers(
 
     assert call(*words, *TINY) == 0  # nothing is trained again
     assert "1 of 1 runs are in" in capsys.readouterr().err
+    (here / "rwae-mmd-3/row.json").unlink()  # what is in runs/ was trained otherwise than this asks
+    assert call(*words, *TINY, "--set", "train.batch=6") == 2
+    assert "is a run with other settings than rwae-mmd.toml and --set" in capsys.readouterr().err
+    (here / "rwae-mmd-3/row.json").write_text(json.dumps(row))
 
     pytest.importorskip("speechbrain")
     monkeypatch.setattr(ecapa, "CHANNELS", (8, 8, 8, 8, 24))
@@ -288,6 +293,48 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.
     (mine.parent / "run.json").write_text(json.dumps({"data": {"an4": "x"}, "test": "an4"}))
     assert call(*words, "--into", tmp_path / "ladder") == 2
     assert "is a run on an4, tested on an4; expected folder" in capsys.readouterr().err
+
+
+def test_what_is_not_alike_is_said(place: Path, tmp_path: Path) -> None:
+    """A run that was read otherwise, rows of one seed, a phone probe on segments."""
+    shutil.copytree(place, tmp_path / "an4")
+    for seed in (0, 1):
+        path = tmp_path / f"an4/dsvae-{seed}/config.json"
+        config = json.loads(path.read_text())
+        config["model"]["embedding_window"] = 77
+        path.write_text(json.dumps(config))
+        path = path.with_name("row.json")
+        phone = {"per": "segment", "z_m": 0.25, "z_c": 0.125, "log_mel": 0.5, "majority": 0.1}
+        speaker = {"chance": 0.5, "linear": 0.5, "gru": 0.5}
+        path.write_text(json.dumps({**json.loads(path.read_text()), "phone": phone, "speaker": speaker}))
+    ladder_table.write_tables(tmp_path / "an4")
+    text = (tmp_path / "an4/ladder.md").read_text()
+    assert "- `dsvae`: [model] embedding_window is 77, that of most is 0" in text
+    assert text.count("that of most is") == 1
+    assert "| dsvae | 25.0 (a segment; log-mels 50.0) | 12.5 |" in text
+    lines = {line.split(":")[0]: line for line in text.splitlines() if line.startswith("- `")}
+    assert lines["- `rwae-plus` less `dsvae`"].endswith("(`rwae-plus`: one seed)")
+    assert lines["- `rwae-plus` less `rwae-plus-60`"].endswith("(`rwae-plus` and `rwae-plus-60`: one seed)")
+    assert "one seed" not in lines["- `rwae-mmd` less `dsvae`"]
+
+
+def test_the_table_that_is_kept_is_that_of_its_rows() -> None:
+    """The rates in ladder.csv and the ranks' table of ladder.md (without the intervals, which take minutes)."""
+    kept = ROOT / "recipes/timit/ladder/an4"
+    runs: dict[str, list[dict]] = {}
+    for path in kept.glob("*/row.json"):
+        row = json.loads(path.read_text())
+        runs.setdefault(row["name"], []).append(row)
+    table = {line["row"]: line for line in csv.DictReader((kept / "ladder.csv").open())}
+    assert set(table) == set(runs)
+    text = (kept / "ladder.md").read_text()
+    for name, rows in runs.items():
+        assert int(table[name]["seeds"]) == len(rows)
+        for code in ("static", "dynamic"):
+            rates = [row[code]["eer"] for row in rows if row[code]]
+            said = table[name][f"{code}_eer"]
+            assert (float(said) if said else None) == (pytest.approx(np.mean(rates), rel=1e-5) if rates else None), name
+            assert not rates or f" {100 * np.mean(rates):.1f} [" in re.search(rf"\| {name} .*", text).group(), name
 
 
 def test_an_interval_of_several_seeds_is_not_that_of_the_first() -> None:

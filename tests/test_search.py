@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -98,3 +99,9 @@ def test_bad_input_is_one_line_and_exit_2(
     words: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refused(call, words, expected, tmp_path, capsys)
+
+
+def test_the_table_that_is_kept_is_that_of_its_rows(tmp_path: Path) -> None:
+    shutil.copytree(RECIPE / "ladder/an4/search", tmp_path / "an4/search")
+    search.write_table(tmp_path / "an4", METHODS)
+    assert (tmp_path / "an4/search.md").read_text() == (RECIPE / "ladder/an4/search.md").read_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from rwae_audio.trainer import (
     TrainConfig,
     code_state,
     collapse_warning,
+    ema,
     interruptible,
     learning_rate,
     new_model,
@@ -72,8 +73,10 @@ def run(
     resume: bool = False,
     stop_at: int | None = None,
     say: Callable[[str], None] = lambda line: None,
+    scores: Sequence[float] = (),
 ) -> RWAE:
-    """A whole run; at update `stop_at` the process gets what Ctrl-C sends."""
+    """A whole run; at update `stop_at` the process gets what Ctrl-C sends; `scores`: of the checkpoints, instead of theirs."""
+    given = iter(scores)
     data = store()
     pairs = OBJECTIVES[config.objective.name].pairs
     sampler = Sampler(data, np.arange(12), config.mel.segment, config.model, pairs)
@@ -89,7 +92,7 @@ def run(
         sampler.draw = drawing  # type: ignore[method-assign]
 
     def evaluate(model: RWAE) -> dict[str, float]:
-        return {"score": -code_state(model, held_out.frames, held_out.static_frames)["error"]}
+        return {"score": next(given, -code_state(model, held_out.frames, held_out.static_frames)["error"])}
 
     return train(config, sampler, Normaliser.fit(data.frames), held_out, evaluate, folder, resume=resume, say=say)
 
@@ -123,12 +126,21 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     assert tensors[0] == tensors[1]
 
 
-def test_the_best_checkpoint_is_returned(tmp_path: Path) -> None:
-    model = run(tmp_path)
-    best = max(metrics(tmp_path), key=lambda line: line["dev/score"])
-    position = load_checkpoint(tmp_path / "checkpoints/best.safetensors", CONFIG, RunState(other := new_model(CONFIG)))
-    assert position.step == best["step"]
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_the_best_checkpoint_is_returned(tmp_path: Path, decay: float) -> None:
+    config = replace(CONFIG, train=replace(CONFIG.train, ema_decay=decay))
+    model = run(tmp_path, config, scores=[1.0, 3.0, 2.0])
+    found = {}
+    for name in ("best", "latest"):
+        plain = new_model(config)
+        average = ema(plain, decay) if decay else None
+        state = RunState(plain, average=average)
+        position = load_checkpoint(tmp_path / f"checkpoints/{name}.safetensors", config, state)
+        kept = plain if average is None else average.module
+        found[name] = position.step, list(kept.state_dict().values())
+    assert (found["best"][0], found["latest"][0]) == (6, 8)
+    assert all(map(torch.equal, model.state_dict().values(), found["best"][1]))
+    assert not all(map(torch.equal, model.state_dict().values(), found["latest"][1]))
 
 
 def test_a_moving_average_of_the_weights_is_what_is_judged_and_kept(tmp_path: Path) -> None:

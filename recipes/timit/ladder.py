@@ -1,6 +1,7 @@
 """All systems on equal terms: train what is missing, measure it, and write the ladder.
 
-    python recipes/timit/ladder.py --data an4=DIR --data librispeech=DIR --test an4 --elsewhere timit=DIR
+    python recipes/timit/ladder.py --data an4=DIR --data librispeech=DIR --test an4 --elsewhere timit=DIR \
+        --set train.updates=2000
     python recipes/timit/ladder.py --collect runs/ladder/rwae-mmd-0 --elsewhere timit=DIR      a run that train.py made
     python recipes/timit/ladder.py --test an4 --no-train                 ladder.csv, ladder.md and two plots once more
 
@@ -152,6 +153,10 @@ def trained(
             heard = f"{', '.join(plan.get('data', {}))}, tested on {plan.get('test')}"
             raise InputError(
                 f"{run} is a run on {heard}; expected {', '.join(data)}, tested on {test}, or another --runs"
+            )
+        if name not in SUPERVISED and plan.get("config") != train.tables_of(conf(name), options.set, seed):
+            raise InputError(
+                f"{run} is a run with other settings than {conf(name).name} and --set; expected these, or another --runs"
             )
     if (run / "eer.json").is_file():
         return run

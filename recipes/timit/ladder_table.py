@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from ladder_runs import FEATURES, UNTRAINED, Run, read_list, read_runs
 
 from rwae_audio import plots
 from rwae_audio.comparison import difference, difference_line, mean_row, same_settings
+from rwae_audio.features import MelConfig
 from rwae_audio.files import InputError, write_text
+from rwae_audio.trainer import RunConfig
 from rwae_audio.verification import det_points
 
 # static / dynamic EER %, as collected by the DiffSDA paper: TIMIT, but other features, segments and code sizes each
@@ -31,7 +34,14 @@ PUBLISHED = {
     "DBSE": (3.50, 34.62),
     "DiffSDA": (4.43, 46.72),
 }
-COMPARED = {"rwae-mmd": ("dsvae", "fhvae"), "rwae-gan": ("dsvae", "fhvae")}  # and `rwae-plus` with every ranked kind
+VAES = ("dsvae", "dsvae-full", "dsvae-searched", "fhvae")
+COMPARED = {  # and `rwae-plus` with every row that knows no labels
+    "rwae-plus-60": ("dsvae-full-60",),
+    "rwae-plus-ema": VAES,
+    "rwae-mmd": VAES,
+    "rwae-gan": VAES,
+}
+TERMS = (("model", "embedding_window"), ("train", "updates"), ("train", "batch"))  # and all of [mel]
 COLUMNS = {  # of ladder.csv: where in a row it is, fractions
     **{f"{code}_eer": f"{code}.eer" for code in ("static", "dynamic")},
     **{
@@ -160,9 +170,12 @@ def table_md(rows: Sequence[Row], corpus: str) -> str:
     parts += ["## What the codes hold", "\n".join(markdown(HOLDS, [held_cells(row) for row in rows])), LEGEND]
     parts += heard_elsewhere(rows)
     lines = [f"- {line}" for line in terms(rows)]
-    parts += ["## Rows that were trained otherwise than the first", "\n".join(lines)] if lines else []
+    parts += ["## Rows that were trained or read otherwise than most", "\n".join(lines)] if lines else []
     if lines := list(differences(rows)):
-        note = "Under the same draws of speakers, averaged over seeds, in points; bold where the interval leaves 0 out."
+        note = (
+            "Under the same draws of speakers, averaged over seeds, in points; bold where the interval leaves 0 out. It is "
+            "of speakers alone: what another seed would change is not in it, least of all where there is one."
+        )
         parts += ["## Differences", note, "\n".join(lines)]
     published = [(name, f"{static:.2f}", f"{dynamic:.2f}") for name, (static, dynamic) in PUBLISHED.items()]
     note = (
@@ -188,9 +201,9 @@ HOLDS = (
 )
 LEGEND = (
     "phone: share of single frames whose phone a linear probe names, from z^m (good near the log-mels') and from z^c held "
-    "over its window (good when low); speaker: share of test utterances whose speaker is named from z^m; error: squared, a "
-    "frame and bin, normalised log-mels; variance: of the posteriors; non-speech: static EER of the frames without speech; "
-    "s: of one core, by the fastest seed, beside other runs."
+    "over its window (good when low; windows differ in length); speaker: share of test utterances whose speaker is named "
+    "from z^m; error: squared, a frame and bin, normalised log-mels; variance: of the posteriors; non-speech: static EER of "
+    "the frames without speech; s: of one core, by the fastest seed, beside other runs."
 )
 
 
@@ -210,7 +223,9 @@ def rate_cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
 def held_cells(row: Row) -> tuple[str, ...]:
     """The second table."""
     said = row.said
-    shares = (percent(at(said, path)) for path in ("phone.z_m", "phone.z_c", "speaker.linear", "speaker.gru"))
+    shares = [percent(at(said, path)) for path in ("phone.z_m", "phone.z_c", "speaker.linear", "speaker.gru")]
+    if at(said, "phone.per") == "segment":
+        shares[0] += f" (a segment; log-mels {percent(said['phone']['log_mel'])})"
     state = (number_of(at(said, f"codes.{name}"), 3) for name in ("error", "static_variance", "dynamic_variance"))
     count = at(said, "parameters")
     speed = number_of(at(said, "seconds_per_1000"), 0)
@@ -260,14 +275,16 @@ def heard_elsewhere(rows: Sequence[Row]) -> list[str]:
 
 
 def terms(rows: Sequence[Row]) -> Iterator[str]:
-    """Where a trained row's frames, batch or updates are not those of the first."""
-    trained = [row for row in rows if row.kind in ("ranked", "collapsed")]
-    for row in trained[1:]:
-        one, other = (some.runs[0].config for some in (row, trained[0]))
-        places = [("mel", key) for key in one["mel"]] + [("train", "updates"), ("train", "batch")]
-        for table, key in places:
-            if one[table][key] != other[table].get(key):
-                yield f"`{row.name}`: [{table}] {key} is {one[table][key]}, `{trained[0].name}` has {other[table].get(key)}"
+    """Where a trained row's frames, windows, batch or updates are not those of most."""
+    configs = {
+        row.name: RunConfig.of(row.runs[0].config).tables() for row in rows if row.kind in ("ranked", "collapsed")
+    }
+    for table, key in [*(("mel", key) for key in MelConfig().to_table()), *TERMS]:
+        values = {name: config[table][key] for name, config in configs.items()}
+        most = mode(values.values())
+        for name, value in values.items():
+            if value != most:
+                yield f"`{name}`: [{table}] {key} is {value}, that of most is {most}"
 
 
 def differences(rows: Sequence[Row]) -> Iterator[str]:
@@ -279,7 +296,9 @@ def differences(rows: Sequence[Row]) -> Iterator[str]:
             if name in named and other in named:
                 pair = named[name], named[other]
                 draws = ([run.draws for run in row.runs] for row in pair)
-                yield difference_line(name, other, difference(pair[0].said, pair[1].said, *draws))
+                single = [f"`{row.name}`" for row in pair if len(row.runs) == 1 and row.runs[0].row["seed"] is not None]
+                mark = f" ({' and '.join(single)}: one seed)" if single else ""
+                yield difference_line(name, other, difference(pair[0].said, pair[1].said, *draws)) + mark
 
 
 def markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:

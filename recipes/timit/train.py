@@ -183,7 +183,6 @@ def old_plan(folder: Path) -> dict[str, Any]:
 def new_plan(options: argparse.Namespace) -> dict[str, Any]:
     """What run.json keeps: the configuration's tables, its name (the table's row), the corpora's folders, the corpus to
     test on, how to read TIMIT, the command."""
-    from rwae_audio.config import read_toml
     from rwae_audio.corpora import corpus_folders
 
     data, source = corpus_folders(options.data), options.config
@@ -193,11 +192,7 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
         say("no corpus was given (--data NAME=DIR): training on the built-in demo corpus of synthetic speech")
         data, source = {"demo": ""}, source or HERE / "conf" / "demo.toml"
     test = tested(options.test, data)
-    tables = read_toml(source) if source else {}
-    for setting in options.set:
-        set_value(tables, setting)
-    if options.seed is not None:
-        tables["train"] = {**tables.get("train", {}), "seed": options.seed}
+    tables = tables_of(source, options.set, options.seed)
     return {
         "config": tables,
         "name": options.config.stem if options.config else tables.get("objective", {}).get("name", "rwae-mmd"),
@@ -208,6 +203,18 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
         "half": options.half,
         "command": command(),
     }
+
+
+def tables_of(source: Path | None, changes: list[str], seed: int | None) -> dict[str, Any]:
+    """The tables of a TOML file, with the changes that --set and --seed make."""
+    from rwae_audio.config import read_toml
+
+    tables = read_toml(source) if source else {}
+    for setting in changes:
+        set_value(tables, setting)
+    if seed is not None:
+        tables["train"] = {**tables.get("train", {}), "seed": seed}
+    return tables
 
 
 def tested(test: str | None, data: dict[str, str]) -> str:
