@@ -81,8 +81,12 @@ def convert_waveform(
     vocoder: the neural one, HiFi-GAN, or None for Griffin-Lim; pitch: with the neural one the F0 contour of the source is moved
     to the `target`'s register, or `keep` as it is; the others are told of none. What a vocoder draws depends on `seed`. The
     result is as loud as the source (RMS); a silent source gives silence. It is not limited to ±1: write_audio scales it down
-    where it must. Raises InputError when a waveform is under one analysis window.
+    where it must. Raises InputError when a waveform is under one analysis window, or the vocoder reads frames of another
+    kind than the bundle's.
     """
+    if pitch not in ("target", "keep"):
+        raise ValueError(f"pitch is {pitch!r}; expected 'target' or 'keep'")
+    check_vocoder(bundle, vocoder)
     mel = bundle.config.mel
     voice = bundle.voice(*(bundle.frames(target) for target in targets))
     bundle.frames(source[: mel.shortest])  # raises, for silence as well
@@ -107,15 +111,27 @@ def convert_file(
     folder of `output`, which is made if it is missing. voice: (static_dim,), as of bundle.voice; pitch: the register that the
     neural vocoder's F0 is moved to, None for the source's own.
 
-    Raises InputError for a source that cannot be read or is under one analysis window, before anything is written, and
-    for an output that cannot be written.
+    Raises InputError for a source that cannot be read or is under one analysis window and for a vocoder that reads frames of
+    another kind, before anything is written, and for an output that cannot be written.
     """
+    check_vocoder(bundle, vocoder)
     recording = open_audio(source, bundle.sample_rate)
     level = speech_level(bundle, source, silence=True)
     _make_folder(Path(output).parent)
     sound = _sound(bundle, recording.blocks, level, voice, seed, vocoder, pitch)
     gain = write_blocks(output, sound, bundle.sample_rate, level.loudness)
     return Converted(level.count / bundle.sample_rate, recording.source_rate, level.silent, gain)
+
+
+def check_vocoder(bundle: Bundle, vocoder: Vocoder | Hifigan | None) -> None:
+    """Raises InputError when the vocoder cannot read the bundle's frames; Griffin-Lim (None) reads all that are centred."""
+    mel = bundle.config.mel
+    if vocoder is None and not mel.center:
+        raise InputError("the bundle has [mel] center = false; expected centred frames, for Griffin-Lim")
+    if vocoder is not None and mel.frames() != vocoder.mel.frames():
+        raise InputError(
+            "the vocoder reads other frames than the bundle's; expected Griffin-Lim, or a bundle with its [mel]"
+        )
 
 
 def voice_of_file(bundle: Bundle, target: str | Path) -> tuple[Tensor, int]:
@@ -150,10 +166,13 @@ def read_voice(bundle: Bundle, path: str | Path) -> tuple[Tensor, Register | Non
     try:
         frames = json.loads(header["frames"])
         registers = [Register(*said) for said in json.loads(header.get("registers", "{}")).values() if said is not None]
-        voice = pooled_voice([(tensors[f"static/{name}"], int(count)) for name, count in frames.items()])
-        return voice, pooled(registers)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # JSONDecodeError is a ValueError
+        codes = [(tensors[f"static/{name}"], int(count)) for name, count in frames.items()]
+        voice = pooled_voice(codes)
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise InputError(f"{path} does not say how many frames each of its codes is of; expected {expected}") from error
+    if voice.shape != (bundle.config.model.static_dim,) or not voice.isfinite().all():
+        raise InputError(f"{path} has codes that are none of this bundle's; expected {expected}")
+    return voice, pooled(registers)
 
 
 def speech_level(bundle: Bundle, path: str | Path, silence: bool = False) -> Level:

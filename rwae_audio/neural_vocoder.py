@@ -58,7 +58,7 @@ class Vocoder(nn.Module):
 
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.mel = config, config.mel
         mel, width = config.mel, config.width
         self.bins = mel.n_fft // 2 + 1
         self.first = nn.Conv1d(mel.n_mels + 2, width, config.kernel, padding=config.kernel // 2)
@@ -162,14 +162,16 @@ def vocode(vocoder: Vocoder, log_mels: Tensor, f0: Tensor, seed: int = 0) -> Ten
 
 
 @torch.no_grad()
-def vocode_chunks(vocoder: Vocoder, pieces: Iterable[Tensor], seed: int = 0, size: int = CHUNK) -> Iterator[Tensor]:
+def vocode_chunks(
+    vocoder: Vocoder, pieces: Iterable[Tensor], seed: int = 0, size: int | None = None
+) -> Iterator[Tensor]:
     """`vocode` of frames that come in pieces (n, n_mels + 1), F0 in the last column: (m,) samples at a time, in memory that
-    does not grow with them; the same whatever the pieces and the size are."""
+    does not grow with them; the same whatever the pieces and the size (None: CHUNK) are."""
     hop, context, device = vocoder.config.mel.hop_length, vocoder.config.context, vocoder.window.device
     draws = generator(seed, "vocoder")
     phase = torch.rand(1, 1, generator=draws)
     frames, sources, skip, left = torch.zeros(0, vocoder.config.mel.n_mels + 1), torch.zeros(2, 0), 0, torch.zeros(0)
-    for chunk in in_chunks(pieces, size, 2 * context):
+    for chunk in in_chunks(pieces, size or CHUNK, 2 * context):
         fresh, phase = buzz(torch.cat([frames[-1:, -1], chunk[:, -1]])[None], vocoder.config.mel, phase)
         noise = torch.randn(fresh.shape, generator=draws)
         frames, sources = torch.cat([frames, chunk]), torch.cat([sources, torch.cat([fresh, noise])], dim=1)

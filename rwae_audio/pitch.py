@@ -20,6 +20,8 @@ QUIET = 0.03  # of the recording's RMS: sound at this level correlates half as m
 BIAS = 0.1  # what a frame without a voice costs besides the best correlation in it
 SWITCH, OCTAVE = 0.3, 0.5  # what it costs to begin or end a voice, and to move by an octave from one frame to the next
 LONGER = 0.05  # of its correlation, that the longest period loses: two periods correlate as well as one
+SPREAD = 6.0  # how many times as wide, or as narrow, a contour may become
+HEARD = 50  # voiced frames that a voice's deviation is taken from, at least
 OVERLAP = 64  # frames on either side of a chunk's that its path is found with: a choice further away decides nothing
 
 
@@ -142,6 +144,8 @@ def pooled(registers: Iterable[Register]) -> Register | None:
 
 def moved(f0: np.ndarray, own: Register, other: Register) -> np.ndarray:
     """A contour F0 (T,) of a voice with its `own` register in the `other`'s: ln F0 with that mean and deviation, kept between
-    LOWEST and HIGHEST; 0 stays 0."""
-    logs = (np.log(np.maximum(f0, 1)) - own.mean) * other.deviation / max(own.deviation, 1e-3) + other.mean
+    LOWEST and HIGHEST; 0 stays 0. A flat voice's trembling is no melody: the deviation grows by no more than SPREAD, and is
+    the voice's own where the other was hardly heard."""
+    wider = other.deviation / max(own.deviation, 1e-3) if other.frames >= HEARD else 1.0
+    logs = (np.log(np.maximum(f0, 1)) - own.mean) * np.clip(wider, 1 / SPREAD, SPREAD) + other.mean
     return np.where(f0 > 0, np.exp(logs).clip(LOWEST, HIGHEST), 0.0)

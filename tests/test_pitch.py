@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from rwae_audio import pitch
 from rwae_audio.features import PRESETS, log_mel
 from rwae_audio.pitch import HIGHEST, Register, fundamental, fundamental_chunks, moved, pooled, register
 
@@ -59,6 +60,8 @@ def test_in_blocks_as_in_one_piece(count: int) -> None:
     blocks = np.split(samples, np.sort(draw.integers(0, count, size=7)))
     parts = np.concatenate([*fundamental_chunks(blocks, CONFIG, loudness)])
     np.testing.assert_array_equal(parts, whole)
+    at_once = pitch._path(torch.cat([*pitch._candidates([samples], CONFIG, loudness)]).numpy())
+    np.testing.assert_array_equal(whole, at_once)
 
 
 def test_registers_of_parts_are_that_of_the_whole() -> None:
@@ -78,11 +81,22 @@ def test_a_moved_contour_has_the_other_register_and_its_own_shape() -> None:
     f0 = np.array([0, 100, 110, 120, 0, 90.0])
     own = register([f0])
     assert own is not None
-    there = moved(f0, own, Register(9, np.log(220), 0.1))
+    there = moved(f0, own, Register(90, np.log(220), 0.1))
     said = register([there])
     assert said == (4, pytest.approx(np.log(220)), pytest.approx(0.1))
     assert ((there > 0) == (f0 > 0)).all()
     np.testing.assert_allclose(moved(f0, own, own), f0)
-    assert moved(f0, own, Register(9, 7.0, 0.1)).max() == HIGHEST
-    flat = moved(np.full(3, 100.0), Register(3, np.log(100), 0.0), Register(3, np.log(200), 0.3))
+    assert moved(f0, own, Register(90, 7.0, 0.1)).max() == HIGHEST
+    flat = moved(np.full(3, 100.0), Register(3, np.log(100), 0.0), Register(90, np.log(200), 0.3))
     np.testing.assert_allclose(flat, 200)
+
+
+def test_a_flat_voice_stays_calm_and_a_voice_hardly_heard_has_no_spread() -> None:
+    trembling = np.exp(np.log(150) + 0.002 * np.random.default_rng(0).standard_normal(500))
+    own = register([trembling])
+    assert own is not None
+    lively = moved(trembling, own, Register(500, np.log(200), 0.2))
+    assert np.log(lively).std() == pytest.approx(pitch.SPREAD * own.deviation, rel=1e-6)
+    hardly = moved(trembling, own, Register(pitch.HEARD - 1, np.log(200), 0.2))
+    assert np.log(hardly).std() == pytest.approx(own.deviation, rel=1e-6)
+    assert np.log(hardly).mean() == pytest.approx(np.log(200))

@@ -213,9 +213,11 @@ def device(name: str) -> Any:
 def the_vocoder(bundle: Bundle, options: argparse.Namespace) -> Vocoder | Hifigan | None:
     """The neural vocoder or HiFi-GAN, on the bundle's device, or None for Griffin-Lim; options.vocoder becomes its name.
     Raises InputError when it is asked for and reads other frames than the bundle has, or is not there."""
+    from rwae_audio.conversion import check_vocoder
     from rwae_audio.features import PRESETS
 
     if options.vocoder == "griffin-lim":
+        check_vocoder(bundle, None)
         return None
     if bundle.config.mel.frames() != PRESETS["vocoder"].frames():  # which both of them read
         if options.vocoder or options.pitch:
@@ -223,6 +225,7 @@ def the_vocoder(bundle: Bundle, options: argparse.Namespace) -> Vocoder | Hifiga
             name = "HiFi-GAN" if options.vocoder == "hifigan" else "the neural vocoder"
             raise InputError(f"{wanted}: {name} reads frames of [mel] preset vocoder; expected griffin-lim")
         options.vocoder = "griffin-lim"
+        check_vocoder(bundle, None)
         return None
     if options.vocoder == "hifigan":
         from rwae_audio.hifigan import load_hifigan
