@@ -7,7 +7,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -237,14 +237,12 @@ def train(
         optimizer.zero_grad()
         accelerator.backward(loss)
         mean_gradients(learned)
-        norm = torch.nn.utils.clip_grad_norm_(learned, settings.gradient_clip)
-        if not math.isfinite(float(norm)):
-            raise InputError(f"the loss is no longer finite at update {step}; expected a lower [train] learning_rate")
+        norm = clip_gradients(learned, settings.gradient_clip, step)
         optimizer.step()
         if average is not None:
             average.update_parameters(model)
         logged = {name: term.item() for name, term in terms.items()}
-        return average_numbers({"loss": loss.item(), **logged, **critics, "gradient": float(norm)}, accelerator.device)
+        return average_numbers({"loss": loss.item(), **logged, **critics, "gradient": norm}, accelerator.device)
 
     def look() -> None:
         """The end of an epoch: averages, the development speakers, the collapse check, the best checkpoint."""
@@ -335,6 +333,14 @@ def shape_clusters(sampler: Sampler, config: RunConfig) -> Tensor:
     state = generator(config.train.seed, "clusters").initial_seed() % 2**31
     found = KMeans(config.model.actions, n_init=10, random_state=state).fit_predict(shapes)
     return torch.from_numpy(found).long()
+
+
+def clip_gradients(learned: Iterable[torch.nn.Parameter], most: float, step: int) -> float:
+    """Their norm, before it is brought down to `most`. Raises InputError when it is not finite at this update."""
+    norm = float(torch.nn.utils.clip_grad_norm_(learned, most))
+    if not math.isfinite(norm):
+        raise InputError(f"the loss is no longer finite at update {step}; expected a lower [train] learning_rate")
+    return norm
 
 
 def learning_rate(settings: TrainConfig, step: int) -> float:

@@ -226,6 +226,13 @@ def test_a_vocoder_is_trained_and_goes_on(
     again = load_vocoder(tmp_path / "parts/vocoder")
     for (name, one), other in zip(vocoder.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
+    assert call("--resume", str(tmp_path / "parts"), "--init", str(folder / "vocoder")) == 2
+    assert "expected no --init beside it" in capsys.readouterr().err
+    (tmp_path / "parts/run.json").write_text("{}")
+    assert call("--resume", str(tmp_path / "parts")) == 2
+    assert "does not say what was run" in capsys.readouterr().err
+    assert call(*words, "--set", "train.updates=0") == 2
+    assert "[train] updates is 0; expected 1 or more" in capsys.readouterr().err
     assert call("--data", "folder=nowhere", "--test", "an4") == 2
     assert "--test an4 is not among the corpora given" in capsys.readouterr().err
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from train_vocoder import plan_of, run_arguments
+from train_vocoder import old_plan, plan_of, run_arguments
 
 from rwae_audio.commands.common import Parser, guarded, new_folder, say
-from rwae_audio.files import InputError, only_one, read_json, write_json
+from rwae_audio.files import only_one, write_json
 
 NAME = "train_adain_vc.py"
 
@@ -29,11 +29,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     resumed = options.resume
-    if resumed and (options.data or options.test or options.set or options.out):
-        raise InputError("--resume goes on as the run began; expected no --data, --test, --set or --out beside it")
-    plan = read_json(resumed / "run.json", "the folder of an earlier run") if resumed else plan_of(options, NAME)
-    if not isinstance(plan, dict) or not {"config", "data", "test", "command"} <= set(plan):
-        raise InputError(f"{resumed / 'run.json'} does not say what was run; expected the folder of an earlier run")
+    plan = old_plan(options) if resumed else plan_of(options, NAME)
     import torch  # slow to load, so only now that the command line is known to be right
     from adain_training import RunConfig, read_frames, train
 

@@ -5,7 +5,8 @@
 
 Losses: multi-resolution STFT (auraloss, extra `vocoder`; Yamamoto, Song, Kim, "Parallel WaveGAN", ICASSP 2020) and L1 between
 log-mels. Every second crop has the model's reconstruction of its log-mels in the place of its own: the vocoder learns what a
-decoder leaves out. RUN/vocoder/ is the best one on development speakers so far, at any time.
+decoder leaves out. RUN/vocoder/ is the best one on development speakers so far, at any time: the one with the least of these
+losses, or by the judges (`--set train.judged=12`, extra `judge`); against discriminators and without judges, the last one.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     resumed = options.resume
-    plan = read_json(resumed / "run.json", "the folder of an earlier run") if resumed else new_plan(options)
+    plan = old_plan(options) if resumed else new_plan(options)
     import torch  # slow to load, so only now that the command line is known to be right
     from vocoder_training import RunConfig, read_speech, spectral_losses, train
 
@@ -68,6 +69,18 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
     bundle = str(options.bundle) if options.bundle else None
     init = str(options.init) if options.init else None
     return {**plan_of(options, NAME), "bundle": bundle, "init": init}
+
+
+def old_plan(options: argparse.Namespace) -> dict[str, Any]:
+    """What run.json of --resume has kept. Raises InputError, also for options that it would not go by."""
+    if given := [name for name in ("data", "test", "set", "out", "bundle", "init") if getattr(options, name, None)]:
+        raise InputError(f"--resume goes on as the run began; expected no --{given[0]} beside it")
+    plan = read_json(options.resume / "run.json", "the folder of an earlier run")
+    if not isinstance(plan, dict) or not {"config", "data", "test", "command"} <= set(plan):
+        raise InputError(
+            f"{options.resume / 'run.json'} does not say what was run; expected the folder of an earlier run"
+        )
+    return plan
 
 
 def plan_of(options: argparse.Namespace, script: str) -> dict[str, Any]:

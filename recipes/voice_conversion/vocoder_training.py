@@ -22,7 +22,7 @@ from rwae_audio.features import MelConfig, mel_filters
 from rwae_audio.files import InputError, read_json
 from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, load_vocoder, save_vocoder, vocode
 from rwae_audio.randomness import generator
-from rwae_audio.trainer import Interrupted, MetricsLog, interruptible
+from rwae_audio.trainer import Interrupted, MetricsLog, clip_gradients, interruptible
 from rwae_audio.vocoder import griffin_lim
 
 
@@ -49,13 +49,34 @@ class TrainConfig:
     matching: float = 0.0
     width: int = 16
     judged: int = 0
+    evaluate_every: int = 250
+
+    def __post_init__(self) -> None:
+        leasts = {
+            "seed": 0,
+            "updates": 1,
+            "batch": 1,
+            "frames": 2,
+            "warmup": 1,
+            "width": 1,
+            "judged": 0,
+            "evaluate_every": 1,
+        }
+        for name, least in leasts.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"[train] {name} is {getattr(self, name)}; expected {least} or more")
+        if not 0 <= self.decoded <= 1:
+            raise ValueError(f"[train] decoded is {self.decoded}; expected a share, 0 to 1")
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(f"[train] learning_rate is {self.learning_rate}; expected between 0 and 1")
+        for name in ("mel_weight", "adversarial", "matching"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"[train] {name} is {getattr(self, name)}; expected 0 or more")
 
     @property
     def against(self) -> bool:
         """Are there discriminators?"""
         return self.adversarial > 0 or self.matching > 0
-
-    evaluate_every: int = 250
 
 
 @dataclass(frozen=True)
@@ -142,7 +163,7 @@ def read_speech(plan: dict[str, Any], split: str, mel: MelConfig) -> Speech:
     from rwae_audio.corpora import read_corpus
     from rwae_audio.pitch import fundamental
 
-    bundle = load_bundle(plan["bundle"])
+    bundle = load_bundle(plan.get("bundle"))
     if bundle.config.mel.frames() != mel.frames():
         raise InputError("the bundle has frames of another kind; expected those of [vocoder] mel")
     utterances = []
@@ -248,7 +269,7 @@ def train(config: RunConfig, speech: dict[str, Speech], losses: Any, folder: Pat
                         terms[name] = getattr(settings, name) * term
             optimizer.zero_grad()
             sum(terms.values()).backward()  # type: ignore[union-attr]
-            torch.nn.utils.clip_grad_norm_(vocoder.parameters(), 10.0)
+            clip_gradients(vocoder.parameters(), 10.0, position.step)
             optimizer.step()
             position.step += 1
             position.seconds += time.monotonic() - began
@@ -321,6 +342,8 @@ class Ears:
         """Of the vocoder on `count` recordings' decoded and natural log-mels (and, once, of Griffin-Lim): mean DNSMOS, CER
         and `score`, both in one number, the mean of the two kinds."""
         known = [number for number, text in enumerate(speech.texts) if text]
+        if not known:
+            raise InputError("no development recording has a text; expected some, or train.judged = 0")
         chosen = known[:: -(-len(known) // count)]
         vocoder.eval()
         if not self.baseline:
