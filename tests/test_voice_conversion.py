@@ -7,9 +7,11 @@ import csv
 import io
 import json
 import re
+import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +20,9 @@ import torch
 from made_up import speech
 from test_ladder import recordings
 
-from rwae_audio import divergences, judges
+from rwae_audio import divergences, judges, neural_vocoder
 from rwae_audio.audio import write_audio
+from rwae_audio.bundle import load_bundle
 from rwae_audio.commands.common import guarded
 from rwae_audio.corpora.base import Utterance
 from rwae_audio.features import PRESETS
@@ -145,17 +148,151 @@ def test_a_table_of_what_judges_said(tmp_path: Path) -> None:
     text = (tmp_path / "an4-dev/table.md").read_text()
     assert (tmp_path / "an4-dev/plot.png").read_bytes()[:4] == b"\x89PNG"
     judged = (
-        "25.0 [0.0, 50.0] | 75.0 [50.0, 100.0] | 100.0 [100.0, 100.0] | 0.640 | 75.0 [50.0, 100.0] | 20.0 [10.0, 30.0]"
+        "25.0 [0.0, 50.0] | 50.0 [50.0, 50.0] | 50.0 [0.0, 100.0] | 75.0 [50.0, 100.0] | 100.0 [100.0, 100.0] | "
+        "75.0 [50.0, 100.0] | 75.0 [50.0, 100.0] | 20.0 [10.0, 30.0] | 1.00 | 0.640 | 1.00 | 1.5 | 1.0"
     )
     assert f"| good | {judged} |" in text
-    assert "| 1.00 | 1.00 | 1.5 | 1.0 |" in text
     assert text.index("| good |") < text.index("| bad |")
     (tmp_path / "an4-dev/short.csv").write_text(tables.as_csv(rows[:2]))
     with pytest.raises(InputError, match=r"different numbers of pairs \(bad 4, good 4, short 2\); expected"):
         tables.write_table(tmp_path / "an4-dev", "an4-dev")
     limits = tables.thresholds(tmp_path / "an4-dev")
     assert all(0.6 <= limit <= 0.7 for limit in limits.values())
-    assert f"cosine over {limits['resemblyzer']:.3f}" in text
+    assert f"speakers: {limits['resemblyzer']:.3f} and {limits['voicefilter']:.3f}." in text
+
+
+def test_a_pair_that_nobody_can_compare_is_left_out() -> None:
+    rows = [said("a", resemblyzer_target=0.8), said("a", resemblyzer_target=0.2), said("a", resemblyzer_source=np.nan)]
+    written = [dict(zip(tables.COLUMNS, line.split(","), strict=True)) for line in tables.as_csv(rows).split()[1:]]
+    found = tables.measures(written, dict.fromkeys(tables.ENCODERS, 0.5))
+    np.testing.assert_array_equal(found["nearer"], [1, 0, np.nan])
+    np.testing.assert_array_equal(found["nearer_both"], [1, 0, np.nan])
+    assert tables.bracketed(found, "nearer")[0] == 0.5
+    assert tables.bracketed(found, "nearer_voicefilter")[0] == 1.0
+
+
+@pytest.mark.parametrize("name", ["an4-dev", "an4-test"])
+def test_the_tables_that_are_kept_are_those_of_their_rows(name: str, tmp_path: Path) -> None:
+    """table.md, and between its marks the README's; and every row says what it was made with."""
+    kept = RECIPE / "results" / name
+    shutil.copytree(kept, tmp_path / name)
+    tables.write_table(tmp_path / name, name)
+    text = (tmp_path / name / "table.md").read_text()
+    assert text == (kept / "table.md").read_text()
+    rows = [path for path in kept.glob("*.csv") if path.stem != "natural"]
+    readme = (RECIPE / "README.md").read_text().partition(f"<!-- {name}: begin -->")[2]
+    readme = readme.partition(f"<!-- {name}: end -->")[0]
+    columns = len(tables.SHORT) + 2  # and the row's name
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert [f"{'|'.join(line.split('|')[:columns])}|" for line in lines] == readme.split("\n")[2:-2]
+    assert len(lines) == 2 + len(rows)
+    listed = evaluate.sha256(RECIPE / "pairs" / f"{name}.csv")
+    for path in rows:
+        assert json.loads(path.with_suffix(".json").read_text())["list"] == listed, path
+    shipped = json.loads((kept / "rwae.json").read_text())
+    assert shipped["bundle"] == load_bundle().digest
+    assert shipped["vocoder"] == evaluate.sha256(neural_vocoder.SHIPPED / "vocoder.safetensors")
+
+
+OPINIONS = SimpleNamespace(  # judges whose encoders tell a recording by its level
+    SPEAKERS=dict.fromkeys(tables.ENCODERS, lambda: lambda s: np.array([np.cos(np.mean(s)), np.sin(np.mean(s))])),
+    whisper=lambda threads: lambda samples: f"{np.mean(samples):.1f}",
+    dnsmos=lambda: lambda samples: judges.Quality(1.0, 2.0, 3.0),
+    character_error_rate=lambda text, heard: float(text != heard),
+    fundamental=lambda samples: np.full(4, 100.0),
+    pitch=lambda source, made, theirs: judges.Pitch(1.0, float(len(theirs)), 0.5),
+    mel_cepstral_distortion=lambda said, made: float(np.abs(said - made[: len(said)]).mean()),
+    RATE=16000,
+)
+
+
+@pytest.fixture
+def opinions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> evaluate.Judges:
+    """Of recordings of speakers a, b (levels 0.1, 0.2) and t (0.8): a has one in the pairs and three others, b five."""
+    said = {}
+    for speaker, level, count in (("a", 0.1, 4), ("b", 0.2, 5), ("t", 0.8, 8)):
+        for number in range(count):
+            name = f"{speaker}/{number}.wav"
+            path = tmp_path / "speech" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, np.full(1600, level), 16000, "FLOAT")
+            said[name] = Utterance(name, speaker, "test", path, text=f"{level}")
+    voice, references = (tuple(f"t/{number}.wav" for number in some) for some in (range(3), range(3, 8)))
+    drawn = [pairs.Pair(source, "t", voice, references) for source in ("a/0.wav", *(f"b/{n}.wav" for n in range(5)))]
+    heard = {**dict.fromkeys(said, 0.2), "t/1.wav": 0.1, "t/2.wav": 0.5, "elsewhere": 0.0}
+    return evaluate.Judges(said, drawn, heard, OPINIONS)
+
+
+def test_a_pair_is_judged_by_other_recordings_of_both(opinions: evaluate.Judges) -> None:
+    assert opinions.of_speaker("a", "a/0.wav") == ["a/1.wav", "a/2.wav", "a/3.wav"]  # the pairs name none
+    assert opinions.of_speaker("b", "b/2.wav") == ["b/0.wav", "b/1.wav", "b/3.wav", "b/4.wav"]
+    assert opinions.of_speaker("t", "b/2.wav") == [f"t/{n}.wav" for n in range(5)]
+    heard: list[tuple[np.ndarray, int]] = []
+
+    def spoken(source: np.ndarray, voice: list[np.ndarray]) -> np.ndarray:
+        heard.append((source, len(voice)))
+        return np.full(3200, 0.8)
+
+    said = opinions.judge(opinions.pairs[0], evaluate.System(spoken))
+    assert set(said) == set(tables.COLUMNS)
+    np.testing.assert_allclose(heard[0][0], 0.1)
+    assert heard[0][1] == 3
+    for encoder in tables.ENCODERS:
+        assert said[f"{encoder}_target"] == pytest.approx(1.0)
+        assert said[f"{encoder}_source"] == pytest.approx(np.cos(0.7))
+    assert (said["cer"], said["overall"], said["register"]) == (1.0, 3.0, 20.0)  # of five references
+    assert (said["seconds"], said["wanted_seconds"]) == (0.2, 0.1)
+    assert said["mcd"] == pytest.approx(0.7)
+
+    opinions.samples["t/1.wav"] = np.full(800, 0.8)
+    said = opinions.judge(opinions.pairs[0], evaluate.System(spoken, of_target=True))
+    assert len(heard[1][0]) == 800  # the one that was understood best
+    assert (said["cer"], said["wanted_seconds"]) == (0.0, 0.05)
+
+    natural = opinions.natural()
+    assert len(natural) == 2 * 8  # only t is a target
+    assert {(row["same"], round(row["cosine"], 6)) for row in natural} == {(1, 1.0)}
+
+
+def test_rows_go_on_and_keep_to_their_weights(
+    opinions: evaluate.Judges,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    calls, digest, fails = [], "a" * 64, [3]
+
+    def convert(source: np.ndarray, voice: list[np.ndarray]) -> np.ndarray:
+        calls.append(len(calls))
+        if len(calls) in fails:
+            raise KeyboardInterrupt
+        return source + len(calls)
+
+    monkeypatch.setattr(evaluate, "Judges", lambda *given: opinions)
+    monkeypatch.setattr(evaluate, "heard_in", lambda listed, folders: {})
+    monkeypatch.setattr(evaluate, "read_pairs", lambda path: opinions.pairs)
+    monkeypatch.setattr(
+        evaluate, "systems", lambda *given: {"new": evaluate.System(convert, False, {"bundle": digest})}
+    )
+    words = ["--data", "an4=.", "--list", "an4-dev", "--into", str(tmp_path / "into")]
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.main(words)
+    place = tmp_path / "into/an4-dev"
+    assert len(tables.read_csv(place / "new.csv")) == 2
+    assert evaluate.main(words) == 0
+    assert evaluate.main(words) == 0  # nothing is judged again
+    assert len(calls) == 1 + len(opinions.pairs)
+    rows = tables.read_csv(place / "new.csv")
+    assert [row["source"] for row in rows] == [pair.source for pair in opinions.pairs]
+    assert rows[1]["mcd"] == "2.0000"
+    assert "| new |" in (place / "table.md").read_text()
+    digest = "b" * 64
+    capsys.readouterr()
+    assert guarded(lambda: evaluate.main(words), "evaluate.py") == 2
+    assert "new.csv was judged with bundle aaaaaaaaaaaa…; expected bbbbbbbbbbbb…" in capsys.readouterr().err
+    (place / "new.json").unlink()
+    assert guarded(lambda: evaluate.main(words), "evaluate.py") == 2
+    assert "one that is not known" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,30 +8,43 @@
 Rows: the source unchanged, the target copied (fails on the words), WORLD, the source through a vocoder (`copy-`), the target
 through it and judged as the target (`ceiling-`), a bundle's reconstructions, and its conversions (`rwae`: the bundle in the
 package) as rwae-vc makes them, with the source's own pitch (`-keep`) and by Griffin-Lim; with --adain those of AdaIN-VC, by the
-same vocoder and with the same pitch. What the judges say of each pair is kept in results/<list>/<row>.csv; a row whose file
-has all pairs is not judged again.
+same vocoder and with the same pitch. What the judges say of each pair is kept in results/<list>/<row>.csv as it comes, and of
+which list and weights in <row>.json; a row that was stopped goes on, one with all pairs is not judged again, and one of other
+weights is refused.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from pairs import LISTS, Pair, heard_in, read_pairs
+from pairs import LISTS, Pair, heard_errors, heard_in, read_pairs
 from tables import ENCODERS, as_csv, read_csv, write_table
 
+from rwae_audio import judges
 from rwae_audio.commands.common import Parser, guarded, say
 from rwae_audio.config import nearest
 from rwae_audio.corpora.base import Utterance
-from rwae_audio.files import InputError, write_text
+from rwae_audio.files import InputError, read_json, write_json, write_text
 
 NAME = "evaluate.py"
 HERE = Path(__file__).resolve().parent
 OWN = "rwae"  # the bundle in the package
+FEW = 4  # recordings of a source's speaker, of which the pairs have to name as many, or the others are taken as well
+
+
+class System(NamedTuple):
+    """A row: source (N,), recordings of the target → samples; of_target: it is to be the target saying the target's words;
+    weights: SHA-256 of what it was made with."""
+
+    convert: Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]
+    of_target: bool = False
+    weights: Mapping[str, str] = {}
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -70,19 +83,43 @@ def judge_rows(options: argparse.Namespace, place: Path) -> None:
     for name in options.rows or []:
         if name not in rows:
             raise InputError(f"--rows {name}; {nearest(name, list(rows))}")
-    pairs = read_pairs(HERE / "pairs" / f"{options.list}.csv")
-    judges = Judges(heard_in(options.list, corpus_folders(options.data)), pairs)
+    listed = HERE / "pairs" / f"{options.list}.csv"
+    pairs, made_of = read_pairs(listed), {"list": sha256(listed)}
+    for name in options.rows or rows:
+        same_weights(place / f"{name}.csv", {**made_of, **rows[name].weights})
+    everyone = Judges(heard_in(options.list, corpus_folders(options.data)), pairs, heard_errors(HERE / "pairs"))
     place.mkdir(parents=True, exist_ok=True)
     if not (place / "natural.csv").is_file():
-        write_text(place / "natural.csv", as_csv(judges.natural(), ("encoder", "same", "cosine")))
+        write_text(place / "natural.csv", as_csv(everyone.natural(), ("encoder", "same", "cosine")))
     for name in options.rows or rows:
         path, chosen, keep = place / f"{name}.csv", pairs[: options.pairs], options.audio and options.audio / name
-        if path.is_file() and len(read_csv(path)) >= len(chosen):
+        judged: list[Mapping[str, Any]] = [*read_csv(path)] if path.is_file() else []
+        if len(judged) >= len(chosen):
             continue
-        convert, of_target = rows[name]
-        judged = [judges.judge(pair, convert, of_target, keep) for pair in tqdm(chosen, name, disable=None)]
-        write_text(path, as_csv(judged))
+        write_json(path.with_suffix(".json"), {**made_of, **rows[name].weights})
+        for pair in tqdm(chosen[len(judged) :], name, disable=None):
+            judged.append(everyone.judge(pair, rows[name], keep))
+            write_text(path, as_csv(judged))
         say(NAME, f"{name}: {len(judged)} pairs")
+
+
+def same_weights(path: Path, wanted: Mapping[str, str]) -> None:
+    """Raises InputError where a row that is there was made with other weights, or nobody knows with which."""
+    if not path.is_file():
+        return
+    kept = path.with_suffix(".json")
+    found = read_json(kept, "what a row was made with") if kept.is_file() else {}
+    for what, digest in wanted.items():
+        if (was := found.get(what)) != digest:
+            came = f"{was[:12]}…" if was else "one that is not known"
+            raise InputError(
+                f"{path} was judged with {what} {came}; expected {digest[:12]}…, or another name or --into"
+            )
+
+
+def sha256(path: Path) -> str:
+    """Of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def named(option: str, words: Sequence[str]) -> dict[str, str]:
@@ -96,47 +133,53 @@ def named(option: str, words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def systems(
-    bundles: Mapping[str, str], vocoder: Path | None, baselines: Mapping[str, str]
-) -> dict[str, tuple[Any, bool]]:
-    """Row → its system, and whether it is asked to be the target saying the target's words."""
+def systems(bundles: Mapping[str, str], vocoder: Path | None, baselines: Mapping[str, str]) -> dict[str, System]:
+    """Row → its system."""
     import systems as made
     from adain_vc import load_adain
 
     from rwae_audio.bundle import load_bundle
-    from rwae_audio.neural_vocoder import load_vocoder
+    from rwae_audio.neural_vocoder import SHIPPED, load_vocoder
 
     own, neural = load_bundle(), load_vocoder(vocoder)
-    rows = {"source": (made.unchanged, False), "target": (made.copied, False), "world": (made.world, False)}
-    for name, one in (("griffin-lim", None), ("neural", neural)):
-        rows |= {f"copy-{name}": (made.vocoded(own, one), False), f"ceiling-{name}": (made.vocoded(own, one), True)}
+    voice = {"vocoder": sha256((vocoder or SHIPPED) / "vocoder.safetensors")}
+    rows = {"source": System(made.unchanged), "target": System(made.copied), "world": System(made.world)}
+    for name, one, weights in (("griffin-lim", None, {}), ("neural", neural, voice)):
+        rows[f"copy-{name}"] = System(made.vocoded(own, one), False, weights)
+        rows[f"ceiling-{name}"] = System(made.vocoded(own, one), True, weights)
     for name, folder in baselines.items():
         if name in (*rows, OWN):
             raise InputError(f"--adain {name} is the name of another row; expected a new one")
-        rows[name] = (made.adain(load_adain(Path(folder)), neural), False)
+        weights = {"adain": sha256(Path(folder) / "model.safetensors"), **voice}
+        rows[name] = System(made.adain(load_adain(Path(folder)), neural), False, weights)
     for name in (*rows, OWN):
         if name in bundles:
             raise InputError(f"--bundle {name} is the name of another row; expected a new one")
     for name, bundle in {OWN: own, **{name: load_bundle(folder) for name, folder in bundles.items()}}.items():
+        model = {"bundle": bundle.digest}
         rows |= {
-            f"{name}-reconstructed": (made.reconstructed(bundle, neural), False),
-            f"{name}-griffin-lim": (made.bundled(bundle, None), False),
-            f"{name}-keep": (made.bundled(bundle, neural, "keep"), False),
-            name: (made.bundled(bundle, neural), False),
+            f"{name}-reconstructed": System(made.reconstructed(bundle, neural), False, model | voice),
+            f"{name}-griffin-lim": System(made.bundled(bundle, None), False, model),
+            f"{name}-keep": System(made.bundled(bundle, neural, "keep"), False, model | voice),
+            name: System(made.bundled(bundle, neural), False, model | voice),
         }
     return rows
 
 
 class Judges:
-    """All of them, and what they say of the natural recordings, each asked once."""
+    """All of them, and what they say of the natural recordings, each asked once. errors: the CERs of those that were heard as
+    they were recorded; opinions: the module with the judges."""
 
-    def __init__(self, utterances: Mapping[str, Utterance], pairs: Sequence[Pair]) -> None:
-        from rwae_audio import judges
-
-        self.opinions = judges
-        self.utterances, self.pairs = utterances, pairs
-        self.embed = {name: judges.SPEAKERS[name]() for name in ENCODERS}
-        self.hear, self.rate = judges.whisper(threads=2), judges.dnsmos()
+    def __init__(
+        self,
+        utterances: Mapping[str, Utterance],
+        pairs: Sequence[Pair],
+        errors: Mapping[str, float],
+        opinions: Any = judges,
+    ) -> None:
+        self.utterances, self.pairs, self.errors, self.opinions = utterances, pairs, errors, opinions
+        self.embed = {name: opinions.SPEAKERS[name]() for name in ENCODERS}
+        self.hear, self.rate = opinions.whisper(threads=2), opinions.dnsmos()
         self.samples: dict[str, np.ndarray] = {}
         self.vectors: dict[tuple[str, str], np.ndarray] = {}
         self.pitches: dict[str, np.ndarray] = {}
@@ -167,15 +210,21 @@ class Judges:
         return mean / np.linalg.norm(mean)
 
     def of_speaker(self, speaker: str, besides: str, count: int = 5) -> list[str]:
-        """Up to `count` utterances of a speaker of the list, another one left out."""
-        known = {name for pair in self.pairs for name in (pair.source, *pair.voice, *pair.references)}
-        return [n for n in sorted(known) if self.utterances[n].speaker == speaker and n != besides][:count]
+        """Up to `count` utterances of a speaker, another one left out: of those that the pairs name, and if these are under
+        FEW of those that were heard as well."""
+        named = {name for pair in self.pairs for name in (pair.source, *pair.voice, *pair.references)}
+        first, others = (
+            [n for n in sorted(some) if self.utterances[n].speaker == speaker and n != besides]
+            for some in (named, {name for name in self.errors if name in self.utterances} - named)
+        )
+        return [*first, *(others if len(first) < FEW else [])][:count]
 
-    def judge(self, pair: Pair, convert: Any, of_target: bool, keep: Path | None) -> dict[str, Any]:
-        """What all of them say of one pair, by COLUMNS."""
-        source = pair.voice[0] if of_target else pair.source
+    def judge(self, pair: Pair, system: System, keep: Path | None = None) -> dict[str, Any]:
+        """What all of them say of one pair, by COLUMNS. What the target is to say is the utterance of its voice that was
+        understood best as it was recorded: the sources were chosen by that too."""
+        source = min(pair.voice, key=lambda name: self.errors.get(name, 1.0)) if system.of_target else pair.source
         given, voice = self.recording(source), [self.recording(name) for name in pair.voice]
-        made = np.asarray(convert(given, voice), dtype=np.float32)
+        made = np.asarray(system.convert(given, voice), dtype=np.float32)
         if keep is not None:
             self.keep(keep, pair, made)
         said: dict[str, Any] = {"source": pair.source, "target": pair.target}

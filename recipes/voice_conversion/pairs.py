@@ -86,6 +86,14 @@ def heard_in(listed: str, folders: Mapping[str, str]) -> dict[str, Utterance]:
     return {u.id: u for corpus in corpora.values() for u in corpus.utterances}
 
 
+def heard_errors(place: Path) -> dict[str, float]:
+    """The character error rates of all utterances that the lists in `place` were drawn from, as they were recorded, by id."""
+    rows = [
+        row for name in LISTS for row in csv.DictReader(read_text(place / f"{name}-heard.csv", "CERs").splitlines())
+    ]
+    return {row["id"]: float(row["cer"]) for row in rows}
+
+
 def sources_of(name: str, corpora: Mapping[str, Corpus]) -> list[Utterance]:
     """The utterances of which a list's sources are chosen: the trial list's, or TIMIT's that lost no bytes."""
     if name != "timit":

@@ -81,8 +81,8 @@ def main(argv: list[str] | None = None) -> int:
         source, *voice = (load_audio(utterances[name].path) for name in (pair.source, *pair.voice))
         cells = {"source": source, "target": voice[0]}
         for name in options.rows:
-            convert, of_target = known[name]
-            cells[name] = np.asarray(convert(voice[0] if of_target else source, voice), dtype=np.float32)
+            system = known[name]
+            cells[name] = np.asarray(system.convert(voice[0] if system.of_target else source, voice), dtype=np.float32)
         head = f"{utterances[pair.source].speaker} as {pair.target}: {utterances[pair.source].text or ''}"
         sections.append(section(head, cells))
         say(NAME, head)

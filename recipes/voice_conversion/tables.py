@@ -19,7 +19,23 @@ from rwae_audio.files import InputError, read_text, write_text
 from rwae_audio.judges import ACCEPTED_CER, accepted
 from rwae_audio.verification import eer_threshold, interval
 
+HERE = Path(__file__).resolve().parent
+README = HERE / "README.md"
 ENCODERS = ("resemblyzer", "voicefilter")
+SHORT = {  # what the README has of a row → its head
+    "accepted": "accepted %",
+    "accepted_voicefilter": "accepted by voicefilter %",
+    "like": "like the target %",
+    "nearer": "nearer the target %",
+    "nearer_voicefilter": "nearer by voicefilter %",
+    "nearer_both": "nearer by both %",
+    "understood": "understood %",
+    "cer": "CER %",
+    "overall": "DNSMOS",
+}
+MORE = {"cosine": "cosine", "correlation": "F0", "register": "register", "mcd": "MCD"}  # and table.md
+SHARES = tuple(SHORT)[:-1]
+DIGITS = {"overall": 2, "cosine": 3, "correlation": 2, "register": 1, "mcd": 1}
 REPLICATES = 1000
 COLUMNS = (
     *("source", "target"),
@@ -69,35 +85,51 @@ def write_table(place: Path, name: str) -> Path:
     if len(set(counts.values())) > 1:
         came = ", ".join(f"{row} {number}" for row, number in counts.items())
         raise InputError(f"the rows in {place} have different numbers of pairs ({came}); expected the same of each")
-    heads = ("accepted %", "nearer the target %", "by voicefilter %", "cosine", "understood %", "CER %")
-    heads += ("DNSMOS", "F0", "register", "MCD")
+    ranked = dict(sorted(rows.items(), key=lambda item: -float(np.mean(item[1]["accepted"]))))
     lines = [
         f"# Conversions on {name}",
         "",
         f"{count} pairs; in brackets 95 % intervals of a bootstrap over the targets' speakers. A conversion is accepted when",
-        f"resemblyzer takes it for the target (cosine over {limits['resemblyzer']:.3f}, the threshold of the EER on natural",
-        "speech), its CER is 40 % or less and its length within 3 % of the source's.",
+        "resemblyzer takes it for the target, its CER is 40 % or less and its length within 3 % of the source's; beside it the",
+        "same by the other encoder, voicefilter. The cosines' thresholds are those of the EER on natural speech of the same",
+        f"speakers: {limits['resemblyzer']:.3f} and {limits['voicefilter']:.3f}.",
         "",
-        f"| row | {' | '.join(heads)} |",
-        f"|---|{'---:|' * len(heads)}",
-    ]
-    for row, said in sorted(rows.items(), key=lambda item: -float(np.mean(item[1]["accepted"]))):
-        cells = [with_interval(said, key, 100) for key in ("accepted", "nearer", "nearer_voicefilter")]
-        cells += [f"{np.mean(said['cosine']):.3f}", *(with_interval(said, key, 100) for key in ("understood", "cer"))]
-        cells += [f"{np.nanmean(said[key]):.2f}" for key in ("overall", "correlation")]
-        cells += [f"{np.nanmean(np.abs(said['register'])):.1f}", f"{np.mean(said['mcd']):.1f}"]
-        lines.append(f"| {row} | {' | '.join(cells)} |")
-    lines += [
+        *markdown(ranked, {**SHORT, **MORE}),
         "",
-        "Nearer: its cosine with other recordings of the target is above that with others of the source. Understood: a CER of",
-        "40 % or less. DNSMOS: overall, 1 to 5. F0: correlation of the log-F0 with the source's, where both have a voice;",
-        "register: how far its mean is from the target's, in semitones. MCD: from the source, in dB.",
+        "Like the target: resemblyzer takes it for the target, whatever it says. Nearer: its cosine with other recordings of",
+        "the target is above that with others of the source, by either encoder and by both. Understood: a CER of 40 % or less.",
+        "DNSMOS: overall, 1 to 5. F0: correlation of the log-F0 with the source's, where both have a voice; register: how far",
+        "its mean is from the target's, in semitones. MCD: from what was to be said, in dB.",
         "",
     ]
     write_text(place / "table.md", "\n".join(lines))
+    if place.parent == HERE / "results":
+        write_text(README, rendered(read_text(README, "the README"), name, markdown(ranked, SHORT)))
     points = {row: (bracketed(said, "understood", 100), bracketed(said, "cosine")) for row, said in rows.items()}
     plots.conversions(place / "plot.png", points, limits["resemblyzer"], name)
     return place / "table.md"
+
+
+def markdown(rows: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str]) -> list[str]:
+    """The lines of a table of these columns."""
+    head = [f"| row | {' | '.join(columns.values())} |", f"|---|{'---:|' * len(columns)}"]
+    return [*head, *(f"| {row} | {' | '.join(cell(said, key) for key in columns)} |" for row, said in rows.items())]
+
+
+def cell(said: Mapping[str, Any], key: str) -> str:
+    """What a row says, as its table has it."""
+    if key in SHARES:
+        return with_interval(said, key, 100)
+    value = float(np.nanmean(np.abs(said[key]) if key == "register" else said[key]))
+    return f"{value:.{DIGITS[key]}f}"
+
+
+def rendered(readme: str, name: str, table: Sequence[str]) -> str:
+    """The README with a list's table between its two marks, if it has these."""
+    begin, end = (f"<!-- {name}: {word} -->" for word in ("begin", "end"))
+    before, _, rest = readme.partition(begin)
+    _, _, after = rest.partition(end)
+    return "\n".join([f"{before}{begin}", "", *table, "", f"{end}{after}"]) if after else readme
 
 
 def measures(rows: Sequence[Mapping[str, str]], limits: Mapping[str, float]) -> dict[str, Any]:
@@ -107,11 +139,15 @@ def measures(rows: Sequence[Mapping[str, str]], limits: Mapping[str, float]) -> 
     }
     said["target"] = np.array([row["target"] for row in rows])
     said["cosine"] = said["resemblyzer_target"]
-    for name, encoder in (("nearer", "resemblyzer"), ("nearer_voicefilter", "voicefilter")):
-        said[name] = (said[f"{encoder}_target"] > said[f"{encoder}_source"]).astype(float)
+    for name, encoder in zip(("nearer", "nearer_voicefilter"), ENCODERS, strict=True):
+        than = said[f"{encoder}_source"]  # nobody knows, where the source's speaker has no other recording
+        said[name] = np.where(np.isnan(than), np.nan, said[f"{encoder}_target"] > than)
+    said["nearer_both"] = said["nearer"] * said["nearer_voicefilter"]
+    said["like"] = (said["cosine"] >= limits["resemblyzer"]).astype(float)
     said["understood"] = (said["cer"] <= ACCEPTED_CER).astype(float)
-    judged = zip(*(said[key] for key in ("cosine", "cer", "seconds", "wanted_seconds")), strict=True)
-    said["accepted"] = np.array([float(accepted(cosine, limits["resemblyzer"], *rest)) for cosine, *rest in judged])
+    for name, encoder in zip(("accepted", "accepted_voicefilter"), ENCODERS, strict=True):
+        judged = zip(*(said[key] for key in (f"{encoder}_target", "cer", "seconds", "wanted_seconds")), strict=True)
+        said[name] = np.array([float(accepted(cosine, limits[encoder], *rest)) for cosine, *rest in judged])
     return said
 
 
@@ -122,10 +158,12 @@ def with_interval(said: Mapping[str, Any], key: str, scale: float) -> str:
 
 
 def bracketed(said: Mapping[str, Any], key: str, scale: float = 1.0) -> tuple[float, float, float]:
-    """Mean and the ends of its interval, of a bootstrap over targets."""
-    names = np.unique(said["target"])
-    sums = np.array([[said[key][said["target"] == name].sum(), (said["target"] == name).sum()] for name in names])
+    """Mean and the ends of its interval, of a bootstrap over targets; of the pairs that have a value."""
+    known = ~np.isnan(said[key])
+    values, targets = said[key][known], said["target"][known]
+    names = np.unique(targets)
+    sums = np.array([[values[targets == name].sum(), (targets == name).sum()] for name in names])
     drawn = np.random.default_rng(0).integers(len(names), size=(REPLICATES, len(names)))
     totals = sums[drawn].sum(1)
     low, high = interval(scale * totals[:, 0] / totals[:, 1]) or (np.nan, np.nan)
-    return scale * float(np.mean(said[key])), low, high
+    return scale * float(np.mean(values)), low, high
