@@ -14,6 +14,7 @@ import torch
 from discriminators import Discriminators
 from torch import Tensor
 
+from rwae_audio.bundle import load_bundle
 from rwae_audio.card import commands
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.config import resolve
@@ -159,7 +160,6 @@ def read_speech(plan: dict[str, Any], split: str, mel: MelConfig) -> Speech:
     from tqdm import tqdm
 
     from rwae_audio.audio import load_audio
-    from rwae_audio.bundle import load_bundle
     from rwae_audio.corpora import read_corpus
     from rwae_audio.pitch import fundamental
 
@@ -241,6 +241,7 @@ def train(config: RunConfig, speech: dict[str, Speech], losses: Any, folder: Pat
     torch.manual_seed(generator(settings.seed, "weights").initial_seed() % 2**31)
     vocoder = Vocoder(config.vocoder)
     before = begin_with(vocoder, Path(plan["init"])) if plan.get("init") else []
+    before = [*dict.fromkeys([*before, *commands(load_bundle(plan.get("bundle")).meta)])]
     discriminators = Discriminators(settings.width, settings.learning_rate) if settings.against else None
     ears = Ears() if settings.judged else None
     optimizer = torch.optim.AdamW(vocoder.parameters(), lr=settings.learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
