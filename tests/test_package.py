@@ -11,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import soundfile
+from made_up import speech
 
 import rwae_audio
 from rwae_audio.config import read_toml
@@ -80,5 +82,13 @@ def test_the_wheel_works_elsewhere(wheel: Path, tmp_path: Path) -> None:
     assert Path(file).resolve().is_relative_to((tmp_path / "site").resolve())
     assert version == rwae_audio.__version__
     assert python("-m", "rwae_audio.commands.vc", "--help").startswith("usage: rwae-vc")
+    for seed, name in enumerate(("a", "b")):
+        soundfile.write(tmp_path / f"elsewhere/{name}.wav", speech(seed, 1.0), 16000)
+    assert not python("-m", "rwae_audio.commands.vc", "a.wav", "b.wav")  # which says what it did on stderr
+    assert soundfile.info(tmp_path / "elsewhere/a_as_b.wav").frames == 16000
+    with zipfile.ZipFile(wheel) as archive:
+        weights = [entry.file_size for entry in archive.infolist() if entry.filename.endswith(".safetensors")]
+    assert len(weights) == 2
+    assert sum(weights) <= 15e6
     code = "import rwae_audio.corpora.timit, sys; print(sys.modules['rwae_audio.corpora.timit'].__file__)"
     assert Path(python("-c", code).strip()).resolve().is_relative_to((tmp_path / "site").resolve())
