@@ -637,32 +637,33 @@ def test_vc_of_a_name_that_is_no_text(bundle_folder: Path, run: Run, tmp_path: P
     assert "bytes that are no text" in err
 
 
-@pytest.mark.parametrize("frames", ["not json", '{"b": 3}', "[1]", '{"a": "x"}', '{"a": 0}'])
-def test_vc_refuses_a_voice_whose_header_is_wrong(
-    bundle_folder: Path, run: Run, tmp_path: Path, frames: str, monkeypatch
+@pytest.mark.parametrize(
+    ("frames", "value", "more", "expected"),
+    [
+        *((frames, 0.0, 0, "how many frames") for frames in ("not json", '{"b": 3}', "[1]", '{"a": "x"}', '{"a": 0}')),
+        ('{"a": 3}', 0.0, 1, "none of this bundle's"),
+        ('{"a": 3}', torch.nan, 0, "none of this bundle's"),
+    ],
+)
+def test_vc_refuses_a_voice_that_is_none_of_the_bundles(
+    bundle_folder: Path,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    frames: str,
+    value: float,
+    more: int,
+    expected: str,
 ) -> None:
+    """What its header says of its codes, or a code itself, is wrong."""
     monkeypatch.chdir(tmp_path)
     soundfile.write("a.wav", speech(0, 1.0), 16000)
     bundle = load_bundle(bundle_folder)
-    code = torch.zeros(bundle.config.model.static_dim)
+    code = torch.full((bundle.config.model.static_dim + more,), value)
     save_file({"static/a": code}, "voice.safetensors", {"bundle": bundle.digest, "frames": frames})
     status, _, err = run("rwae-vc", "a.wav", "--voice", "voice.safetensors", "-o", "o.wav")
     assert (status, err.count("\n")) == (2, 1)
-    assert "how many frames" in err
-
-
-@pytest.mark.parametrize("wrong", ["length", "nan"])
-def test_vc_refuses_a_voice_that_is_no_code_of_the_bundle(
-    bundle_folder: Path, run: Run, tmp_path: Path, wrong: str, monkeypatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    soundfile.write("a.wav", speech(0, 1.0), 16000)
-    bundle = load_bundle(bundle_folder)
-    code = torch.full((bundle.config.model.static_dim + (wrong == "length"),), torch.nan if wrong == "nan" else 0.0)
-    save_file({"static/a": code}, "voice.safetensors", {"bundle": bundle.digest, "frames": '{"a": 3}'})
-    status, _, err = run("rwae-vc", "a.wav", "--voice", "voice.safetensors", "-o", "o.wav")
-    assert (status, err.count("\n")) == (2, 1)
-    assert "none of this bundle's" in err
+    assert expected in err
     assert not Path("o.wav").exists()
 
 
