@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -21,7 +19,8 @@ from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_chec
 from rwae_audio.config import resolve
 from rwae_audio.distributed import average_numbers, barrier, local, mean_gradients, rank, start
 from rwae_audio.features import MelConfig, Normaliser
-from rwae_audio.files import InputError, write_text
+from rwae_audio.files import InputError
+from rwae_audio.loop import Interrupted, MetricsLog, clip_gradients, interruptible
 from rwae_audio.model import RWAE, ModelConfig
 from rwae_audio.objectives import OBJECTIVES, Objective, ObjectiveConfig
 from rwae_audio.perturb import equalised, warp_frequencies, warp_mels
@@ -136,10 +135,6 @@ class Board(Protocol):
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
     def pictures(self, step: int, model: RWAE, normaliser: Normaliser, batch: Batch) -> None: ...
-
-
-class Interrupted(Exception):  # noqa: N818 (no error: what was asked for)
-    """The run was asked to stop; its checkpoint is written."""
 
 
 def train(
@@ -335,14 +330,6 @@ def shape_clusters(sampler: Sampler, config: RunConfig) -> Tensor:
     return torch.from_numpy(found).long()
 
 
-def clip_gradients(learned: Iterable[torch.nn.Parameter], most: float, step: int) -> float:
-    """Their norm, before it is brought down to `most`. Raises InputError when it is not finite at this update."""
-    norm = float(torch.nn.utils.clip_grad_norm_(learned, most))
-    if not math.isfinite(norm):
-        raise InputError(f"the loss is no longer finite at update {step}; expected a lower [train] learning_rate")
-    return norm
-
-
 def learning_rate(settings: TrainConfig, step: int) -> float:
     """The rate of update `step`, counted from 0."""
     rate = settings.learning_rate * min(1.0, (step + 1) / max(settings.warmup, 1))
@@ -418,35 +405,3 @@ def epoch_line(position: Position, updates: int, values: Mapping[str, float]) ->
         if values[f"dev/{code}_variance"] < DETERMINISTIC:
             parts.append(f"{code} posterior deterministic")
     return "  ".join(parts) + ("  (best)" if position.best_step == position.step else "")
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C (and SIGTERM) are remembered, not raised: an update is done or not done, never half."""
-    seen: list[int] = []
-    try:
-        old = {number: signal.signal(number, lambda n, _: seen.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: whoever runs us there stops us there
-        old = {}
-    try:
-        yield lambda: bool(seen)
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-class MetricsLog:
-    """JSON lines; when a run goes on, lines after its checkpoint are dropped."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def drop_after(self, step: int) -> None:
-        """Keep the lines up to update `step`: none of them at 0."""
-        text = self.path.read_text(encoding="utf-8") if step and self.path.exists() else ""
-        lines = text.split("\n")[:-1]  # the last one is empty, or cut short by a kill or a full disk
-        write_text(self.path, "".join(line + "\n" for line in lines if json.loads(line)["step"] <= step))
-
-    def write(self, values: Mapping[str, float]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")

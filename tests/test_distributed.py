@@ -26,13 +26,14 @@ from rwae_audio import distributed
 from rwae_audio.divergences import mmd
 from rwae_audio.features import MelConfig
 from rwae_audio.files import InputError
+from rwae_audio.loop import Interrupted
 from rwae_audio.model import ModelConfig, Standardise, normal
 from rwae_audio.objectives import ObjectiveConfig
 from rwae_audio.objectives.rwae_mmd import dynamic_penalty, static_penalty
 from rwae_audio.perturb import equalised, shuffled, warp_frequencies, warp_mels
 from rwae_audio.randomness import generator
 from rwae_audio.store import Sampler
-from rwae_audio.trainer import Interrupted, RunConfig, new_model
+from rwae_audio.trainer import RunConfig, new_model
 
 ROOT = Path(__file__).parent.parent
 PROCESSES = 2

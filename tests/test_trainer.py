@@ -20,18 +20,17 @@ from rwae_audio.checkpoint import RunState, load_checkpoint
 from rwae_audio.corpora.base import Utterance
 from rwae_audio.features import MelConfig, Normaliser
 from rwae_audio.files import InputError
+from rwae_audio.loop import Interrupted, interruptible
 from rwae_audio.model import RWAE, ModelConfig, Output
 from rwae_audio.objectives import OBJECTIVES, ObjectiveConfig
 from rwae_audio.randomness import generator
 from rwae_audio.store import Batch, FrameStore, Sampler
 from rwae_audio.trainer import (
-    Interrupted,
     RunConfig,
     TrainConfig,
     code_state,
     collapse_warning,
     ema,
-    interruptible,
     learning_rate,
     new_model,
     new_objective,

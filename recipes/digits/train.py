@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     plan = read_plan(options.resume) if options.resume else new_plan(options)
     import torch  # slow to load, so only now that the command line is known to be right
 
-    from rwae_audio.trainer import Interrupted, RunConfig
+    from rwae_audio.loop import Interrupted
+    from rwae_audio.trainer import RunConfig
 
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -91,9 +91,10 @@ def trained(
 
     from rwae_audio.alignment import phones_of
     from rwae_audio.experiment import run
+    from rwae_audio.loop import Interrupted
     from rwae_audio.model import parameters
     from rwae_audio.probes import probe_report
-    from rwae_audio.trainer import Interrupted, RunConfig
+    from rwae_audio.trainer import RunConfig
 
     torch.set_num_threads(threads)
     config = RunConfig.of(tables)

@@ -103,8 +103,9 @@ def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
         wanted = "`pip install 'rwae-audio[judge]'`"
         raise InputError(f"speechbrain cannot be imported ({error}); expected {wanted}") from error
 
+    from rwae_audio.loop import MetricsLog
     from rwae_audio.randomness import generator
-    from rwae_audio.trainer import MetricsLog, learning_rate
+    from rwae_audio.trainer import learning_rate
     from rwae_audio.verification import cosine_scores, eer
 
     settings = ready.config.train

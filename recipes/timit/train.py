@@ -72,7 +72,8 @@ def train_run(options: argparse.Namespace, plan: dict[str, Any], locks: contextl
     import torch  # slow to load, so only now that the command line is known to be right
 
     from rwae_audio.distributed import from_first
-    from rwae_audio.trainer import Interrupted, RunConfig
+    from rwae_audio.loop import Interrupted
+    from rwae_audio.trainer import RunConfig
     from rwae_audio.verification import format_table
 
     config = RunConfig.of(plan["config"])

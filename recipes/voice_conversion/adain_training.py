@@ -19,10 +19,10 @@ from rwae_audio.config import resolve
 from rwae_audio.corpora import read_corpus
 from rwae_audio.features import Normaliser
 from rwae_audio.files import InputError
+from rwae_audio.loop import Interrupted, MetricsLog, clip_gradients, interruptible
 from rwae_audio.posterior import ModelConfig
 from rwae_audio.randomness import generator
 from rwae_audio.store import Sampler, open_store
-from rwae_audio.trainer import Interrupted, MetricsLog, clip_gradients, interruptible
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     import torch  # slow to load, so only now that the command line is known to be right
     from adain_training import RunConfig, read_frames, train
 
-    from rwae_audio.trainer import Interrupted
+    from rwae_audio.loop import Interrupted
 
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -21,9 +21,9 @@ from rwae_audio.config import resolve
 from rwae_audio.divergences import frozen
 from rwae_audio.features import MelConfig, mel_filters
 from rwae_audio.files import InputError, read_json
+from rwae_audio.loop import Interrupted, MetricsLog, clip_gradients, interruptible
 from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, load_vocoder, save_vocoder, vocode
 from rwae_audio.randomness import generator
-from rwae_audio.trainer import Interrupted, MetricsLog, clip_gradients, interruptible
 from rwae_audio.vocoder import griffin_lim
 
 
