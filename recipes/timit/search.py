@@ -5,7 +5,8 @@
     python recipes/timit/search.py --test an4 --no-train                                 the table once more
 
 search.toml has the trials; ablations.py trains them as its own rows, one seed of each. What it leaves of them is kept in
-ladder/<test>/search/NAME,SETTING,.../, and ladder/<test>/search.md is made from these. The test speakers are not looked at.
+ladder/<test>/search/NAME,SETTING,.../, and ladder/<test>/search.md is made from these and from the ladder's rows NAME-searched,
+which were trained on with what was taken. The search itself does not look at the test speakers.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ablations import opened, percent, same_updates, settings, table_arguments, trained
 
 from rwae_audio.commands.common import Parser, guarded, say
-from rwae_audio.files import read_text, write_text
+from rwae_audio.files import read_json, read_text, write_text
 
 NAME = "search.py"
 COLUMNS = ("static_eer", "dynamic_eer", "score", "static_effect", "dynamic_effect")
@@ -82,8 +84,41 @@ def write_table(place: Path, methods: dict[str, list[str]]) -> Path:
         "| method | trial | static EER % | dynamic EER % | gap | effect z^c % | z^m % | error |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
-    write_text(place / "search.md", "\n".join([*head, *lines, ""]))
+    longer = [line for name in methods for line in trained_on(place, name)]
+    if longer:
+        longer = [
+            "",
+            "## Trained as long as the ladder's rows",
+            "",
+            "As it was → with what was taken, by the same seed; the checkpoint is the one with the widest gap on the "
+            "development speakers.",
+            "",
+            "| method | seed | dev gap | test static EER % | test dynamic EER % | test gap |",
+            "|---|---:|---:|---:|---:|---:|",
+            *longer,
+        ]
+    write_text(place / "search.md", "\n".join([*head, *lines, *longer, ""]))
     return place / "search.md"
+
+
+def trained_on(place: Path, name: str) -> Iterator[str]:
+    """A line for each of the ladder's rows NAME-searched-SEED, beside NAME-SEED."""
+    for folder in sorted(place.glob(f"{name}-searched-*")):
+        seed = folder.name.rpartition("-")[2]
+        both = [at_best(place / f"{name}-{seed}"), at_best(folder)]
+        cells = [" → ".join(percent(said[key]) for said in both) for key in both[0]]
+        yield f"| {name} | {seed} | {' | '.join(cells)} |"
+
+
+def at_best(folder: Path) -> dict[str, float]:
+    """The widest gap on the development speakers in a row's log, and its rates on the test speakers; fractions."""
+    log = read_text(folder / "metrics.jsonl", "a row of the ladder").splitlines()
+    row = read_json(folder / "row.json", "a row of the ladder")
+    return {
+        "dev": max(json.loads(line)["dev/score"] for line in log),
+        **{code: row[code]["eer"] for code in ("static", "dynamic")},
+        "gap": row["gap"],
+    }
 
 
 def last(folder: Path) -> dict[str, Any]:
