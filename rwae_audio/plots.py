@@ -38,7 +38,7 @@ def det(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: 
     axes.set(xlabel="false alarms, %", ylabel="misses, %", title=title, aspect="equal")
     axes.set(xlim=norm.ppf([low, high]), ylim=norm.ppf([low, high]))
     if len(curves) > 6:  # so many would hide the curves
-        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     else:
         axes.legend(frameon=False)
     axes.grid(color="0.92")
