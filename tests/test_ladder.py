@@ -318,9 +318,10 @@ def test_what_is_not_alike_is_said(place: Path, tmp_path: Path) -> None:
     assert "one seed" not in lines["- `rwae-mmd` less `dsvae`"]
 
 
-def test_the_table_that_is_kept_is_that_of_its_rows() -> None:
+@pytest.mark.parametrize("place", ["an4", "alone/an4"])
+def test_the_table_that_is_kept_is_that_of_its_rows(place: str) -> None:
     """The rates in ladder.csv and the ranks' table of ladder.md (without the intervals, which take minutes)."""
-    kept = ROOT / "recipes/timit/ladder/an4"
+    kept = ROOT / "recipes/timit/ladder" / place
     runs: dict[str, list[dict]] = {}
     for path in kept.glob("*/row.json"):
         row = json.loads(path.read_text())
