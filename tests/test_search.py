@@ -107,3 +107,8 @@ def test_the_table_that_is_kept_is_that_of_its_rows(tmp_path: Path) -> None:
             shutil.copytree(folder, tmp_path / "an4" / folder.name)
     search.write_table(tmp_path / "an4", METHODS)
     assert (tmp_path / "an4/search.md").read_text() == (RECIPE / "ladder/an4/search.md").read_text()
+    shutil.rmtree(tmp_path / "an4/s3vae-0")  # there is nothing to compare s3vae-searched-0 with
+    search.write_table(tmp_path / "an4", METHODS)
+    text = (tmp_path / "an4/search.md").read_text().partition("## Trained")[2]
+    assert "| s3vae |" not in text
+    assert "| dbse | 0 |" in text

@@ -102,10 +102,13 @@ def write_table(place: Path, methods: dict[str, list[str]]) -> Path:
 
 
 def trained_on(place: Path, name: str) -> Iterator[str]:
-    """A line for each of the ladder's rows NAME-searched-SEED, beside NAME-SEED."""
+    """A line for each of the ladder's rows NAME-searched-SEED that has a NAME-SEED beside it."""
     for folder in sorted(place.glob(f"{name}-searched-*")):
         seed = folder.name.rpartition("-")[2]
-        both = [at_best(place / f"{name}-{seed}"), at_best(folder)]
+        as_it_was = place / f"{name}-{seed}"
+        if not (as_it_was / "row.json").is_file():
+            continue
+        both = [at_best(as_it_was), at_best(folder)]
         cells = [" → ".join(percent(said[key]) for said in both) for key in both[0]]
         yield f"| {name} | {seed} | {' | '.join(cells)} |"
 
