@@ -161,6 +161,15 @@ def test_a_table_of_what_judges_said(tmp_path: Path) -> None:
     assert f"speakers: {limits['resemblyzer']:.3f} and {limits['voicefilter']:.3f}." in text
 
 
+def test_how_much_more_often_ours_is_accepted() -> None:
+    """Pair by pair, the interval over targets; nothing where ours is not judged, or nothing else is."""
+    targets = np.array(["a", "a", "b", "b"])
+    ours, other = ({"target": targets, "accepted": np.array(each)} for each in ([1.0, 0, 1, 1], [0.0, 0, 1, 1]))
+    lines = tables.ahead({"rwae": ours, "world": other})
+    assert lines[2:] == ["- than `world`: +25.0 [+0.0, +50.0]", ""]
+    assert tables.ahead({"world": other, "source": other}) == tables.ahead({"rwae": ours}) == []
+
+
 def test_a_pair_that_nobody_can_compare_is_left_out() -> None:
     rows = [said("a", resemblyzer_target=0.8), said("a", resemblyzer_target=0.2), said("a", resemblyzer_source=np.nan)]
     written = [dict(zip(tables.COLUMNS, line.split(","), strict=True)) for line in tables.as_csv(rows).split()[1:]]

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from pairs import LISTS, Pair, heard_errors, heard_in, read_pairs
-from tables import ENCODERS, as_csv, read_csv, write_table
+from tables import ENCODERS, OWN, as_csv, read_csv, write_table
 
 from rwae_audio import judges
 from rwae_audio.commands.common import Parser, guarded, say
@@ -34,7 +34,6 @@ from rwae_audio.files import InputError, read_json, write_json, write_text
 
 NAME = "evaluate.py"
 HERE = Path(__file__).resolve().parent
-OWN = "rwae"  # the bundle in the package
 FEW = 4  # recordings of a source's speaker, of which the pairs have to name as many, or the others are taken as well
 
 

@@ -21,6 +21,7 @@ from rwae_audio.verification import eer_threshold, interval
 
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
+OWN = "rwae"  # the row of the bundle in the package
 ENCODERS = ("resemblyzer", "voicefilter")
 SHORT = {  # what the README has of a row → its head
     "accepted": "accepted %",
@@ -101,6 +102,7 @@ def write_table(place: Path, name: str) -> Path:
         "DNSMOS: overall, 1 to 5. F0: correlation of the log-F0 with the source's, where both have a voice; register: how far",
         "its mean is from the target's, in semitones. MCD: from what was to be said, in dB.",
         "",
+        *ahead(ranked),
     ]
     write_text(place / "table.md", "\n".join(lines))
     if place.parent == HERE / "results":
@@ -108,6 +110,19 @@ def write_table(place: Path, name: str) -> Path:
     points = {row: (bracketed(said, "understood", 100), bracketed(said, "cosine")) for row, said in rows.items()}
     plots.conversions(place / "plot.png", points, limits["resemblyzer"], name)
     return place / "table.md"
+
+
+def ahead(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The lines that say how much more often OWN is accepted than each other row, pair by pair; none without OWN."""
+    others = [row for row in rows if row != OWN]
+    if OWN not in rows or not others:
+        return []
+    lines = [f"How much more often `{OWN}` is accepted, in points, of the same pairs; in brackets as above:", ""]
+    for row in others:
+        more = {"target": rows[OWN]["target"], "more": rows[OWN]["accepted"] - rows[row]["accepted"]}
+        mean, low, high = bracketed(more, "more", 100)
+        lines.append(f"- than `{row}`: {mean:+.1f} [{low:+.1f}, {high:+.1f}]")
+    return [*lines, ""]
 
 
 def markdown(rows: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str]) -> list[str]:
