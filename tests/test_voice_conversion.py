@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from test_ladder import recordings
 from rwae_audio import divergences, judges, neural_vocoder
 from rwae_audio.audio import write_audio
 from rwae_audio.bundle import load_bundle
+from rwae_audio.card import CREDITS
 from rwae_audio.commands.common import guarded
 from rwae_audio.corpora.base import Utterance
 from rwae_audio.features import PRESETS
@@ -141,7 +143,7 @@ def test_a_table_of_what_judges_said(tmp_path: Path) -> None:
         said("b", cer=0.1, resemblyzer_target=0.41, seconds=1.1, register=-3.0, correlation=np.nan),
     ]
     (place / "good.csv").write_text(tables.as_csv(rows))
-    (place / "bad.csv").write_text(tables.as_csv([said("a", cer=2.0)] * 4))
+    (place / "bad.csv").write_text(tables.as_csv([said(target, cer=2.0) for target in "aabb"]))
     assert guarded(lambda: evaluate.main(["--no-judge", "--list", "an4-dev", "--into", str(tmp_path)]), "x") == 2
     place.rename(tmp_path / "an4-dev")
     assert evaluate.main(["--no-judge", "--list", "an4-dev", "--into", str(tmp_path)]) == 0
@@ -164,10 +166,33 @@ def test_a_table_of_what_judges_said(tmp_path: Path) -> None:
 def test_how_much_more_often_ours_is_accepted() -> None:
     """Pair by pair, the interval over targets; nothing where ours is not judged, or nothing else is."""
     targets = np.array(["a", "a", "b", "b"])
-    ours, other = ({"target": targets, "accepted": np.array(each)} for each in ([1.0, 0, 1, 1], [0.0, 0, 1, 1]))
+    pairs_of = {"target": targets, "source": np.array(["s"] * 4)}
+    ours, other = ({**pairs_of, "accepted": np.array(each)} for each in ([1.0, 0, 1, 1], [0.0, 0, 1, 1]))
     lines = tables.ahead({"rwae": ours, "world": other})
     assert lines[2:] == ["- than `world`: +25.0 [+0.0, +50.0]", ""]
     assert tables.ahead({"world": other, "source": other}) == tables.ahead({"rwae": ours}) == []
+
+
+def test_intervals_are_over_the_speakers_of_both_sides() -> None:
+    """What depends on the source's speaker alone, or on the target's alone, is as uncertain as there are few of them."""
+    wide = {"source": np.repeat(["a", "b"], 50), "target": np.tile(np.arange(50).astype(str), 2)}
+    other = {"source": wide["target"], "target": wide["source"]}
+    for said in (wide, other):
+        value = (np.repeat(["a", "b"], 50) == "a").astype(float)
+        assert tables.bracketed({**said, "nearer": value}, "nearer", 100) == (50.0, 0.0, 100.0)
+        mean, low, high = tables.bracketed({**said, "nearer": np.tile(np.arange(50) % 2, 2).astype(float)}, "nearer")
+        assert mean == 0.5
+        assert 0.3 < low < 0.42
+        assert 0.58 < high < 0.7
+
+
+def test_rows_of_other_pairs_are_not_compared(tmp_path: Path) -> None:
+    natural = [{"encoder": e, "same": same, "cosine": float(same)} for e in tables.ENCODERS for same in (0, 1)]
+    (tmp_path / "natural.csv").write_text(tables.as_csv(natural, ("encoder", "same", "cosine")))
+    (tmp_path / "one.csv").write_text(tables.as_csv([said("a"), said("b")]))
+    (tmp_path / "two.csv").write_text(tables.as_csv([said("b"), said("a")]))
+    with pytest.raises(InputError, match="are of different pairs; expected those of one list"):
+        tables.write_table(tmp_path, "made-up")
 
 
 def test_a_pair_that_nobody_can_compare_is_left_out() -> None:
@@ -178,6 +203,14 @@ def test_a_pair_that_nobody_can_compare_is_left_out() -> None:
     np.testing.assert_array_equal(found["nearer_both"], [1, 0, np.nan])
     assert tables.bracketed(found, "nearer")[0] == 0.5
     assert tables.bracketed(found, "nearer_voicefilter")[0] == 1.0
+
+
+def test_mcd_is_of_what_says_the_same() -> None:
+    rows = [said("a", cer=0.1, mcd=4.0), said("a", cer=0.9, mcd=9.0)]
+    written = [dict(zip(tables.COLUMNS, line.split(","), strict=True)) for line in tables.as_csv(rows).split()[1:]]
+    limits = dict.fromkeys(tables.ENCODERS, 0.5)
+    assert tables.cell(tables.measures(written, limits), "mcd") == "4.0"
+    assert tables.cell(tables.measures(written[1:], limits), "mcd") == ""
 
 
 @pytest.mark.parametrize("name", ["an4-dev", "an4-test"])
@@ -198,6 +231,7 @@ def test_the_tables_that_are_kept_are_those_of_their_rows(name: str, tmp_path: P
     listed = evaluate.sha256(RECIPE / "pairs" / f"{name}.csv")
     for path in rows:
         assert json.loads(path.with_suffix(".json").read_text())["list"] == listed, path
+    assert json.loads((kept / "natural.json").read_text()) == {"list": listed}
     shipped = json.loads((kept / "rwae.json").read_text())
     assert shipped["bundle"] == load_bundle().digest
     assert shipped["vocoder"] == evaluate.sha256(neural_vocoder.SHIPPED / "vocoder.safetensors")
@@ -291,6 +325,13 @@ def test_rows_go_on_and_keep_to_their_weights(
     assert evaluate.main(words) == 0
     assert evaluate.main(words) == 0  # nothing is judged again
     assert len(calls) == 1 + len(opinions.pairs)
+    capsys.readouterr()
+    kept = tmp_path / "kept"
+    assert evaluate.main([*words, "--audio", str(kept)]) == 0
+    assert f"new: judged before, so nothing is kept in {kept / 'new'}" in capsys.readouterr().err
+    assert evaluate.main([*words[:-1], str(tmp_path / "again"), "--audio", str(kept)]) == 0
+    calls[:] = calls[: 1 + len(opinions.pairs)]
+    assert len(list(kept.glob("new/*_as_t.wav"))) == len(opinions.pairs)
     rows = tables.read_csv(place / "new.csv")
     assert [row["source"] for row in rows] == [pair.source for pair in opinions.pairs]
     assert rows[1]["mcd"] == "2.0000"
@@ -302,6 +343,9 @@ def test_rows_go_on_and_keep_to_their_weights(
     (place / "new.json").unlink()
     assert guarded(lambda: evaluate.main(words), "evaluate.py") == 2
     assert "one that is not known" in capsys.readouterr().err
+    (place / "natural.json").write_text(json.dumps({"list": "c" * 64}))
+    assert guarded(lambda: evaluate.main(words), "evaluate.py") == 2
+    assert "natural.csv was judged with list cccccccccccc…; expected" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -311,6 +355,9 @@ def test_rows_go_on_and_keep_to_their_weights(
         (["--data", "an4=.", "--list", "timit"], "--data names an4; expected an4 and timit"),
         (["--data", "an4=.", "--bundle", "x"], "--bundle x; expected NAME=DIR"),
         (["--data", "an4=.", "--bundle", "world=."], "--bundle world is the name of another row"),
+        (["--data", "an4=.", "--bundle", "natural=."], "--bundle natural is the name of another row"),
+        (["--data", "an4=.", "--bundle", "rwae-keep=."], "--bundle rwae-keep is the name of another row"),
+        (["--data", "an4=.", "--adain", "rwae-keep=."], "--adain rwae-keep is the name of another row"),
         (["--data", "an4=.", "--rows", "wold"], "--rows wold; did you mean 'world'?"),
     ],
 )
@@ -392,6 +439,46 @@ def test_a_vocoder_is_trained_and_goes_on(
     capsys.readouterr()
     assert call(*words, *more, "--set", "vocoder.width=4", "--out", str(tmp_path / "other")) == 2
     assert "has other sizes; expected those of [vocoder]" in capsys.readouterr().err
+
+
+def test_the_log_of_a_vocoder_has_what_judges_hear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the best by their score is kept, beside Griffin-Lim's figures."""
+    pytest.importorskip("auraloss")
+    monkeypatch.setattr(judges, "dnsmos", lambda: lambda sound: judges.Quality(1.0, 1.0, 2.0))
+    monkeypatch.setattr(judges, "whisper", lambda: lambda sound: "AB")
+    monkeypatch.setattr(judges, "character_error_rate", lambda said, heard: 0.25)
+    recordings(tmp_path / "data", "s{s}/{u}.wav", 8, 3)
+    words = ["--data", f"folder={tmp_path / 'data'}", "--threads", "1", "--out", str(tmp_path / "run")]
+    settings = ("updates=2", "evaluate_every=1", "judged=1", "batch=2", "frames=20")
+    words += [word for setting in settings for word in ("--set", f"train.{setting}")]
+    words += ["--set", "vocoder.width=8", "--set", "vocoder.blocks=1"]
+    read = vocoder_training.read_speech
+
+    def with_texts(plan: dict, split: str, mel: object) -> vocoder_training.Speech:
+        speech = read(plan, split, mel)  # a folder has no texts
+        return replace(speech, texts=("AB",) * len(speech.texts))
+
+    monkeypatch.setattr(vocoder_training, "read_speech", with_texts)
+    assert guarded(lambda: train_vocoder.main(words), "train_vocoder.py") == 0, capsys.readouterr().err
+    log = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [1, 2]
+    for line in log:
+        assert line["dev/score"] == pytest.approx(2.0 / 5 - 0.25)
+        assert (line["dev/griffin_lim_decoded_mos"], line["dev/natural_cer"]) == (2.0, 0.25)
+    card = (tmp_path / "run/vocoder/README.md").read_text()
+    assert "after 1 of 2 updates" in card  # the second scores no better
+    assert CREDITS["folder"] in card
+    assert CREDITS["an4"] not in card
+
+
+def test_a_vocoder_needs_recordings_that_are_long_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("auraloss")
+    recordings(tmp_path / "data", "s{s}/{u}.wav", 8, 2)
+    words = ["--data", f"folder={tmp_path / 'data'}", "--set", "train.frames=200", "--out", str(tmp_path / "run")]
+    assert guarded(lambda: train_vocoder.main(words), "train_vocoder.py") == 2
+    assert "the longest train recording has 57 frames; expected 200 or more" in capsys.readouterr().err
 
 
 def test_what_judges_hear_of_a_vocoder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,9 @@
 Rows: the source unchanged, the target copied (fails on the words), WORLD, the source through a vocoder (`copy-`), the target
 through it and judged as the target (`ceiling-`), a bundle's reconstructions, and its conversions (`rwae`: the bundle in the
 package) as rwae-vc makes them, with the source's own pitch (`-keep`) and by Griffin-Lim; with --adain those of AdaIN-VC, by the
-same vocoder and with the same pitch. What the judges say of each pair is kept in results/<list>/<row>.csv as it comes, and of
-which list and weights in <row>.json; a row that was stopped goes on, one with all pairs is not judged again, and one of other
-weights is refused.
+same vocoder and with the same pitch. Where fetch_hifigan.py has left its weights, HiFi-GAN is a vocoder as well. What the
+judges say of each pair is kept in results/<list>/<row>.csv as it comes, and of which list and weights in <row>.json; a row that
+was stopped goes on, one with all pairs is not judged again, and one of other weights is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +55,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--vocoder", type=Path, metavar="DIR", help="the neural one (the one in the package)")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--pairs", type=int, metavar="N", help="only the first N pairs")
-    parser.add_argument("--audio", type=Path, metavar="DIR", help="keep what was judged there: DIR/<row>/<pair>.wav")
+    parser.add_argument("--audio", type=Path, metavar="DIR", help="keep what is judged: DIR/<row>/<pair>_….wav")
     parser.add_argument(
         "--into", type=Path, default=HERE / "results", metavar="DIR", help="what the judges said (results/)"
     )
@@ -84,20 +84,25 @@ def judge_rows(options: argparse.Namespace, place: Path) -> None:
             raise InputError(f"--rows {name}; {nearest(name, list(rows))}")
     listed = HERE / "pairs" / f"{options.list}.csv"
     pairs, made_of = read_pairs(listed), {"list": sha256(listed)}
+    natural = place / "natural.csv"
+    same_weights(natural, made_of)
     for name in options.rows or rows:
         same_weights(place / f"{name}.csv", {**made_of, **rows[name].weights})
     everyone = Judges(heard_in(options.list, corpus_folders(options.data)), pairs, heard_errors(HERE / "pairs"))
     place.mkdir(parents=True, exist_ok=True)
-    if not (place / "natural.csv").is_file():
-        write_text(place / "natural.csv", as_csv(everyone.natural(), ("encoder", "same", "cosine")))
+    if not natural.is_file():
+        write_json(natural.with_suffix(".json"), made_of)
+        write_text(natural, as_csv(everyone.natural(), ("encoder", "same", "cosine")))
     for name in options.rows or rows:
         path, chosen, keep = place / f"{name}.csv", pairs[: options.pairs], options.audio and options.audio / name
         judged: list[Mapping[str, Any]] = [*read_csv(path)] if path.is_file() else []
         if len(judged) >= len(chosen):
+            say(NAME, f"{name}: judged before" + (f", so nothing is kept in {keep}" if keep else ""))
             continue
         write_json(path.with_suffix(".json"), {**made_of, **rows[name].weights})
         for pair in tqdm(chosen[len(judged) :], name, disable=None):
-            judged.append(everyone.judge(pair, rows[name], keep))
+            file = keep and keep / f"{len(judged)}_{Path(pair.source).stem}_as_{pair.target}.wav"
+            judged.append(everyone.judge(pair, rows[name], file))
             write_text(path, as_csv(judged))
         say(NAME, f"{name}: {len(judged)} pairs")
 
@@ -138,31 +143,61 @@ def systems(bundles: Mapping[str, str], vocoder: Path | None, baselines: Mapping
     from adain_vc import load_adain
 
     from rwae_audio.bundle import load_bundle
+    from rwae_audio.hifigan import load_hifigan, weights_path
     from rwae_audio.neural_vocoder import SHIPPED, load_vocoder
 
     own, neural = load_bundle(), load_vocoder(vocoder)
     voice = {"vocoder": sha256((vocoder or SHIPPED) / "vocoder.safetensors")}
     rows = {"source": System(made.unchanged), "target": System(made.copied), "world": System(made.world)}
-    for name, one, weights in (("griffin-lim", None, {}), ("neural", neural, voice)):
+    vocoders: dict[str, tuple[Any, dict[str, str]]] = {"griffin-lim": (None, {}), "neural": (neural, voice)}
+    if weights_path().is_file():
+        vocoders["hifigan"] = load_hifigan(), {"hifigan": sha256(weights_path())}
+    for name, (one, weights) in vocoders.items():
         rows[f"copy-{name}"] = System(made.vocoded(own, one), False, weights)
         rows[f"ceiling-{name}"] = System(made.vocoded(own, one), True, weights)
+    rows |= of_bundle(OWN, own, vocoders)
+    for name, folder in bundles.items():
+        unused([name], rows, f"--bundle {name}")
+        more = of_bundle(name, load_bundle(folder), vocoders)
+        unused(more, rows, f"--bundle {name}")
+        rows |= more
     for name, folder in baselines.items():
-        if name in (*rows, OWN):
-            raise InputError(f"--adain {name} is the name of another row; expected a new one")
+        unused([name], rows, f"--adain {name}")
         weights = {"adain": sha256(Path(folder) / "model.safetensors"), **voice}
         rows[name] = System(made.adain(load_adain(Path(folder)), neural), False, weights)
-    for name in (*rows, OWN):
-        if name in bundles:
-            raise InputError(f"--bundle {name} is the name of another row; expected a new one")
-    for name, bundle in {OWN: own, **{name: load_bundle(folder) for name, folder in bundles.items()}}.items():
-        model = {"bundle": bundle.digest}
-        rows |= {
-            f"{name}-reconstructed": System(made.reconstructed(bundle, neural), False, model | voice),
-            f"{name}-griffin-lim": System(made.bundled(bundle, None), False, model),
-            f"{name}-keep": System(made.bundled(bundle, neural, "keep"), False, model | voice),
-            name: System(made.bundled(bundle, neural), False, model | voice),
-        }
     return rows
+
+
+def unused(names: Iterable[str], rows: Mapping[str, System], option: str) -> None:
+    """Raises InputError when an option's rows have the name of another."""
+    for name in names:
+        if name in rows or name == "natural":
+            raise InputError(f"{option} is the name of another row, {name}; expected a new one")
+
+
+def of_bundle(name: str, bundle: Any, vocoders: Mapping[str, tuple[Any, dict[str, str]]]) -> dict[str, System]:
+    """A bundle's rows: by the neural vocoder its conversions, with the source's pitch, and its reconstructions; by each other
+    vocoder its conversions."""
+    import systems as made
+
+    model, (neural, voice) = {"bundle": bundle.digest}, vocoders["neural"]
+    others = {
+        f"{name}-{other}": System(made.bundled(bundle, one), False, model | weights)
+        for other, (one, weights) in vocoders.items()
+        if other != "neural"
+    }
+    return {
+        f"{name}-reconstructed": System(made.reconstructed(bundle, neural), False, model | voice),
+        **others,
+        f"{name}-keep": System(made.bundled(bundle, neural, "keep"), False, model | voice),
+        name: System(made.bundled(bundle, neural), False, model | voice),
+    }
+
+
+def spoken(pair: Pair, system: System, errors: Mapping[str, float]) -> str:
+    """The utterance that a system says. Of the target it is the one of those converted with that was understood best as it was
+    recorded (errors: CERs of those that were heard): the sources were chosen by that too."""
+    return min(pair.voice, key=lambda name: errors.get(name, 1.0)) if system.of_target else pair.source
 
 
 class Judges:
@@ -219,13 +254,12 @@ class Judges:
         return [*first, *(others if len(first) < FEW else [])][:count]
 
     def judge(self, pair: Pair, system: System, keep: Path | None = None) -> dict[str, Any]:
-        """What all of them say of one pair, by COLUMNS. What the target is to say is the utterance of its voice that was
-        understood best as it was recorded: the sources were chosen by that too."""
-        source = min(pair.voice, key=lambda name: self.errors.get(name, 1.0)) if system.of_target else pair.source
+        """What all of them say of one pair, by COLUMNS; keep: the file of what they heard."""
+        source = spoken(pair, system, self.errors)
         given, voice = self.recording(source), [self.recording(name) for name in pair.voice]
         made = np.asarray(system.convert(given, voice), dtype=np.float32)
         if keep is not None:
-            self.keep(keep, pair, made)
+            self.keep(keep, made)
         said: dict[str, Any] = {"source": pair.source, "target": pair.target}
         own = self.of_speaker(self.utterances[pair.source].speaker, pair.source)
         for encoder in ENCODERS:
@@ -239,12 +273,11 @@ class Judges:
         said |= {"seconds": len(made) / self.opinions.RATE, "wanted_seconds": len(given) / self.opinions.RATE}
         return said | {"mcd": self.opinions.mel_cepstral_distortion(given, made)}
 
-    def keep(self, folder: Path, pair: Pair, samples: np.ndarray) -> None:
+    def keep(self, file: Path, samples: np.ndarray) -> None:
         from rwae_audio.audio import write_audio
 
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"{Path(pair.source).stem}_as_{pair.target}.wav"
-        write_audio(folder / name, samples, self.opinions.RATE)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_audio(file, samples, self.opinions.RATE)
 
     def natural(self) -> list[dict[str, Any]]:
         """Natural trials of the same shape: each utterance of a target against five others of each target."""

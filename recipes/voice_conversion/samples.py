@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from evaluate import named, systems
-from pairs import LISTS, heard_in, read_pairs
+from evaluate import named, spoken, systems
+from pairs import LISTS, heard_errors, heard_in, read_pairs
 
 from rwae_audio.commands.common import Parser, free_output, guarded, say
 from rwae_audio.config import nearest
@@ -75,14 +75,16 @@ def main(argv: list[str] | None = None) -> int:
         if name not in known:
             raise InputError(f"--rows {name}; {nearest(name, list(known))}")
     utterances = heard_in(options.list, corpus_folders(options.data))
-    sections = []
+    sections, errors = [], heard_errors(HERE / "pairs")
     for number in options.pairs:
         pair = pairs[number]
-        source, *voice = (load_audio(utterances[name].path) for name in (pair.source, *pair.voice))
-        cells = {"source": source, "target": voice[0]}
+        audio = {name: load_audio(utterances[name].path) for name in (pair.source, *pair.voice)}
+        voice = [audio[name] for name in pair.voice]
+        cells = {"source": audio[pair.source], "target": voice[0]}
         for name in options.rows:
             system = known[name]
-            cells[name] = np.asarray(system.convert(voice[0] if system.of_target else source, voice), dtype=np.float32)
+            given = audio[spoken(pair, system, errors)]
+            cells[name] = np.asarray(system.convert(given, voice), dtype=np.float32)
         head = f"{utterances[pair.source].speaker} as {pair.target}: {utterances[pair.source].text or ''}"
         sections.append(section(head, cells))
         say(NAME, head)

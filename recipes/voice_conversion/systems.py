@@ -12,6 +12,7 @@ from rwae_audio import pitch
 from rwae_audio.bundle import Bundle
 from rwae_audio.conversion import convert_waveform, level_of
 from rwae_audio.files import InputError
+from rwae_audio.hifigan import Hifigan
 from rwae_audio.judges import RATE, fundamental
 from rwae_audio.neural_vocoder import Vocoder, vocode
 from rwae_audio.vocoder import griffin_lim
@@ -29,7 +30,7 @@ def copied(source: np.ndarray, voice: Sequence[np.ndarray]) -> np.ndarray:
     return voice[0]
 
 
-def bundled(bundle: Bundle, vocoder: Vocoder | None, register: str = "target") -> Convert:
+def bundled(bundle: Bundle, vocoder: Vocoder | Hifigan | None, register: str = "target") -> Convert:
     """A bundle's conversion, as rwae-vc does it; without a vocoder by Griffin-Lim."""
     return lambda source, voice: convert_waveform(bundle, source, voice, 0, vocoder, register)
 
@@ -58,16 +59,18 @@ def adain(voice: AdaInVoice, vocoder: Vocoder) -> Convert:
     return convert
 
 
-def vocoded(bundle: Bundle, vocoder: Vocoder | None) -> Convert:
+def vocoded(bundle: Bundle, vocoder: Vocoder | Hifigan | None) -> Convert:
     """The source through a bundle's log-mels and the vocoder, without its model."""
     return lambda source, voice: vocoder_copy(bundle, vocoder, source)
 
 
-def vocoder_copy(bundle: Bundle, vocoder: Vocoder | None, samples: np.ndarray) -> np.ndarray:
+def vocoder_copy(bundle: Bundle, vocoder: Vocoder | Hifigan | None, samples: np.ndarray) -> np.ndarray:
     """Samples (N,) → log-mels (and F0) → samples (N,), as loud as they were."""
     mel, log_mels = bundle.config.mel, bundle.frames(samples)
     if vocoder is None:
         sound = griffin_lim(log_mels, mel).numpy()
+    elif isinstance(vocoder, Hifigan):
+        sound = torch.cat([*vocoder.chunks([log_mels])]).numpy()
     else:
         sound = vocode(vocoder, log_mels, torch.from_numpy(pitch.fundamental(samples, mel)).float()).numpy()
     return as_loud(sound, samples)

@@ -80,27 +80,32 @@ def write_table(place: Path, name: str) -> Path:
     if not files or not (place / "natural.csv").is_file():
         raise InputError(f"{place} has no rows; expected some that were judged")
     limits = thresholds(place)
-    rows = {path.stem: measures(read_csv(path), limits) for path in files}
-    counts = {row: len(said["cer"]) for row, said in rows.items()}
+    judged = {path.stem: read_csv(path) for path in files}
+    counts = {row: len(pairs) for row, pairs in judged.items()}
     count = min(counts.values())
     if len(set(counts.values())) > 1:
         came = ", ".join(f"{row} {number}" for row, number in counts.items())
         raise InputError(f"the rows in {place} have different numbers of pairs ({came}); expected the same of each")
+    if len({tuple((pair["source"], pair["target"]) for pair in pairs) for pairs in judged.values()}) > 1:
+        raise InputError(f"the rows in {place} are of different pairs; expected those of one list, in its order")
+    rows = {row: measures(pairs, limits) for row, pairs in judged.items()}
     ranked = dict(sorted(rows.items(), key=lambda item: -float(np.mean(item[1]["accepted"]))))
     lines = [
         f"# Conversions on {name}",
         "",
-        f"{count} pairs; in brackets 95 % intervals of a bootstrap over the targets' speakers. A conversion is accepted when",
-        "resemblyzer takes it for the target, its CER is 40 % or less and its length within 3 % of the source's; beside it the",
-        "same by the other encoder, voicefilter. The cosines' thresholds are those of the EER on natural speech of the same",
-        f"speakers: {limits['resemblyzer']:.3f} and {limits['voicefilter']:.3f}.",
+        f"{count} pairs; in brackets 95 % intervals of a bootstrap over the sources' speakers and the targets', the thresholds",
+        "taken as known. A conversion is accepted when resemblyzer takes it for the target, its CER is 40 % or less and its",
+        "length within 3 % of the source's; beside it the same by the other encoder, voicefilter. The cosines' thresholds are",
+        "those of the EER on natural speech of the same speakers: "
+        f"{limits['resemblyzer']:.3f} and {limits['voicefilter']:.3f}.",
         "",
         *markdown(ranked, {**SHORT, **MORE}),
         "",
         "Like the target: resemblyzer takes it for the target, whatever it says. Nearer: its cosine with other recordings of",
         "the target is above that with others of the source, by either encoder and by both. Understood: a CER of 40 % or less.",
         "DNSMOS: overall, 1 to 5. F0: correlation of the log-F0 with the source's, where both have a voice; register: how far",
-        "its mean is from the target's, in semitones. MCD: from what was to be said, in dB.",
+        "its mean is from the target's, in semitones. MCD: of what is understood, from the source's own recording, in dB; a",
+        "voice that is converted is not to come near 0.",
         "",
         *ahead(ranked),
     ]
@@ -119,7 +124,7 @@ def ahead(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
         return []
     lines = [f"How much more often `{OWN}` is accepted, in points, of the same pairs; in brackets as above:", ""]
     for row in others:
-        more = {"target": rows[OWN]["target"], "more": rows[OWN]["accepted"] - rows[row]["accepted"]}
+        more = {**rows[OWN], "more": rows[OWN]["accepted"] - rows[row]["accepted"]}
         mean, low, high = bracketed(more, "more", 100)
         lines.append(f"- than `{row}`: {mean:+.1f} [{low:+.1f}, {high:+.1f}]")
     return [*lines, ""]
@@ -135,8 +140,8 @@ def cell(said: Mapping[str, Any], key: str) -> str:
     """What a row says, as its table has it."""
     if key in SHARES:
         return with_interval(said, key, 100)
-    value = float(np.nanmean(np.abs(said[key]) if key == "register" else said[key]))
-    return f"{value:.{DIGITS[key]}f}"
+    known = said[key][~np.isnan(said[key])]
+    return f"{np.abs(known).mean() if key == 'register' else known.mean():.{DIGITS[key]}f}" if len(known) else ""
 
 
 def rendered(readme: str, name: str, table: Sequence[str]) -> str:
@@ -148,11 +153,12 @@ def rendered(readme: str, name: str, table: Sequence[str]) -> str:
 
 
 def measures(rows: Sequence[Mapping[str, str]], limits: Mapping[str, float]) -> dict[str, Any]:
-    """Of each pair, (N,): what the table has, and its target."""
+    """Of each pair, (N,): what the table has, and the speakers of its source and target."""
     said: dict[str, Any] = {
         key: np.array([float(row[key] or "nan") for row in rows]) for key in COLUMNS if key not in ("source", "target")
     }
     said["target"] = np.array([row["target"] for row in rows])
+    said["source"] = np.array([Path(row["source"]).parent.name for row in rows])  # its speaker
     said["cosine"] = said["resemblyzer_target"]
     for name, encoder in zip(("nearer", "nearer_voicefilter"), ENCODERS, strict=True):
         than = said[f"{encoder}_source"]  # nobody knows, where the source's speaker has no other recording
@@ -160,6 +166,7 @@ def measures(rows: Sequence[Mapping[str, str]], limits: Mapping[str, float]) -> 
     said["nearer_both"] = said["nearer"] * said["nearer_voicefilter"]
     said["like"] = (said["cosine"] >= limits["resemblyzer"]).astype(float)
     said["understood"] = (said["cer"] <= ACCEPTED_CER).astype(float)
+    said["mcd"] = np.where(said["understood"] == 1, said["mcd"], np.nan)  # of what says the same
     for name, encoder in zip(("accepted", "accepted_voicefilter"), ENCODERS, strict=True):
         judged = zip(*(said[key] for key in (f"{encoder}_target", "cer", "seconds", "wanted_seconds")), strict=True)
         said[name] = np.array([float(accepted(cosine, limits[encoder], *rest)) for cosine, *rest in judged])
@@ -173,12 +180,15 @@ def with_interval(said: Mapping[str, Any], key: str, scale: float) -> str:
 
 
 def bracketed(said: Mapping[str, Any], key: str, scale: float = 1.0) -> tuple[float, float, float]:
-    """Mean and the ends of its interval, of a bootstrap over targets; of the pairs that have a value."""
+    """Mean and the ends of its interval, of a bootstrap over the sources' speakers and, apart from it, over the targets': a
+    pair counts as often as the one was drawn times the other. Of the pairs that have a value."""
     known = ~np.isnan(said[key])
-    values, targets = said[key][known], said["target"][known]
-    names = np.unique(targets)
-    sums = np.array([[values[targets == name].sum(), (targets == name).sum()] for name in names])
-    drawn = np.random.default_rng(0).integers(len(names), size=(REPLICATES, len(names)))
-    totals = sums[drawn].sum(1)
-    low, high = interval(scale * totals[:, 0] / totals[:, 1]) or (np.nan, np.nan)
+    values, weights, chance = said[key][known], np.ones((REPLICATES, 1)), np.random.default_rng(0)
+    for side in ("source", "target"):
+        names, which = np.unique(said[side][known], return_inverse=True)
+        drawn = chance.multinomial(len(names), np.full(len(names), 1 / len(names)), size=REPLICATES)
+        weights = weights * drawn[:, which]
+    with np.errstate(invalid="ignore"):  # of a draw without any pair
+        means = (weights * values).sum(1) / weights.sum(1)
+    low, high = interval(scale * means) or (np.nan, np.nan)
     return scale * float(np.mean(values)), low, high

@@ -66,8 +66,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def new_plan(options: argparse.Namespace) -> dict[str, Any]:
-    bundle = str(options.bundle) if options.bundle else None
-    init = str(options.init) if options.init else None
+    bundle = str(options.bundle.resolve()) if options.bundle else None
+    init = str(options.init.resolve()) if options.init else None
     return {**plan_of(options, NAME), "bundle": bundle, "init": init}
 
 

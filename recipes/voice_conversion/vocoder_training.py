@@ -15,7 +15,7 @@ from discriminators import Discriminators
 from torch import Tensor
 
 from rwae_audio.bundle import load_bundle
-from rwae_audio.card import commands
+from rwae_audio.card import CREDITS, commands
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.config import resolve
 from rwae_audio.divergences import frozen
@@ -111,13 +111,13 @@ def card(config: RunConfig, data: list[str], hours: float, meta: dict[str, Any])
         else "No discriminators: consonants are soft, a voice can buzz"
     )
     made = "\n".join(f"    {command}" for command in commands(meta))
+    credits = "\n".join(f"- {CREDITS[name]}" for name in sorted(data))
     return f"""# A vocoder of rwae-audio
 
 Log-mel frames ({mel.n_mels} bins, windows of {mel.win_length} samples every {mel.hop_length}, {mel.sample_rate} Hz) and F0 →
 speech: a ConvNeXt that filters a buzz and a hiss (`rwae_audio/neural_vocoder.py`).
 
-- **Data**: {hours:.1f} hours of the training speakers of {", ".join(sorted(data))}. AN4: Carnegie Mellon University,
-  free for any use with its notice. LibriSpeech: Panayotov et al. 2015, CC BY 4.0.
+- **Data**: {hours:.1f} hours of the training speakers of {", ".join(sorted(data))}.
 - **Training**: after {meta["step"]} of {train.updates} updates{against}; {train.decoded:.0%} of the crops are log-mels that
   an R-WAE has decoded. Made with, in this order:
 
@@ -125,6 +125,10 @@ speech: a ConvNeXt that filters a buzz and a hiss (`rwae_audio/neural_vocoder.py
 
 - **Intended use**: the voice of `rwae-vc`, for research and for voices whose owners consent; say that the result is synthetic.
 - **Limits**: English, read and spelled speech, 16 kHz. {sound}. Where the F0 of a recording is not found, it whispers.
+
+## Credits
+
+{credits}
 """
 
 
@@ -160,6 +164,7 @@ def read_speech(plan: dict[str, Any], split: str, mel: MelConfig) -> Speech:
     from tqdm import tqdm
 
     from rwae_audio.audio import load_audio
+    from rwae_audio.benchmark import with_benchmark
     from rwae_audio.corpora import read_corpus
     from rwae_audio.pitch import fundamental
 
@@ -168,8 +173,11 @@ def read_speech(plan: dict[str, Any], split: str, mel: MelConfig) -> Speech:
         raise InputError("the bundle has frames of another kind; expected those of [vocoder] mel")
     utterances = []
     for name, folder in plan["data"].items():
+        corpus = read_corpus(name, Path(folder))
+        if name == plan["test"]:
+            corpus = with_benchmark(corpus)
         if split == "train" or name == plan["test"]:
-            found = read_corpus(name, Path(folder)).of(split)
+            found = corpus.of(split)
             utterances += found if split == "train" else found[::4]
     parts: dict[str, list[np.ndarray]] = {"samples": [], "log_mels": [], "decoded": [], "f0": []}
     texts: list[str] = []
@@ -185,7 +193,13 @@ def read_speech(plan: dict[str, Any], split: str, mel: MelConfig) -> Speech:
         samples = np.pad(samples, (0, max(hop * len(log_mels) - len(samples), 0)))[: hop * len(log_mels)]
         parts["samples"].append(samples.astype(np.float16))
         texts.append(utterance.text or "")
-    offsets = np.cumsum([0, *(len(part) for part in parts["f0"])])
+    lengths = [len(part) for part in parts["f0"]]
+    least = RunConfig.of(plan["config"]).train.frames if split == "train" else 1
+    if max(lengths, default=0) < least:
+        raise InputError(
+            f"the longest {split} recording has {max(lengths, default=0)} frames; expected {least} or more"
+        )
+    offsets = np.cumsum([0, *lengths])
     whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     return Speech(**whole, offsets=offsets, mel=mel, texts=tuple(texts))
 
@@ -281,7 +295,6 @@ def train(config: RunConfig, speech: dict[str, Speech], losses: Any, folder: Pat
                 said = {f"train/{name}": total / count for name, total in position.sums.items()}
                 said |= {f"dev/{name}": value for name, value in on_dev(vocoder, speech["dev"], losses).items()}
                 position.sums = {}
-                log.write({"step": position.step, **said, "seconds": round(position.seconds, 1)})
                 score = -said["dev/natural"] - said["dev/decoded"]
                 if discriminators is not None:
                     score = float(position.step)
@@ -289,6 +302,7 @@ def train(config: RunConfig, speech: dict[str, Speech], losses: Any, folder: Pat
                     found = ears.judge(vocoder, speech["dev"], settings.judged)
                     said |= {f"dev/{name}": value for name, value in found.items()}
                     score = found["score"]
+                log.write({"step": position.step, **said, "seconds": round(position.seconds, 1)})
                 if score > position.best_score:
                     position.best_score, position.best_step = score, position.step
                     meta = {"command": plan["command"], "step": position.step, "before": before}

@@ -126,12 +126,13 @@ def planned(options: argparse.Namespace) -> tuple[list[Job], list[Path]]:
     jobs = folder_jobs(options) if folder else [file_job(options)]
     inputs = [options.source, *options.targets, *([options.voice] if options.voice else [])]
     refuse_clashes(jobs, inputs)
-    there = [job for job in jobs if os.path.isfile(job[1])]
+    there = [output for _, output in jobs if os.path.isfile(output)]
     if options.skip_existing:
-        return [job for job in jobs if job not in there], [output for _, output in there]
+        left = set(there)
+        return [job for job in jobs if job[1] not in left], there
     if there and folder and not options.force:
         raise InputError(
-            f"{len(there)} of {len(jobs)} files are in {options.output} already, the first {there[0][1]}; "
+            f"{len(there)} of {len(jobs)} files are in {options.output} already, the first {there[0]}; "
             "expected another folder, --skip-existing or --force"
         )
     return jobs, []
@@ -251,9 +252,8 @@ def the_voice(bundle: Bundle, options: argparse.Namespace) -> tuple[Tensor, Regi
         voice = pooled_voice([voice_of_file(bundle, target) for target in options.targets])
         found = [register_of_file(bundle, target) for target in options.targets] if wanted else []
         register = pooled(one for one in found if one is not None)
-    if wanted and register is None:
-        say(NAME, f"warning: {options.voice or options.targets[0]} has no pitch to be heard; the source's is kept")
     if options.vocoder == "neural":
+        options.pitch_missing = wanted and register is None
         options.pitch = "target" if wanted and register is not None else "keep"
     return voice, register if wanted else None
 
@@ -305,6 +305,9 @@ def say_done(bundle: Bundle, options: argparse.Namespace, done: list[dict[str, A
     """What one would want to know of each file, once all has gone well, because an error is to be the only line."""
     from rwae_audio.audio import open_audio
 
+    if done and options.vocoder == "neural" and options.pitch_missing:
+        names = options.voice or ", ".join(map(str, options.targets))
+        say(NAME, f"warning: no pitch is known of the voice in {names}; the source's is kept")
     for path in [*([] if os.path.isdir(options.source) else [item["source"] for item in done]), *options.targets]:
         say_resampled(NAME, path, open_audio(path, bundle.sample_rate))
     for item in done:
