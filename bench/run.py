@@ -9,6 +9,7 @@ Each pair is timed in turn, A B A B …, and the median of the ratios is printed
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -171,7 +172,8 @@ def bench_eer() -> bool:
 
 
 def bench_conversion() -> bool:
-    """rwae-vc, 10 s of noise in bursts: its work against real time, the vocoder against Griffin-Lim, the command itself."""
+    """rwae-vc, 10 s of noise in bursts: its work against real time, the vocoder against Griffin-Lim, the command itself; and
+    the memory that an hour takes."""
     import soundfile
 
     from rwae_audio.bundle import load_bundle
@@ -201,9 +203,21 @@ def bench_conversion() -> bool:
             libraries = seconds(lambda: subprocess.run([sys.executable, "-c", "import torch, torchaudio"], check=True))
             made = seconds(lambda: subprocess.run([*whole, "-o", f"{folder}/b.wav"], check=True, capture_output=True))
             above.append(made - libraries - statistics.median(work))
+        soundfile.write(f"{folder}/hour.wav", np.tile(sound, 360), 16000)
+        hour = subprocess.Popen(
+            [*whole[:3], f"{folder}/hour.wav", f"{folder}/a.wav", "-o", f"{folder}/c.wav"], stderr=subprocess.DEVNULL
+        )
+        _, status, used = os.wait4(hour.pid, 0)
+        if status:
+            raise RuntimeError("rwae-vc of an hour failed")
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+    fine &= line("rwae-vc, an hour in one file: its memory", [used.ru_maxrss / unit], 2048, " MiB", most=True)
     fine &= line("rwae-vc above its work and `import torch, torchaudio`", above, 1, " s", most=True)
-    asked = [seconds(lambda: subprocess.run([*whole[:3], "--help"], check=True, capture_output=True)) for _ in range(5)]
-    return fine & line("rwae-vc --help", asked, 0.3, " s", most=True)
+    for option in ("--help", "--version"):
+        words = [*whole[:3], option]
+        asked = [seconds(lambda words=words: subprocess.run(words, check=True, capture_output=True)) for _ in range(5)]
+        fine &= line(f"rwae-vc {option}", asked, 0.3, " s", most=True)
+    return fine
 
 
 def main() -> int:
