@@ -359,6 +359,9 @@ def test_a_command_means_the_same_on_another_disk(monkeypatch: pytest.MonkeyPatc
         train.command()
         == "python recipes/timit/train.py --config recipes/timit/conf/dsvae.toml --data an4=$AN4 --seed 1"
     )
+    monkeypatch.setattr(sys, "argv", ["train.py", f"--config={config}", f"--data=an4={tmp_path}", "--set=train.seed=1"])
+    again = "--config recipes/timit/conf/dsvae.toml --data an4=$AN4 --set train.seed=1"
+    assert train.command() == f"python recipes/timit/train.py {again}"
     own = tmp_path / "own.toml"
     monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(own)])
     assert train.command() == f"python recipes/timit/train.py --config {own}"

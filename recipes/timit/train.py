@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rwae_audio.commands.common import Parser, guarded, new_folder, set_value
+from rwae_audio.commands.common import Parser, guarded, new_folder, recorded, set_value
 from rwae_audio.files import InputError, only_one, read_json, write_json
 
 HERE = Path(__file__).parent
@@ -241,14 +241,9 @@ def command(script: str = "train.py") -> str:
     """How this run, of a script beside this one, was called; folders named after their corpora, and a configuration of
     this recipe by its place in the project, so that the line means the same on another disk."""
     words: list[str] = []
-    for word in sys.argv[1:]:
-        before = words[-1] if words else ""
-        name, _, place = word.partition("=")
-        if before in ("--data", "--elsewhere") and place:
-            word = f"{name}=${name.upper()}"
-        elif before == "--config" and Path(word).resolve().parent == (HERE / "conf").resolve():
-            word = f"recipes/timit/conf/{Path(word).name}"
-        words.append(word)
+    for word in recorded(sys.argv[1:]):
+        ours = words and words[-1] == "--config" and Path(word).resolve().parent == (HERE / "conf").resolve()
+        words.append(f"recipes/timit/conf/{Path(word).name}" if ours else word)
     return " ".join([f"python recipes/timit/{script}", *words])
 
 

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rwae_audio.commands.common import Parser, guarded, new_folder, say, set_value
+from rwae_audio.commands.common import Parser, guarded, new_folder, recorded, say, set_value
 from rwae_audio.files import InputError, only_one, read_json, write_json
 
 NAME = "train_vocoder.py"
@@ -96,19 +96,12 @@ def plan_of(options: argparse.Namespace, script: str) -> dict[str, Any]:
     tables: dict[str, Any] = {}
     for setting in options.set:
         set_value(tables, setting)
-    return {"config": tables, "data": data, "test": test, "command": command(script, data)}
-
-
-def command(script: str, data: dict[str, str]) -> str:
-    """How it was called, the corpora's folders named after them, without where to."""
-    words, line = iter(sys.argv[1:]), [f"python recipes/voice_conversion/{script}"]
-    for word in words:
-        if word == "--out":
-            next(words, None)
-            continue
-        name, _, place = word.partition("=")
-        line.append(f"{name}=${name.upper()}" if place and data.get(name) else word)
-    return " ".join(line)
+    return {
+        "config": tables,
+        "data": data,
+        "test": test,
+        "command": " ".join([f"python recipes/voice_conversion/{script}", *recorded(sys.argv[1:])]),
+    }
 
 
 if __name__ == "__main__":

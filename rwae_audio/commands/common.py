@@ -49,6 +49,18 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
+def recorded(words: list[str]) -> list[str]:
+    """A command line's words as they mean the same on another disk: `--option=VALUE` as two, the folder of a corpus (NAME=DIR)
+    as $NAME."""
+    parted = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    found: list[str] = []
+    for word in parted:
+        name, _, place = word.partition("=")
+        corpus = place and found and found[-1] in ("--data", "--elsewhere")
+        found.append(f"{name}=${name.upper()}" if corpus else word)
+    return found
+
+
 def say(command: str, message: str) -> None:
     """A line for people, on stderr."""
     print(f"{command}: {message}", file=sys.stderr)
