@@ -456,8 +456,8 @@ def test_the_log_of_a_vocoder_has_what_judges_hear(
     words += ["--set", "vocoder.width=8", "--set", "vocoder.blocks=1"]
     read = vocoder_training.read_speech
 
-    def with_texts(plan: dict, split: str, mel: object) -> vocoder_training.Speech:
-        speech = read(plan, split, mel)  # a folder has no texts
+    def with_texts(plan: dict, split: str, config: vocoder_training.RunConfig) -> vocoder_training.Speech:
+        speech = read(plan, split, config)  # a folder has no texts
         return replace(speech, texts=("AB",) * len(speech.texts))
 
     monkeypatch.setattr(vocoder_training, "read_speech", with_texts)

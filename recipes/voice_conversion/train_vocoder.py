@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     folder = resumed or new_folder(options.out, "vocoder")
     with only_one(folder):
         write_json(folder / "run.json", plan)
-        speech = {split: read_speech(plan, split, config.vocoder.mel) for split in ("train", "dev")}
+        speech = {split: read_speech(plan, split, config) for split in ("train", "dev")}
         say(NAME, f"{speech['train'].seconds / 3600:.2f} hours, {config.train.updates} updates, in {folder}")
         try:
             train(config, speech, losses, folder, plan)

@@ -159,8 +159,9 @@ class Speech:
         return tuple(torch.from_numpy(np.asarray(values, dtype=np.float32)) for values in found)  # type: ignore[return-value]
 
 
-def read_speech(plan: dict[str, Any], split: str, mel: MelConfig) -> Speech:
-    """The recordings of a split: of all corpora to train on, of the tested one otherwise (every fourth)."""
+def read_speech(plan: dict[str, Any], split: str, config: RunConfig) -> Speech:
+    """The recordings of a split: of all corpora to train on, of the tested one otherwise (every fourth). Raises InputError when
+    none is long enough."""
     from tqdm import tqdm
 
     from rwae_audio.audio import load_audio
@@ -168,7 +169,7 @@ def read_speech(plan: dict[str, Any], split: str, mel: MelConfig) -> Speech:
     from rwae_audio.corpora import read_corpus
     from rwae_audio.pitch import fundamental
 
-    bundle = load_bundle(plan.get("bundle"))
+    bundle, mel = load_bundle(plan.get("bundle")), config.vocoder.mel
     if bundle.config.mel.frames() != mel.frames():
         raise InputError("the bundle has frames of another kind; expected those of [vocoder] mel")
     utterances = []
@@ -194,7 +195,7 @@ def read_speech(plan: dict[str, Any], split: str, mel: MelConfig) -> Speech:
         parts["samples"].append(samples.astype(np.float16))
         texts.append(utterance.text or "")
     lengths = [len(part) for part in parts["f0"]]
-    least = RunConfig.of(plan["config"]).train.frames if split == "train" else 1
+    least = config.train.frames if split == "train" else 1
     if max(lengths, default=0) < least:
         raise InputError(
             f"the longest {split} recording has {max(lengths, default=0)} frames; expected {least} or more"
