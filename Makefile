@@ -19,10 +19,8 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python bench/run.py
 
-# torch and torchaudio have to be of the same release, or torchaudio fails to load
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet 'torch==2.11.*' 'torchaudio==2.11.*'
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	touch $@
 

@@ -20,6 +20,23 @@ SUFFIXES = (
     ".opus",
     ".mp3",
 )  # where one utterance has several files, the first is read
+# formats of telephones and browsers, which are read through the extra `formats` (PyAV)
+EXTRA_SUFFIXES = (
+    ".m4a",
+    ".aac",
+    ".mp4",
+    ".webm",
+    ".mka",
+    ".aiff",
+    ".aif",
+    ".aifc",
+    ".caf",
+    ".au",
+    ".snd",
+    ".wma",
+    ".amr",
+    ".3gp",
+)
 
 
 @dataclass(frozen=True)
