@@ -8,16 +8,8 @@ import numpy as np
 import pytest
 
 from rwae_audio.files import InputError
-from rwae_audio.trials import (
-    Trials,
-    all_pairs,
-    match_names,
-    read_scores,
-    read_trials,
-    speakers_of,
-    write_scores,
-    write_trials,
-)
+from rwae_audio.scores import read_scores
+from rwae_audio.trials import Trials, all_pairs, match_names, read_trials, speakers_of, write_trials
 
 NAMES = ("s1/a.1.wav", "s1/b.wav", "s2/a.1.wav", "s2/b.2.flac")
 
@@ -92,47 +84,6 @@ def test_a_missing_list_and_a_folder_are_errors(tmp_path: Path) -> None:
             read(tmp_path / "none.txt")
         with pytest.raises(InputError, match="is a folder"):
             read(tmp_path)
-
-
-def test_scores_written_are_the_scores_read(trials: Trials, tmp_path: Path) -> None:
-    """To the bit: codes of an untrained model have cosines that differ in the tenth digit only."""
-    scores = 1 - 1e-9 * np.random.default_rng(0).random(len(trials))
-    scores[0] = -1e-300
-    write_scores(tmp_path / "scores.txt", trials, scores)
-    read, named, target = read_scores(tmp_path / "scores.txt")
-    assert named is not None
-    assert triples(named) == triples(trials)
-    assert np.array_equal(target, trials.target)
-    assert np.array_equal(read, scores)
-    fields = (tmp_path / "scores.txt").read_text().splitlines()[1].split()
-    assert (fields[0], fields[1], fields[3]) == ("s1/a.1.wav", "s2/a.1.wav", "nontarget")
-
-
-def test_kaldi_scores_have_no_names(tmp_path: Path) -> None:
-    scores, trials, target = read_scores(written(tmp_path, "0.5 target\n-1e3 nontarget\n"))
-    assert trials is None
-    assert scores.tolist() == [0.5, -1000.0]
-    assert target.tolist() == [True, False]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", "is empty"),
-        ("a b 0.5 target\n0.5 nontarget\n", "line 2 has 2 fields"),
-        ("0.5 target\na b 0.5 nontarget\n", "line 2 has 4 fields"),
-        ("a 0.5 target\n", "line 1 has 3 fields"),
-        ("0.5 target\n0.5 1\n", "line 2 has the label '1'"),
-        ("0.5 target\nnan nontarget\n", "line 2 has the score 'nan'"),
-        ("0.5 target\n-inf nontarget\n", "line 2 has the score '-inf'"),
-        ("0.5 target\n0,5 nontarget\n", "line 2 has the score '0,5'"),
-        ("0.5 target\n0.6 target\n", "2 target trials of 2"),
-        ("0.5\0 target\n", "NUL"),
-    ],
-)
-def test_a_wrong_score_file_is_named_with_its_line(text: str, expected: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=expected):
-        read_scores(written(tmp_path, text))
 
 
 def named(*names: str) -> Trials:

@@ -11,7 +11,8 @@ import torch
 
 from rwae_audio import verification
 from rwae_audio.files import InputError
-from rwae_audio.trials import Trials, all_pairs, speakers_of, write_scores
+from rwae_audio.scores import write_scores
+from rwae_audio.trials import Trials, all_pairs, speakers_of
 from rwae_audio.verification import (
     bootstrap_eers,
     bootstrap_weights,
@@ -263,7 +264,7 @@ def test_an_inverted_dynamic_code_leaks_as_much() -> None:
 
 
 def test_a_score_file_of_a_system_gives_its_static_row(tmp_path: Path) -> None:
-    from rwae_audio.trials import read_scores
+    from rwae_audio.scores import read_scores
 
     vectors, trials = voices(speakers=6, each=3)
     said, scores = report(vectors, None, trials, None, synthetic=False)
