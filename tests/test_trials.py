@@ -110,6 +110,37 @@ def test_a_basename_alone_links_nothing() -> None:
         match_names(named("a.wav", "s3/a.wav"), ["s1/a.wav", "s2/a.wav"])
 
 
+NFC, NFD = "jos\u00e9", "jose\u0301"  # the same word, composed and decomposed
+
+
+def test_names_match_in_either_unicode_form() -> None:
+    for name, known in ((NFC, NFD), (NFD, NFC)):
+        asked = named(f"{name}/a.wav", f"{name}/b", f"x/{name}.flac")
+        ids = [f"{known}/a.wav", f"{known}/b.ogg", f"x/{known}.wav"]
+        assert match_names(asked, ids).names == tuple(ids)
+
+
+def test_names_of_one_unicode_form_are_refused_only_where_they_are_confused() -> None:
+    """Some disks hold both forms side by side."""
+    both = [f"{NFC}.wav", f"{NFD}.wav"]
+    assert match_names(named(*both), both).names == tuple(both)
+    assert match_names(named(NFD, f"{NFC}.flac"), both).names == (both[1], both[0])  # each in its own form
+    third = "u\u0308\u0301"  # neither composed nor the decomposed `\u01d8`
+    composed, half = "\u01d8", "\u00fc\u0301"
+    with pytest.raises(InputError, match=f"names {third}, which could be {composed} or {half}"):
+        match_names(named(third), [composed, half])
+    assert match_names(named(composed), [composed, half]).names == (composed,)
+    with pytest.raises(InputError, match="in two ways"):
+        match_names(named(NFC, NFD), [f"{NFC}.wav"])
+
+
+def test_a_list_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    assert triples(read_trials(written(tmp_path, b"\xef\xbb\xbf1 a b\n0 a c\n"))) == [
+        ("a", "b", True),
+        ("a", "c", False),
+    ]
+
+
 def test_names_that_fit_twice_are_errors() -> None:
     with pytest.raises(InputError, match=r"could be a\.wav or a\.flac"):
         match_names(named("a.sph"), ["a.wav", "a.flac"])

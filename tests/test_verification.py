@@ -139,6 +139,18 @@ def test_min_dcf_of_known_cases() -> None:
     assert min_dcf(np.array([7.0, 7, 7, 7]), target) == 1
 
 
+def test_min_dcf_of_two_priors_worked_by_hand() -> None:
+    """Above 4 lie half of the targets; above 1 all of them, and a tenth of the others."""
+    scores = np.array([5.0, 2, *[0] * 9, 4])
+    target = np.arange(12) < 2
+    said = report_scores(scores, None, target)
+    assert list(said["min_dcf_at"]) == ["0.05", "0.01"]
+    assert said["min_dcf_at"]["0.05"] == said["min_dcf"] == pytest.approx(0.5)
+    assert said["min_dcf_at"]["0.01"] == pytest.approx(0.5)
+    at = report_scores(scores, None, target, p_targets=(0.5, 0.2))["min_dcf_at"]
+    assert at == {"0.5": pytest.approx(0.1), "0.2": pytest.approx(0.8 * 0.1 / 0.2)}  # accepting all above 1 is cheaper
+
+
 def test_a_weight_is_a_repetition() -> None:
     rng = np.random.default_rng(0)
     target = rng.random(60) < 0.4
