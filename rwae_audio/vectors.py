@@ -195,7 +195,7 @@ def _text_vector(line: str) -> np.ndarray:
 
 
 def _entry_names(path: Path, file: BinaryIO) -> Iterator[str]:
-    """The name of each entry of an archive; whoever takes it reads the vector behind it before the next."""
+    """The name of each entry of an archive. The caller reads the vector behind a name before it asks for the next."""
     while name := _word(file):
         try:
             yield name.decode()

@@ -143,10 +143,10 @@ def test_min_dcf_of_two_priors_worked_by_hand() -> None:
     """Above 4 lie half of the targets; above 1 all of them, and a tenth of the others."""
     scores = np.array([5.0, 2, *[0] * 9, 4])
     target = np.arange(12) < 2
-    said = report_scores(scores, None, target)
-    assert list(said["min_dcf_at"]) == ["0.05", "0.01"]
-    assert said["min_dcf_at"]["0.05"] == said["min_dcf"] == pytest.approx(0.5)
-    assert said["min_dcf_at"]["0.01"] == pytest.approx(0.5)
+    summary = report_scores(scores, None, target)
+    assert list(summary["min_dcf_at"]) == ["0.05", "0.01"]
+    assert summary["min_dcf_at"]["0.05"] == summary["min_dcf"] == pytest.approx(0.5)
+    assert summary["min_dcf_at"]["0.01"] == pytest.approx(0.5)
     at = report_scores(scores, None, target, p_targets=(0.5, 0.2))["min_dcf_at"]
     assert at == {"0.5": pytest.approx(0.1), "0.2": pytest.approx(0.8 * 0.1 / 0.2)}  # accepting all above 1 is cheaper
 

@@ -102,11 +102,11 @@ def report_embeddings(options: argparse.Namespace) -> int:
     if options.scores:
         _scores_place(options)
     scores = cosine_scores(vectors, trials)
-    said = report_scores(scores, trials, trials.target, p_targets=_p_targets(options))
+    summary = report_scores(scores, trials, trials.target, p_targets=_p_targets(options))
     if options.scores:
         write_scores(options.scores, trials, scores)
         say(NAME, f"wrote the scores to {options.scores}")
-    return _say_scores(said, options)
+    return _say_scores(summary, options)
 
 
 def _p_targets(options: argparse.Namespace) -> tuple[float, ...]:
@@ -115,14 +115,14 @@ def _p_targets(options: argparse.Namespace) -> tuple[float, ...]:
     return tuple(options.p_target or P_TARGETS)
 
 
-def _say_scores(said: dict[str, Any], options: argparse.Namespace) -> int:
+def _say_scores(summary: dict[str, Any], options: argparse.Namespace) -> int:
     if options.json:
-        print(json.dumps(said))
+        print(json.dumps(summary))
         return 0
-    span = said["interval"]
+    span = summary["interval"]
     between = f" [{100 * span[0]:.2f}, {100 * span[1]:.2f}]" if span else " (no names, no interval)"
-    print(f"{said['trials']:,} trials, {said['target_trials']:,} of them target")
-    print(f"EER {100 * said['eer']:.2f} %{between} at threshold {said['threshold']:.4g}; {_costs(said)}")
+    print(f"{summary['trials']:,} trials, {summary['target_trials']:,} of them target")
+    print(f"EER {100 * summary['eer']:.2f} %{between} at threshold {summary['threshold']:.4g}; {_costs(summary)}")
     return 0
 
 
