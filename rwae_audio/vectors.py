@@ -6,6 +6,8 @@ import contextlib
 import os
 import re
 import struct
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +22,7 @@ from rwae_audio.trials import Trials, match_names
 EXPECTED = "embeddings: a .safetensors or .npz file, a folder of .npy files, or a Kaldi .ark or .scp file"
 UNREADABLE = (  # what numpy and kaldiio raise for files that are cut short or no arrays
     *(OSError, ValueError, EOFError, MemoryError, AssertionError, RuntimeError, KeyError, TypeError, OverflowError),
-    *(struct.error, zlib.error, zipfile.BadZipFile, UnicodeDecodeError),
+    *(struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError, SyntaxError),
 )
 
 
@@ -235,7 +237,9 @@ def _once_each(path: Path, names: Iterable[str]) -> list[str]:
 def _in_one_line(place: str | Path, expected: str) -> Iterator[None]:
     """Turn what numpy and kaldiio raise into an InputError that names the file or the entry."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy warns of headers that it has to guess at
+            yield
     except UNREADABLE as error:
         reason = str(error).split("\n")[0] or type(error).__name__
         raise InputError(f"{place} cannot be read ({reason}); expected {expected}") from error

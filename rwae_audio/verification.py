@@ -23,7 +23,8 @@ def cosine_scores(vectors: np.ndarray, trials: Trials) -> np.ndarray:
     Raises InputError for a vector that is zero or not finite: it has no direction, and a score of 0 would be a lie.
     """
     vectors = np.asarray(vectors, dtype=np.float64)
-    norms = np.linalg.norm(vectors, axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.linalg.norm(vectors, axis=1)
     bad = ~(np.isfinite(norms) & (norms > 0))
     if bad.any():
         name = trials.names[int(bad.argmax())]

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import struct
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -243,3 +244,26 @@ def test_where_there_is_nothing_to_read(trials: Trials, tmp_path: Path) -> None:
     for name in ("none", "none.npz", "none.ark", "none.scp", "empty.scp", "folder.ark"):
         with pytest.raises(InputError, match=rf"{name}.*; expected embeddings: a \.safetensors"):
             read_vectors(tmp_path / name, trials)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "npz", "npy", "ark", "text ark", "scp"])
+def test_altered_bytes_are_vectors_or_one_line(kind: str, trials: Trials, tmp_path: Path) -> None:
+    path = FORMATS[kind](tmp_path)
+    file = {"npy": tmp_path / "npy/s1/a.npy", "scp": tmp_path / "e.ark"}.get(kind, path)
+    data, rng = file.read_bytes(), np.random.default_rng(0)
+    reasons = []
+    for _ in range(200):
+        altered = bytearray(data)
+        for place in rng.integers(len(data), size=3):
+            altered[place] = rng.integers(256)
+        file.write_bytes(altered)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.simplefilter("ignore", ResourceWarning)  # an npz file stays open until it is forgotten
+            try:
+                matched, vectors = read_vectors(path, trials)
+                cosine_scores(vectors, matched)
+            except InputError as error:
+                reasons.append(str(error))
+    assert 20 < len(reasons) < 200
+    assert not any("\n" in reason for reason in reasons)
