@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rwae_audio.devices import find_device
 from rwae_audio.embedding import Embeddings, embed
 from rwae_audio.features import Normaliser, log_mel
 from rwae_audio.files import InputError, put_back, read_json, read_tensors, whole_folder, write_tensors
@@ -44,6 +45,11 @@ class Bundle:
     def sample_rate(self) -> int:
         """Hz of the waveforms that go in and come out."""
         return self.config.mel.sample_rate
+
+    def to(self, device: str | torch.device) -> Bundle:
+        """Move the model to a device and return the bundle. Raises InputError when the device is not here."""
+        self.model.to(find_device(device))
+        return self
 
     def frames(self, samples: np.ndarray | Tensor) -> Tensor:
         """Waveform (N,) at the bundle's rate → log-mels (T, n_mels). InputError when under one analysis window."""
@@ -133,12 +139,13 @@ def save_bundle(
         (temporary / "README.md").write_text(card, encoding="utf-8")
 
 
-def load_bundle(folder: str | Path | None = None) -> Bundle:
-    """Read a bundle, the shipped one when `folder` is None; the model is in evaluation mode, on the CPU.
+def load_bundle(folder: str | Path | None = None, device: str | torch.device = "cpu") -> Bundle:
+    """Read a bundle, the shipped one when `folder` is None; the model is in evaluation mode, on `device`.
 
     Raises InputError when a file is missing, when the weights are not the ones that config.json vouches for, and when
-    a tensor is missing or has another shape than the configuration asks for.
+    a tensor is missing or has another shape than the configuration asks for. Also when the device is not here.
     """
+    device = find_device(device)
     folder = SHIPPED if folder is None else Path(folder)
     put_back(folder)
     if not folder.is_dir():
@@ -176,7 +183,7 @@ def load_bundle(folder: str | Path | None = None) -> Bundle:
     normaliser = Normaliser(tensors["normaliser.mean"], tensors["normaliser.deviation"])
     mean = tensors["dynamic_mean"].numpy().astype(np.float64)
     synthetic, meta = bool(description.get("synthetic")), description.get("meta", {})
-    return Bundle(config, model.eval(), normaliser, mean, digest, synthetic, meta)
+    return Bundle(config, model.eval().to(device), normaliser, mean, digest, synthetic, meta)
 
 
 def _sha256(path: Path) -> str:

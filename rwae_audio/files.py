@@ -166,14 +166,17 @@ def read_header(path: str | Path) -> dict[str, str]:
 
 
 def read_text(path: str | Path, expected: str) -> str:
-    """A UTF-8 text file; `expected` names what it should have been, e.g. "a trial list". Raises InputError."""
+    """Return the text of a UTF-8 file without a byte order mark at its head.
+
+    `expected` names what the file should have been, e.g. "a trial list". Raises InputError.
+    """
     path = Path(path)
     try:
         if not path.exists():
             raise InputError(f"{path} does not exist; expected {expected}")
         if not path.is_file():
             raise InputError(f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}; expected {expected}")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL byte in the name
         raise InputError(f"{path} cannot be read as text ({error}); expected {expected}") from error
 

@@ -1,20 +1,21 @@
-"""Trial lists and score files: who is compared with whom, and what came of it."""
+"""Trial lists: who is compared with whom, and which names mean the same utterance."""
 
 from __future__ import annotations
 
 import itertools
-import math
+import unicodedata
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from rwae_audio.corpora.base import SUFFIXES
+from rwae_audio.corpora.base import EXTRA_SUFFIXES, SUFFIXES
 from rwae_audio.files import InputError, read_text, write_text
 
 LABELS = {"1": True, "0": False, "target": True, "nontarget": False}
+NAME_SUFFIXES = (*SUFFIXES, *EXTRA_SUFFIXES, ".npy")  # extensions in which two names of one utterance may differ
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ def read_trials(path: str | Path) -> Trials:
     Raises InputError, with the line's number, for anything else, and for a list without both kinds of trial.
     """
     expected = "a trial list: `1|0 enrol test` or `enrol test target|nontarget` a line"
-    rows = _rows(path, expected)
+    rows = split_rows(list_text(path, expected))
     head = next(rows)
     first = head[1]
     label_first = first[0] in ("1", "0") and len(first) == 3 and first[2] not in ("target", "nontarget")
     words = ("1", "0") if label_first else ("target", "nontarget")
-    names, target = _Names(), bytearray()
+    names, target = NameIndex(), bytearray()
     for number, row in itertools.chain([head], rows):
         if len(row) != 3:
             raise InputError(f"{path}, line {number} has {len(row)} fields; expected {expected}")
@@ -50,7 +51,9 @@ def read_trials(path: str | Path) -> Trials:
             raise InputError(f"{path}, line {number} has the label {label!r}; expected {words[0]} or {words[1]}")
         names.add(one, other)
         target.append(LABELS[label])
-    return _trials(path, names, np.frombuffer(target, dtype=bool))
+    is_target = np.frombuffer(target, dtype=bool)
+    check_both_kinds(path, is_target)
+    return names.trials(is_target)
 
 
 def write_trials(path: str | Path, trials: Trials) -> None:
@@ -68,29 +71,56 @@ def all_pairs(names: Sequence[str], speakers: Sequence[str]) -> Trials:
 
 
 def match_names(trials: Trials, known: Sequence[str]) -> Trials:
-    """The trials with their names replaced by the known ids: the same name, or else the one that differs from it only
-    in its audio extension. Raises InputError for names that are unknown, fit several ids or fit one id twice."""
-    exact = set(known)
-    by_stem: dict[str, list[str]] = {}
-    for name in known:
-        by_stem.setdefault(_stem(name), []).append(name)
-    names, missing = [], []
-    for name in trials.names:
-        close = [name] if name in exact else by_stem.get(_stem(name), [])
-        if len(close) > 1:
-            raise InputError(
-                f"the trial list names {name}, which could be {close[0]} or {close[1]}; expected the extension"
-            )
-        names.extend(close)
-        missing.extend([] if close else [name])
+    """Return the trials with each name replaced by the known id that means the same utterance (see `same_names`).
+
+    Raises InputError for names that are unknown, fit several ids or fit one id twice.
+    """
+    matches = same_names(trials.names, known)
+    missing = [name for name in trials.names if name not in matches]
     if missing:
         raise InputError(
             f"{len(missing)} of {len(trials.names)} names in the trial list are unknown, the first {missing[0]}"
         )
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"the trial list names {twice} in two ways; expected one extension for each utterance")
-    return replace(trials, names=tuple(names))
+    return replace(trials, names=tuple(matches[name] for name in trials.names))
+
+
+def same_names(names: Iterable[str], known: Sequence[str]) -> dict[str, str]:
+    """Map each name of a trial list to the known id that means the same utterance; names without one are left out.
+
+    The same name comes first. After it come, in this order, the id that differs only in its Unicode form (composed or
+    decomposed), the one that differs only in its audio extension, and the one that differs in both.
+
+    Raises InputError for a name that fits several ids equally well, and for two names that fit one id.
+    """
+    matches: dict[str, str] = {}
+    pending = list(names)
+    for key in (str, _composed, _stem, _composed_stem):
+        if not pending:
+            break
+        candidates = _grouped(known, key)
+        for name in pending:
+            close = candidates.get(key(name), [])
+            if len(close) > 1:
+                raise InputError(
+                    f"the trial list names {name}, which could be {close[0]} or {close[1]}; expected one of these names"
+                )
+            if close:
+                matches[name] = close[0]
+        pending = [name for name in pending if name not in matches]
+    first: dict[str, str] = {}
+    for name, match in matches.items():
+        if first.setdefault(match, name) != name:
+            raise InputError(
+                f"the trial list names {match} in two ways, {first[match]} and {name}; expected one name an utterance"
+            )
+    return matches
+
+
+def _grouped(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(key(name), []).append(name)
+    return groups
 
 
 def restrict(trials: Trials, known: Sequence[str]) -> Trials:
@@ -122,67 +152,49 @@ def speakers_of(trials: Trials) -> np.ndarray:
     return speakers
 
 
-def write_scores(path: str | Path, trials: Trials, scores: np.ndarray) -> None:
-    """`enrol test score target|nontarget` a line, scores in all their digits: near 1, nine would make ties of them."""
-    kinds, names = ("nontarget", "target"), trials.names
-    rows = zip(trials.enrol, trials.test, scores, trials.target, strict=True)
-    write_text(path, "".join(f"{names[a]} {names[b]} {float(score)!r} {kinds[int(t)]}\n" for a, b, score, t in rows))
-
-
-def read_scores(path: str | Path) -> tuple[np.ndarray, Trials | None, np.ndarray]:
-    """Scores (N,), the trials if the file names them, target (N,). Raises InputError.
-
-    A line `enrol test score target|nontarget`, or Kaldi's `score target|nontarget`, one format a file.
-    """
-    expected = "a score file: `enrol test score target|nontarget` or `score target|nontarget` a line"
-    rows = _rows(path, expected)
-    head = next(rows)
-    width = len(head[1])
-    names, scores, target = _Names(), array("d"), bytearray()
-    for number, row in itertools.chain([head], rows):
-        if len(row) != width or width not in (2, 4):
-            raise InputError(f"{path}, line {number} has {len(row)} fields; expected {expected}")
-        if row[-1] not in ("target", "nontarget"):
-            raise InputError(f"{path}, line {number} has the label {row[-1]!r}; expected target or nontarget")
-        try:
-            score = float(row[-2])
-        except ValueError:
-            score = math.nan
-        if not math.isfinite(score):
-            raise InputError(f"{path}, line {number} has the score {row[-2]!r}; expected a finite number")
-        scores.append(score)
-        target.append(row[-1] == "target")
-        if width == 4:
-            names.add(row[0], row[1])
-    is_target = np.frombuffer(target, dtype=bool)
-    _both(path, is_target)
-    return np.frombuffer(scores), _trials(path, names, is_target) if width == 4 else None, is_target
-
-
 def _stem(name: str) -> str:
     """The name without its audio extension; any other dot belongs to the name."""
     suffix = PurePosixPath(name).suffix
-    return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name
+    return name.removesuffix(suffix) if suffix.lower() in NAME_SUFFIXES else name
 
 
-def _rows(path: str | Path, expected: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of the lines that are not blank, of which there has to be one; one line held at a time."""
+def _composed(name: str) -> str:
+    """The name in Unicode's composed form: `é` as one character, which some disks hold as two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _composed_stem(name: str) -> str:
+    return _stem(_composed(name))
+
+
+def list_text(path: str | Path, expected: str) -> str:
+    """The text of a list, which has to hold a line that is not blank."""
     text = read_text(path, expected)
     if "\0" in text:
         raise InputError(f"{path} holds a NUL byte; expected {expected}")
     if not text or text.isspace():
         raise InputError(f"{path} is empty; expected {expected}")
-    start = number = 0
+    return text
+
+
+def lines_of(text: str) -> Iterator[str]:
+    """The lines of a text, one held at a time."""
+    start = 0
     while start <= len(text):
         end = text.find("\n", start)
         end = len(text) if end < 0 else end
-        number += 1
-        if fields := text[start:end].split():
-            yield number, fields
+        yield text[start:end]
         start = end + 1
 
 
-class _Names:
+def split_rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    """The number and the fields of each line that is not blank."""
+    for number, line in enumerate(lines_of(text), 1):
+        if fields := line.split():
+            yield number, fields
+
+
+class NameIndex:
     """The names of a list's trials, each held once: a list may have a million lines."""
 
     def __init__(self) -> None:
@@ -190,20 +202,20 @@ class _Names:
         self.enrol, self.test = array("q"), array("q")
 
     def add(self, enrol: str, test: str) -> None:
+        """Add the two names of a trial."""
         self.enrol.append(self.index.setdefault(enrol, len(self.index)))
         self.test.append(self.index.setdefault(test, len(self.index)))
 
-
-def _trials(path: str | Path, names: _Names, target: np.ndarray) -> Trials:
-    """Numbered in the order in which the names are first heard of, those that enrol before the others."""
-    _both(path, target)
-    enrol, test = np.frombuffer(names.enrol, dtype=np.int64), np.frombuffer(names.test, dtype=np.int64)
-    order = np.argsort(np.unique(np.concatenate([enrol, test]), return_index=True)[1])
-    number = np.argsort(order)
-    known = list(names.index)
-    return Trials(tuple(known[i] for i in order), number[enrol], number[test], target)
+    def trials(self, target: np.ndarray) -> Trials:
+        """Return the trials, with names numbered by their first trial, and in it the one that enrols first."""
+        enrol, test = np.frombuffer(self.enrol, dtype=np.int64), np.frombuffer(self.test, dtype=np.int64)
+        order = np.argsort(np.unique(np.concatenate([enrol, test]), return_index=True)[1])
+        number = np.argsort(order)
+        known = list(self.index)
+        return Trials(tuple(known[i] for i in order), number[enrol], number[test], target)
 
 
-def _both(path: str | Path, target: np.ndarray) -> None:
+def check_both_kinds(path: str | Path, target: np.ndarray) -> None:
+    """Raise InputError unless there are target and non-target trials."""
     if target.all() or not target.any():
         raise InputError(f"{path} has {int(target.sum())} target trials of {len(target)}; expected some of either kind")

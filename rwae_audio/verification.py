@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rwae_audio.files import InputError
-from rwae_audio.trials import (
-    Trials,
-    all_pairs,
-    match_names,
-    read_scores,
-    read_trials,
-    restrict,
-    speakers_of,
-    write_scores,
-    write_trials,
-)
+from rwae_audio.scores import read_scores, write_scores
+from rwae_audio.trials import Trials, all_pairs, match_names, read_trials, restrict, speakers_of, write_trials
 
 REPLICATES = 1000
+P_TARGETS = (0.05, 0.01)  # prior probabilities of a target trial: VoxCeleb's and NIST's
 CHUNK = 2_000_000  # weights held at once: lists of half a million trials are in use
 Report = dict[str, Any]
 
@@ -31,7 +23,8 @@ def cosine_scores(vectors: np.ndarray, trials: Trials) -> np.ndarray:
     Raises InputError for a vector that is zero or not finite: it has no direction, and a score of 0 would be a lie.
     """
     vectors = np.asarray(vectors, dtype=np.float64)
-    norms = np.linalg.norm(vectors, axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.linalg.norm(vectors, axis=1)
     bad = ~(np.isfinite(norms) & (norms > 0))
     if bad.any():
         name = trials.names[int(bad.argmax())]
@@ -157,22 +150,29 @@ def report(
     synthetic: bool,
     replicates: int = REPLICATES,
     seed: int = 0,
+    p_targets: Sequence[float] = P_TARGETS,
 ) -> tuple[Report, dict[str, np.ndarray]]:
     """What eer.json says of static (M, d) and dynamic (M, e) vectors, and the scores behind it.
 
     Dynamic EERs are folded; `centred`: after subtracting dynamic_mean (e,); `eer` is the smaller of the two. Without
-    dynamic vectors `dynamic`, `gap` and `gap_interval` are None. No replicates, no intervals.
+    dynamic vectors `dynamic`, `gap` and `gap_interval` are None. No replicates, no intervals. `min_dcf` is at a prior of
+    0.05; `min_dcf_at` maps each of p_targets, as text, to the cost at that prior.
     """
     scores = {"static": cosine_scores(static, trials)}
     if dynamic is not None and dynamic_mean is not None:
         scores["dynamic_plain"] = cosine_scores(dynamic, trials)
         scores["dynamic_centred"] = cosine_scores(np.asarray(dynamic) - dynamic_mean, trials)
     draws = code_draws(scores, trials, replicates, seed) if replicates else {}
-    return report_codes(scores, trials, draws, synthetic=synthetic), scores
+    return report_codes(scores, trials, draws, synthetic=synthetic, p_targets=p_targets), scores
 
 
 def report_codes(
-    scores: Mapping[str, np.ndarray], trials: Trials, draws: Mapping[str, np.ndarray], *, synthetic: bool
+    scores: Mapping[str, np.ndarray],
+    trials: Trials,
+    draws: Mapping[str, np.ndarray],
+    *,
+    synthetic: bool,
+    p_targets: Sequence[float] = P_TARGETS,
 ) -> Report:
     """What `report` says, of scores by kind (`static`, and `dynamic_plain` and `dynamic_centred` or neither) and of
     what code_draws makes of them, or no draws and no intervals."""
@@ -181,7 +181,7 @@ def report_codes(
         "trials": len(trials),
         "target_trials": int(trials.target.sum()),
         "speakers": int(speakers_of(trials).max()) + 1,
-        "static": _summary(scores["static"], trials.target, draws.get("static", none)),
+        "static": _summary(scores["static"], trials.target, draws.get("static", none), p_targets),
         "dynamic": None,
         "gap": None,
         "gap_interval": None,
@@ -195,7 +195,7 @@ def report_codes(
         "eer": folded[smaller],
         **folded,
         "interval": interval(draws.get("dynamic", none)),
-        "min_dcf": min_dcf(scores[f"dynamic_{smaller}"], trials.target),
+        **_costs(scores[f"dynamic_{smaller}"], trials.target, p_targets),
     }
     said["gap"] = folded[smaller] - said["static"]["eer"]
     said["gap_interval"] = interval(draws["dynamic"] - draws["static"]) if draws else None
@@ -216,22 +216,31 @@ def code_draws(
 
 
 def report_scores(
-    scores: np.ndarray, trials: Trials | None, target: np.ndarray, replicates: int = REPLICATES
+    scores: np.ndarray,
+    trials: Trials | None,
+    target: np.ndarray,
+    replicates: int = REPLICATES,
+    p_targets: Sequence[float] = P_TARGETS,
 ) -> Report:
     """The same for the scores of any system; without trials (names unknown) there is no interval."""
     draws = np.zeros(0)
     if trials is not None:
         draws = bootstrap_eers(scores, trials, speakers_of(trials), replicates)
-    return {"trials": len(target), "target_trials": int(target.sum()), **_summary(scores, target, draws)}
+    return {"trials": len(target), "target_trials": int(target.sum()), **_summary(scores, target, draws, p_targets)}
 
 
-def _summary(scores: np.ndarray, target: np.ndarray, draws: np.ndarray) -> Report:
+def _summary(scores: np.ndarray, target: np.ndarray, draws: np.ndarray, p_targets: Sequence[float]) -> Report:
     return {
         "eer": eer(scores, target),
         "interval": interval(draws),
-        "min_dcf": min_dcf(scores, target),
+        **_costs(scores, target, p_targets),
         "threshold": eer_threshold(scores, target),
     }
+
+
+def _costs(scores: np.ndarray, target: np.ndarray, p_targets: Sequence[float]) -> Report:
+    at = {str(p_target): min_dcf(scores, target, p_target) for p_target in p_targets}
+    return {"min_dcf": min_dcf(scores, target), "min_dcf_at": at}
 
 
 HEADER = ("system", "static EER %", "dynamic EER %", "gap", "minDCF")

@@ -290,17 +290,18 @@ def test_a_bundle_that_will_not_do(recordings: Path, bundle_folder: Path, run: R
             "expected --trials FILE and --audio-dir DIR, --trials and --embeddings, or --from-scores FILE",
         ),
         ("rwae-eer", "--trials list.txt", "expected --trials FILE and --audio-dir DIR"),
-        ("rwae-eer", "--from-scores s.txt --trials list.txt", "--from-scores stands alone; got --trials as well"),
+        ("rwae-eer", "--from-scores s.txt --bundle b", "--from-scores stands alone, or beside --trials; got --bundle"),
+        ("rwae-eer", "--from-scores list.txt --p-target 1", "--p-target: '1' is no number between 0 and 1"),
         ("rwae-eer", "--embeddings e.safetensors", "--embeddings FILE goes with --trials FILE"),
         ("rwae-eer", "--trials list.txt --embeddings e --audio-dir .", "stands in for audio; got --audio-dir as well"),
-        ("rwae-eer", "--trials list.txt --embeddings none", "none does not exist; expected a safetensors file"),
-        ("rwae-eer", "--trials list.txt --embeddings there.wav", "is a folder; expected a safetensors file"),
+        ("rwae-eer", "--trials list.txt --embeddings none", "none does not exist; expected embeddings"),
+        ("rwae-eer", "--trials list.txt --embeddings there.wav", "there.wav has no .npy files"),
         ("rwae-eer", "--trials list.txt --embeddings list.txt", "list.txt is not a whole safetensors file"),
         ("rwae-eer", "--form-scores s.txt", "unknown option --form-scores; did you mean '--from-scores'?"),
         ("rwae-eer", "--from-scores s.txt stray", "unknown argument stray"),
         ("rwae-eer", "--from-scores none.txt", "none.txt does not exist; expected a score file"),
         ("rwae-eer", "--from-scores there.wav", "is a folder; expected a score file"),
-        ("rwae-eer", "--from-scores list.txt", "line 1 has 3 fields; expected a score file"),
+        ("rwae-eer", "--from-scores list.txt", "list.txt, line 1 is '1 x/a.wav x/b.wav'; expected a score file"),
         ("rwae-eer", "--trials none.txt --audio-dir .", "none.txt does not exist; expected a trial list"),
         ("rwae-eer", "--trials list.txt --audio-dir none", "--audio-dir none is not a folder"),
         ("rwae-eer", "--trials list.txt --audio-dir .", "3 of 3 files are not in ., the first x/a.wav"),
@@ -507,7 +508,7 @@ def test_vc_speaks_with_a_saved_voice(recordings: Path, run: Run, tmp_path: Path
 @pytest.mark.parametrize("name", ["tpu9", "meta", "cuda:99"])
 def test_vc_on_a_device_that_is_not_here(name: str, recordings: Path, run: Run, tmp_path: Path) -> None:
     words = (recordings / "s0/a.wav", recordings / "s1/a.wav", "-o", "out.wav", "--device", name)
-    refused(run("rwae-vc", *words), "rwae-vc", f"--device {name} cannot be used here")
+    refused(run("rwae-vc", *words), "rwae-vc", f"the device {name} is not available here; expected cpu")
     assert listing(tmp_path) == []
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rwae_audio import files
+from rwae_audio.config import read_toml
 from rwae_audio.files import InputError, read_json, read_text, whole_file, whole_folder, write_json, write_text
 
 
@@ -144,6 +145,15 @@ def test_text_and_json_come_back(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "b.json", float("nan"))
     assert not (tmp_path / "b.json").exists()
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    """Editors on Windows write one; the mark elsewhere in a text is a letter of it."""
+    for name, text in (("a.txt", "ja\ufeff\n"), ("a.json", '{"a": 1}'), ("a.toml", "[mel]\nn_mels = 40\n")):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_text(tmp_path / "a.txt", "a text") == "ja\ufeff\n"
+    assert read_json(tmp_path / "a.json", "a report") == {"a": 1}
+    assert read_toml(tmp_path / "a.toml") == {"mel": {"n_mels": 40}}
 
 
 def test_what_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:

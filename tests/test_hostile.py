@@ -35,8 +35,9 @@ from rwae_audio.commands.common import guarded
 from rwae_audio.corpora import read_corpus
 from rwae_audio.features import MelConfig
 from rwae_audio.files import InputError, only_one, read_json, whole_file, whole_folder, write_json, write_text
+from rwae_audio.scores import read_scores, write_scores
 from rwae_audio.store import open_store
-from rwae_audio.trials import Trials, read_scores, read_trials, write_scores, write_trials
+from rwae_audio.trials import Trials, read_trials, write_trials
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "recipes/timit"))

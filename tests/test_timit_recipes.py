@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from rwae_audio.corpora.timit import LISTS
-from rwae_audio.trials import read_scores, read_trials
+from rwae_audio.scores import read_scores
+from rwae_audio.trials import read_trials
 from rwae_audio.verification import eer
 
 ROOT = Path(__file__).parent.parent

@@ -8,16 +8,8 @@ import numpy as np
 import pytest
 
 from rwae_audio.files import InputError
-from rwae_audio.trials import (
-    Trials,
-    all_pairs,
-    match_names,
-    read_scores,
-    read_trials,
-    speakers_of,
-    write_scores,
-    write_trials,
-)
+from rwae_audio.scores import read_scores
+from rwae_audio.trials import Trials, all_pairs, match_names, read_trials, speakers_of, write_trials
 
 NAMES = ("s1/a.1.wav", "s1/b.wav", "s2/a.1.wav", "s2/b.2.flac")
 
@@ -94,47 +86,6 @@ def test_a_missing_list_and_a_folder_are_errors(tmp_path: Path) -> None:
             read(tmp_path)
 
 
-def test_scores_written_are_the_scores_read(trials: Trials, tmp_path: Path) -> None:
-    """To the bit: codes of an untrained model have cosines that differ in the tenth digit only."""
-    scores = 1 - 1e-9 * np.random.default_rng(0).random(len(trials))
-    scores[0] = -1e-300
-    write_scores(tmp_path / "scores.txt", trials, scores)
-    read, named, target = read_scores(tmp_path / "scores.txt")
-    assert named is not None
-    assert triples(named) == triples(trials)
-    assert np.array_equal(target, trials.target)
-    assert np.array_equal(read, scores)
-    fields = (tmp_path / "scores.txt").read_text().splitlines()[1].split()
-    assert (fields[0], fields[1], fields[3]) == ("s1/a.1.wav", "s2/a.1.wav", "nontarget")
-
-
-def test_kaldi_scores_have_no_names(tmp_path: Path) -> None:
-    scores, trials, target = read_scores(written(tmp_path, "0.5 target\n-1e3 nontarget\n"))
-    assert trials is None
-    assert scores.tolist() == [0.5, -1000.0]
-    assert target.tolist() == [True, False]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", "is empty"),
-        ("a b 0.5 target\n0.5 nontarget\n", "line 2 has 2 fields"),
-        ("0.5 target\na b 0.5 nontarget\n", "line 2 has 4 fields"),
-        ("a 0.5 target\n", "line 1 has 3 fields"),
-        ("0.5 target\n0.5 1\n", "line 2 has the label '1'"),
-        ("0.5 target\nnan nontarget\n", "line 2 has the score 'nan'"),
-        ("0.5 target\n-inf nontarget\n", "line 2 has the score '-inf'"),
-        ("0.5 target\n0,5 nontarget\n", "line 2 has the score '0,5'"),
-        ("0.5 target\n0.6 target\n", "2 target trials of 2"),
-        ("0.5\0 target\n", "NUL"),
-    ],
-)
-def test_a_wrong_score_file_is_named_with_its_line(text: str, expected: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=expected):
-        read_scores(written(tmp_path, text))
-
-
 def named(*names: str) -> Trials:
     return Trials(names, np.array([0]), np.array([len(names) - 1]), np.array([True]))
 
@@ -157,6 +108,37 @@ def test_a_dot_in_a_name_is_no_extension() -> None:
 def test_a_basename_alone_links_nothing() -> None:
     with pytest.raises(InputError, match=r"2 of 2 names in the trial list are unknown, the first a\.wav"):
         match_names(named("a.wav", "s3/a.wav"), ["s1/a.wav", "s2/a.wav"])
+
+
+NFC, NFD = "jos\u00e9", "jose\u0301"  # the same word, composed and decomposed
+
+
+def test_names_match_in_either_unicode_form() -> None:
+    for name, known in ((NFC, NFD), (NFD, NFC)):
+        asked = named(f"{name}/a.wav", f"{name}/b", f"x/{name}.flac")
+        ids = [f"{known}/a.wav", f"{known}/b.ogg", f"x/{known}.wav"]
+        assert match_names(asked, ids).names == tuple(ids)
+
+
+def test_names_of_one_unicode_form_are_refused_only_where_they_are_confused() -> None:
+    """Some disks hold both forms side by side."""
+    both = [f"{NFC}.wav", f"{NFD}.wav"]
+    assert match_names(named(*both), both).names == tuple(both)
+    assert match_names(named(NFD, f"{NFC}.flac"), both).names == (both[1], both[0])  # each in its own form
+    third = "u\u0308\u0301"  # neither composed nor the decomposed `\u01d8`
+    composed, half = "\u01d8", "\u00fc\u0301"
+    with pytest.raises(InputError, match=f"names {third}, which could be {composed} or {half}"):
+        match_names(named(third), [composed, half])
+    assert match_names(named(composed), [composed, half]).names == (composed,)
+    with pytest.raises(InputError, match="in two ways"):
+        match_names(named(NFC, NFD), [f"{NFC}.wav"])
+
+
+def test_a_list_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    assert triples(read_trials(written(tmp_path, b"\xef\xbb\xbf1 a b\n0 a c\n"))) == [
+        ("a", "b", True),
+        ("a", "c", False),
+    ]
 
 
 def test_names_that_fit_twice_are_errors() -> None:

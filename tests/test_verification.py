@@ -11,7 +11,8 @@ import torch
 
 from rwae_audio import verification
 from rwae_audio.files import InputError
-from rwae_audio.trials import Trials, all_pairs, speakers_of, write_scores
+from rwae_audio.scores import write_scores
+from rwae_audio.trials import Trials, all_pairs, speakers_of
 from rwae_audio.verification import (
     bootstrap_eers,
     bootstrap_weights,
@@ -136,6 +137,18 @@ def test_min_dcf_of_known_cases() -> None:
     assert min_dcf(np.array([3.0, 4, 1, 2]), target) == 0
     assert min_dcf(np.array([1.0, 2, 3, 4]), target) == 1  # nothing beats rejecting everything
     assert min_dcf(np.array([7.0, 7, 7, 7]), target) == 1
+
+
+def test_min_dcf_of_two_priors_worked_by_hand() -> None:
+    """Above 4 lie half of the targets; above 1 all of them, and a tenth of the others."""
+    scores = np.array([5.0, 2, *[0] * 9, 4])
+    target = np.arange(12) < 2
+    summary = report_scores(scores, None, target)
+    assert list(summary["min_dcf_at"]) == ["0.05", "0.01"]
+    assert summary["min_dcf_at"]["0.05"] == summary["min_dcf"] == pytest.approx(0.5)
+    assert summary["min_dcf_at"]["0.01"] == pytest.approx(0.5)
+    at = report_scores(scores, None, target, p_targets=(0.5, 0.2))["min_dcf_at"]
+    assert at == {"0.5": pytest.approx(0.1), "0.2": pytest.approx(0.8 * 0.1 / 0.2)}  # accepting all above 1 is cheaper
 
 
 def test_a_weight_is_a_repetition() -> None:
@@ -263,7 +276,7 @@ def test_an_inverted_dynamic_code_leaks_as_much() -> None:
 
 
 def test_a_score_file_of_a_system_gives_its_static_row(tmp_path: Path) -> None:
-    from rwae_audio.trials import read_scores
+    from rwae_audio.scores import read_scores
 
     vectors, trials = voices(speakers=6, each=3)
     said, scores = report(vectors, None, trials, None, synthetic=False)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rwae_audio.commands.common import Parser, guarded, say
+from rwae_audio.commands.common import DEVICE_HELP, Parser, guarded, say
 from rwae_audio.files import InputError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--data", required=True, metavar="NAME=DIR", help="timit, or another corpus: an4, librispeech …"
     )
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained bundle (the shipped one)")
+    parser.add_argument("--device", default="cpu", help=DEVICE_HELP)
     parser.add_argument("--partial", action="store_true", help="go on when files of TIMIT are missing; marks the table")
     parser.add_argument("--with-sa", action="store_true", help="keep TIMIT's SA1 and SA2, which everybody says")
     parser.add_argument("--scores", type=Path, metavar="DIR", help="write the scores behind the table, a file a kind")
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     from rwae_audio.bundle import load_bundle
     from rwae_audio.verification import format_table, write_scores
 
-    bundle = load_bundle(options.bundle)
+    bundle = load_bundle(options.bundle, options.device)
     scores_folder(options.scores)
     said, scores, bench = score(bundle, corpus, progress=not options.json)
     for kind, values in scores.items() if options.scores else ():

@@ -37,9 +37,10 @@ from rwae_audio.files import (
 )
 from rwae_audio.model import RWAE, parameters
 from rwae_audio.probes import probe_report
+from rwae_audio.scores import read_scores, write_scores
 from rwae_audio.store import open_store
 from rwae_audio.trainer import new_model
-from rwae_audio.trials import Trials, read_scores, write_scores
+from rwae_audio.trials import Trials
 from rwae_audio.verification import Report, code_draws, report, report_codes
 
 KINDS = ("static", "dynamic_plain", "dynamic_centred")

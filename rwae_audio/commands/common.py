@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
-import itertools
 import os
 import sys
 import threading
@@ -20,6 +19,10 @@ if TYPE_CHECKING:
     from rwae_audio.audio import Audio, Recording
 
 
+DEVICE_HELP = "the device that the networks run on: cpu, cuda, cuda:1 or mps (cpu)"
+SHIELD = "\0"  # no word of a command line holds a NUL, so a name behind one is never taken for an option
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line that names the nearest option."""
 
@@ -28,16 +31,24 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
     def parse_args(self, args: list[str] | None = None, namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
+        words = sys.argv[1:] if args is None else list(args)
+        end = words.index("--") if "--" in words else len(words)
+        words, names = words[:end], words[end + 1 :]
         # options first: a misspelt one that is required would otherwise be reported as missing
-        for word in itertools.takewhile(lambda word: word != "--", sys.argv[1:] if args is None else args):
+        for word in words:
             name = word.partition("=")[0] if word.startswith("--") else word[:2]
             if not self._may_stand(word, name):
                 known = [option for option in self._option_string_actions if option.startswith("--")]
                 self.error(f"unknown option {name}; {nearest(name, known)}")
+        last = self._option_string_actions.get(words[-1]) if words and names else None
+        if last is not None and last.nargs is None:  # it would take the first name as its value
+            self.error(f"argument {'/'.join(last.option_strings)}: expected one argument before --")
         # intermixed, or an option between two positional arguments would cut them short
-        options, unknown = self.parse_known_intermixed_args(args, namespace)
+        options, unknown = self.parse_known_intermixed_args([*words, *(SHIELD + name for name in names)], namespace)
         if unknown:
-            self.error(f"unknown argument {unknown[0]}; see {self.prog} --help")
+            self.error(f"unknown argument {unknown[0].removeprefix(SHIELD)}; see {self.prog} --help")
+        for action in self._get_positional_actions():
+            setattr(options, action.dest, _unshielded(getattr(options, action.dest)))
         return options
 
     def _may_stand(self, word: str, name: str) -> bool:
@@ -47,6 +58,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _unshielded(value: Any) -> Any:
+    """Return the value of a positional argument, a text, a path or a list of them, without the NUL before its names."""
+    if isinstance(value, list):
+        return [_unshielded(item) for item in value]
+    return type(value)(str(value).removeprefix(SHIELD)) if isinstance(value, (str, Path)) else value
 
 
 def recorded(words: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from rwae_audio.commands.common import Parser, free_output, guarded, say
+from rwae_audio.commands.common import DEVICE_HELP, Parser, free_output, guarded, say
 from rwae_audio.files import InputError
 
 if TYPE_CHECKING:
@@ -20,33 +20,62 @@ NAME = "rwae-eer"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(prog=NAME, description=__doc__)
+    parser = Parser(
+        prog=NAME,
+        description=__doc__,
+        epilog="A score file has one layout, which its first lines tell: `enrol test score target|nontarget`, "
+        "`enrol test 1|0 score`, `1|0 enrol test score`, `score target|nontarget`, `score 1|0`, or, with --trials, "
+        "`enrol test score`. CSV with a head is read as well (enrol, test, score, label). Where all scores are 0 or 1, "
+        "a layout with 1|0 cannot be told, and the file is refused. Names match without their audio extension, and in "
+        "either Unicode form.",
+    )
     parser.add_argument("--trials", type=Path, help="lines `1|0 enrol test`, or Kaldi's `enrol test target|nontarget`")
     parser.add_argument("--audio-dir", type=Path, metavar="DIR", help="the names in the list are paths below it")
     parser.add_argument(
         "--embeddings",
         type=Path,
         metavar="FILE",
-        help="any system's vectors instead of audio: safetensors, a name a key",
+        help="any system's vectors instead of audio: safetensors or npz with a key a name, a folder of npy files, "
+        "or Kaldi's ark or scp (extra kaldi)",
     )
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained bundle (the shipped one)")
+    parser.add_argument("--device", help=DEVICE_HELP)
     parser.add_argument(
         "--scores", type=Path, metavar="FILE", help="write `enrol test score target|nontarget` (static)"
     )
     parser.add_argument("--from-scores", type=Path, metavar="FILE", help="report on a score file of any system instead")
+    parser.add_argument(
+        "--p-target",
+        action="append",
+        type=probability,
+        metavar="P",
+        help="the prior probability of a target trial for minDCF; may be given more than once (0.05 and 0.01; the "
+        "table's column is always at 0.05)",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
     options = parser.parse_args(argv)
-    names = ("trials", "audio_dir", "bundle", "scores", "embeddings")
+    names = ("trials", "audio_dir", "bundle", "device", "scores", "embeddings")
     given = {name: f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None}
-    if options.from_scores and given:
-        parser.error(f"--from-scores stands alone; got {next(iter(given.values()))} as well")
-    if options.embeddings and (others := {"audio_dir", "bundle"} & set(given)):
-        parser.error(f"--embeddings stands in for audio; got {given[min(others)]} as well")
+    if options.from_scores and (others := [name for name in given if name != "trials"]):
+        parser.error(f"--from-scores stands alone, or beside --trials; got {given[others[0]]} as well")
+    if options.embeddings and (others := [name for name in given if name in ("audio_dir", "bundle", "device")]):
+        parser.error(f"--embeddings stands in for audio; got {given[others[0]]} as well")
     if options.embeddings and "trials" not in given:
         parser.error("--embeddings FILE goes with --trials FILE")
     if not (options.from_scores or options.embeddings or {"trials", "audio_dir"} <= set(given)):
         parser.error("expected --trials FILE and --audio-dir DIR, --trials and --embeddings, or --from-scores FILE")
     return options
+
+
+def probability(text: str) -> float:
+    """A number between 0 and 1, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number between 0 and 1")
+    return value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,60 +85,49 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def report_file(options: argparse.Namespace) -> int:
-    """--from-scores."""
-    from rwae_audio.verification import read_scores, report_scores
+    """--from-scores, alone or with --trials."""
+    from rwae_audio.verification import read_scores, read_trials, report_scores
 
-    return _say_scores(report_scores(*read_scores(options.from_scores)), options)
+    listed = read_trials(options.trials) if options.trials else None
+    scores, trials, target = read_scores(options.from_scores, listed)
+    return _say_scores(report_scores(scores, trials, target, p_targets=_p_targets(options)), options)
 
 
 def report_embeddings(options: argparse.Namespace) -> int:
     """--trials and --embeddings."""
+    from rwae_audio.vectors import read_vectors
     from rwae_audio.verification import cosine_scores, read_trials, report_scores, write_scores
 
-    trials = read_trials(options.trials)
-    trials, vectors = read_vectors(options.embeddings, trials)
+    trials, vectors = read_vectors(options.embeddings, read_trials(options.trials))
     if options.scores:
         _scores_place(options)
     scores = cosine_scores(vectors, trials)
-    said = report_scores(scores, trials, trials.target)
+    summary = report_scores(scores, trials, trials.target, p_targets=_p_targets(options))
     if options.scores:
         write_scores(options.scores, trials, scores)
         say(NAME, f"wrote the scores to {options.scores}")
-    return _say_scores(said, options)
+    return _say_scores(summary, options)
 
 
-def read_vectors(path: Path, trials: Trials) -> tuple[Trials, Any]:
-    """The trials, named as in the file, and a vector (M, d) for each of their names, from a safetensors file with a key
-    an utterance; keys as rwae-embed writes them (static/NAME) will do. Raises InputError."""
-    import numpy as np
+def _p_targets(options: argparse.Namespace) -> tuple[float, ...]:
+    from rwae_audio.verification import P_TARGETS
 
-    from rwae_audio.files import read_tensors
-    from rwae_audio.trials import match_names
-
-    tensors = read_tensors(path, "a safetensors file with a vector a name")
-    static = {key.removeprefix("static/"): value for key, value in tensors.items() if key.startswith("static/")}
-    tensors = static or tensors
-    trials = match_names(trials, list(tensors))
-    first = tensors[trials.names[0]]
-    for name in trials.names:
-        shape = tuple(tensors[name].shape)
-        if len(shape) != 1 or shape != tuple(first.shape):
-            wanted = f"one vector a name, ({first.shape[-1] if first.ndim else 'd'},) for all"
-            raise InputError(f"{path}: {name} has shape {shape}; expected {wanted}")
-    return trials, np.stack([tensors[name].double().numpy() for name in trials.names])
+    return tuple(options.p_target or P_TARGETS)
 
 
-def _say_scores(said: dict[str, Any], options: argparse.Namespace) -> int:
+def _say_scores(summary: dict[str, Any], options: argparse.Namespace) -> int:
     if options.json:
-        print(json.dumps(said))
+        print(json.dumps(summary))
         return 0
-    span = said["interval"]
+    span = summary["interval"]
     between = f" [{100 * span[0]:.2f}, {100 * span[1]:.2f}]" if span else " (no names, no interval)"
-    print(f"{said['trials']:,} trials, {said['target_trials']:,} of them target")
-    print(
-        f"EER {100 * said['eer']:.2f} %{between} at threshold {said['threshold']:.4g}; minDCF {said['min_dcf']:.3f} (P 0.05)"
-    )
+    print(f"{summary['trials']:,} trials, {summary['target_trials']:,} of them target")
+    print(f"EER {100 * summary['eer']:.2f} %{between} at threshold {summary['threshold']:.4g}; {_costs(summary)}")
     return 0
+
+
+def _costs(summary: dict[str, Any]) -> str:
+    return "minDCF " + ", ".join(f"{cost:.3f} (P {p_target})" for p_target, cost in summary["min_dcf_at"].items())
 
 
 def report_bundle(options: argparse.Namespace) -> int:
@@ -124,9 +142,11 @@ def report_bundle(options: argparse.Namespace) -> int:
 
     from rwae_audio.bundle import load_bundle
 
-    bundle = load_bundle(options.bundle)
+    bundle = load_bundle(options.bundle, options.device or "cpu")
     static, dynamic, resampled = embed_files(bundle, paths)
-    said, scores = report(static, dynamic, trials, bundle.dynamic_mean, synthetic=bundle.synthetic)
+    said, scores = report(
+        static, dynamic, trials, bundle.dynamic_mean, synthetic=bundle.synthetic, p_targets=_p_targets(options)
+    )
     if resampled:
         say(NAME, f"resampled {resampled} of {len(paths)} files to {bundle.sample_rate} Hz")
     if options.scores:
@@ -136,7 +156,7 @@ def report_bundle(options: argparse.Namespace) -> int:
         print(json.dumps(said))
         return 0
     count = f"{said['trials']:,} trials, {said['target_trials']:,} of them target, {said['speakers']} speakers"
-    print(f"{count}; static threshold {said['static']['threshold']:.4g}")
+    print(f"{count}; static threshold {said['static']['threshold']:.4g}, {_costs(said['static'])}")
     print(format_table({bundle.config.objective.name: said}))
     return 0
 
@@ -149,20 +169,28 @@ def _scores_place(options: argparse.Namespace) -> None:
 
 
 def audio_paths(trials: Trials, folder: Path) -> list[Path]:
-    """The files of trials.names. Raises InputError for a name that leaves the folder, and for missing files."""
+    """The files of trials.names: the file of that name, or the one recording whose name means the same (same_names).
+
+    Raises InputError for a name that leaves the folder, that fits several files, or that fits none.
+    """
+    from rwae_audio.corpora.base import EXTRA_SUFFIXES, SUFFIXES, audio_files
+    from rwae_audio.trials import same_names
+
     if not os.path.isdir(folder):
         raise InputError(
             f"--audio-dir {folder} is not a folder; expected the folder that the trial list's names start from"
         )
-    paths = []
     for name in trials.names:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise InputError(f"the trial list names {name}; expected a path below {folder}")
-        paths.append(folder / name)
-    missing = [name for name, path in zip(trials.names, paths, strict=True) if not os.path.exists(path)]
+    files = {name: name for name in trials.names if os.path.isfile(folder / name)}
+    if len(files) < len(trials.names):
+        recordings = (name for _, name in audio_files(folder, (*SUFFIXES, *EXTRA_SUFFIXES)))
+        files = same_names(trials.names, list(dict.fromkeys([*files, *recordings])))
+    missing = [name for name in trials.names if name not in files and not os.path.exists(folder / name)]
     if missing:
-        raise InputError(f"{len(missing)} of {len(paths)} files are not in {folder}, the first {missing[0]}")
-    return paths
+        raise InputError(f"{len(missing)} of {len(trials.names)} files are not in {folder}, the first {missing[0]}")
+    return [folder / files.get(name, name) for name in trials.names]
 
 
 def embed_files(bundle: Bundle, paths: list[Path]) -> tuple[Any, Any, int]:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from rwae_audio import __version__
-from rwae_audio.commands.common import Parser, free_output, guarded, say, say_resampled
+from rwae_audio.commands.common import DEVICE_HELP, Parser, free_output, guarded, say, say_resampled
 from rwae_audio.files import InputError, write_tensors
 
 NAME = "rwae-embed"
@@ -27,6 +27,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a .safetensors file")
     parser.add_argument("--dynamic", action="store_true", help="the dynamic codes as well, one a frame")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained bundle (the shipped one)")
+    parser.add_argument("--device", default="cpu", help=DEVICE_HELP)
     parser.add_argument("--force", action="store_true", help="overwrite FILE")
     return parser.parse_args(argv)
 
@@ -53,7 +54,7 @@ def embed(options: argparse.Namespace) -> int:
     from rwae_audio.bundle import load_bundle
     from rwae_audio.conversion import register_of_file, voice_of_file
 
-    bundle = load_bundle(options.bundle)
+    bundle = load_bundle(options.bundle, options.device)
     tensors, frames, registers = {}, {}, {}
     for name in names:
         tensors[f"static/{name}"], frames[name] = voice_of_file(bundle, Path(name))

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rwae_audio.commands.common import Parser, free_output, guarded, say, say_resampled
+from rwae_audio.commands.common import DEVICE_HELP, Parser, free_output, guarded, say, say_resampled
 from rwae_audio.files import InputError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--force", action="store_true", help="overwrite what is there")
     parser.add_argument("--skip-existing", action="store_true", help="leave what is there, and convert the rest")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained bundle (the shipped one)")
-    parser.add_argument("--device", default="cpu", help="where the networks run: cpu, cuda, cuda:1, mps (cpu)")
+    parser.add_argument("--device", default="cpu", help=DEVICE_HELP)
     parser.add_argument(
         "--vocoder",
         choices=("neural", "griffin-lim", "hifigan"),
@@ -84,8 +84,7 @@ def convert(options: argparse.Namespace) -> int:
 
     from rwae_audio.bundle import load_bundle
 
-    bundle = load_bundle(options.bundle)
-    bundle.model.to(device(options.device))
+    bundle = load_bundle(options.bundle, options.device)
     vocoder = the_vocoder(bundle, options)
     voice, pitch = the_voice(bundle, options)
     done, failed, interrupted = convert_each(bundle, jobs, voice, options, vocoder, pitch)
@@ -199,22 +198,11 @@ def identity(path: Path) -> tuple[int, int] | None:
 # ---- the work
 
 
-def device(name: str) -> Any:
-    """The torch.device. Raises InputError when there is none of that name here."""
-    import torch
-
-    try:
-        torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"--device {name} cannot be used here ({first}); expected cpu, cuda or mps") from error
-    return torch.device(name)
-
-
 def the_vocoder(bundle: Bundle, options: argparse.Namespace) -> Vocoder | Hifigan | None:
     """The neural vocoder or HiFi-GAN, on the bundle's device, or None for Griffin-Lim; options.vocoder becomes its name.
     Raises InputError when it is asked for and reads other frames than the bundle has, or is not there."""
     from rwae_audio.conversion import check_vocoder
+    from rwae_audio.devices import find_device
     from rwae_audio.features import PRESETS
 
     if options.vocoder == "griffin-lim":
@@ -231,11 +219,11 @@ def the_vocoder(bundle: Bundle, options: argparse.Namespace) -> Vocoder | Hifiga
     if options.vocoder == "hifigan":
         from rwae_audio.hifigan import load_hifigan
 
-        return load_hifigan().to(device(options.device))
+        return load_hifigan().to(find_device(options.device))
     from rwae_audio.neural_vocoder import load_vocoder
 
     options.vocoder = "neural"
-    return load_vocoder().to(device(options.device))
+    return load_vocoder().to(find_device(options.device))
 
 
 def the_voice(bundle: Bundle, options: argparse.Namespace) -> tuple[Tensor, Register | None]:
