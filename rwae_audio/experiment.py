@@ -152,8 +152,7 @@ def leave_bundle(
     """Write the run's bundle to folder/bundle (half: in float16), and read it back: what is tested is what is left."""
     synthetic = all(corpus.synthetic for corpus in experiment.corpora)
     mean = experiment.dynamic_mean(model)
-    speakers = {corpus.name: len(corpus.speakers("train")) for corpus in experiment.corpora}
-    text = card(experiment.config, speakers, experiment.hours, meta, synthetic)
+    text = card(experiment.config, experiment.corpora, experiment.hours, meta)
     save_bundle(
         folder / "bundle",
         experiment.config,

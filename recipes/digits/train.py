@@ -180,10 +180,9 @@ def train_run(digits: Digits, config: RunConfig, plan: dict[str, Any], folder: P
         progress=True,
     )
     hours = len(store.indices("train")) * mel.segment * mel.hop_length / mel.sample_rate / 3600
-    speakers = {digits.corpus.name: len(digits.corpus.speakers("train"))}
     meta = {"command": plan["command"], "config": plan["name"]}
     write_json(folder / "config.json", config.tables())
-    text = card(config, speakers, hours, meta, digits.corpus.synthetic)
+    text = card(config, [digits.corpus], hours, meta)
     mean = np.zeros(config.model.dynamic_dim)
     save_bundle(
         folder / "bundle",
