@@ -18,6 +18,7 @@ from torch import Tensor
 from rwae_audio.bundle import load_bundle
 from rwae_audio.card import commands, credits_of
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
+from rwae_audio.commands.resume import keep_content
 from rwae_audio.config import resolve
 from rwae_audio.divergences import frozen
 from rwae_audio.features import MelConfig, mel_filters
@@ -176,6 +177,7 @@ def read_speech(plan: dict[str, Any], split: str, config: RunConfig) -> Speech:
         raise InputError("the bundle has frames of another kind; expected those of [vocoder] mel")
     utterances = []
     corpora = {name: read_corpus(name, Path(folder)) for name, folder in plan["data"].items()}
+    keep_content(plan, corpora.values())
     for name, corpus in corpora.items():
         if name == plan["test"]:
             corpus = with_benchmark(corpus)
@@ -259,7 +261,7 @@ def train(config: RunConfig, speech: dict[str, Speech], losses: Any, folder: Pat
     torch.manual_seed(generator(settings.seed, "weights").initial_seed() % 2**31)
     vocoder = Vocoder(config.vocoder)
     before = begin_with(vocoder, Path(plan["init"])) if plan.get("init") else []
-    before = [*dict.fromkeys([*before, *commands(load_bundle(plan.get("bundle")).meta)])]
+    before = [*dict.fromkeys([*before, *commands(load_bundle(plan.get("bundle")).meta), *plan.get("before", [])])]
     discriminators = Discriminators(settings.width, settings.learning_rate) if settings.against else None
     ears = Ears() if settings.judged else None
     optimizer = torch.optim.AdamW(vocoder.parameters(), lr=settings.learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
