@@ -116,6 +116,8 @@ def _aligned(utterances: Iterable[Utterance], aligner: Aligner, progress: bool) 
         try:
             if not u.text:
                 raise LeftOutError("without text")
+            if u.start or u.end is not None:  # phones are kept by recording
+                raise LeftOutError("part of a longer recording")
             phones[u.id] = _packed(aligner.align(load_audio(u.path, RATE), u.text))
         except LeftOutError as reason:
             left_out[u.id] = str(reason)

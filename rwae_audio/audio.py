@@ -36,19 +36,49 @@ class Audio:
     channels: int
 
 
-def load_audio(path: str | Path, sample_rate: int = 16000) -> np.ndarray:
-    """The samples (N,) of a file, float32, its channels averaged, resampled to `sample_rate` Hz. Raises InputError."""
-    return read_audio(path, sample_rate).samples
+def load_audio(path: str | Path, sample_rate: int = 16000, start: float = 0.0, end: float | None = None) -> np.ndarray:
+    """The samples (N,) of a file, float32, its channels averaged, resampled to `sample_rate` Hz. Raises InputError.
+
+    start, end: the stretch that is read, in seconds, as read_audio has it.
+    """
+    return read_audio(path, sample_rate, start, end).samples
 
 
-def read_audio(path: str | Path, sample_rate: int = 16000) -> Audio:
+def read_audio(path: str | Path, sample_rate: int = 16000, start: float = 0.0, end: float | None = None) -> Audio:
     """A WAV, FLAC, Ogg (Vorbis, Opus), MP3 or SPHERE file of 8 to 192 kHz and up to 64 channels.
 
     Channels are averaged; another rate is resampled (soxr). Raises InputError when the file is missing, not a regular
     file, not audio, empty, cut short, holds NaN or infinite samples, or is outside these limits.
+
+    start, end: the stretch that is read, in seconds; the end is the file's when None. Only the stretch is decoded, and
+    what lies outside it is not checked.
     """
+    if start or end is not None:
+        return _read_stretch(_regular(path), sample_rate, start, end)
     recording = open_audio(path, sample_rate)
     return Audio(np.concatenate([*recording.blocks()]), sample_rate, recording.source_rate, recording.channels)
+
+
+def duration(path: str | Path) -> float:
+    """The seconds of a file, as its header has them. Raises InputError for a header that read_audio refuses."""
+    path = _regular(path)
+    with _opened(path) as sound:
+        return sound.frames / sound.samplerate
+
+
+def _read_stretch(path: Path, sample_rate: int, start: float, end: float | None) -> Audio:
+    with _opened(path) as sound:
+        rate = sound.samplerate
+        first = min(round(start * rate), sound.frames)
+        last = sound.frames if end is None else min(round(end * rate), sound.frames)
+        sound.seek(first)
+        samples = sound.read(last - first, dtype="float32", always_2d=True)
+        if not len(samples) or not np.isfinite(samples).all():
+            fault = "NaN or infinite samples" if len(samples) else "no samples"
+            raise InputError(f"{path} holds {fault} from {start:g} s on; expected finite samples there")
+        mono = [samples.mean(axis=1) if sound.channels > 1 else samples[:, 0]]
+        blocks = mono if rate == sample_rate else _resampled(mono, rate, sample_rate)
+        return Audio(np.concatenate([*blocks]), sample_rate, rate, sound.channels)
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from rwae_audio.vocoder import griffin_lim
 
 
 class TensorBoard:
-    """Writes events to a folder; `step`: where a resumed run goes on, later events are dropped."""
+    """Writes events to a folder. Those after update `step`, where a resumed run goes on, are dropped."""
 
     def __init__(self, folder: Path, mel: MelConfig, step: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
         self.mel = mel
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rwae_audio.corpora.base import Corpus
 from rwae_audio.trainer import RunConfig
-
-CREDITS = {
-    "demo": "Built-in demo corpus: synthetic speech made with eSpeak NG; texts and recordings CC0.",
-    "an4": "AN4, Copyright (c) 1991-2005 Carnegie Mellon University, all rights reserved; free for use for any purpose. "
-    "This work was supported in part by funding from the Defense Advanced Research Projects Agency and the National "
-    "Science Foundation of the United States of America, and the CMU Sphinx Speech Consortium. AN4 is provided by "
-    'Carnegie Mellon University "as is", without warranty of any kind.',
-    "librispeech": "LibriSpeech (train-clean-100), V. Panayotov, G. Chen, D. Povey, S. Khudanpur, ICASSP 2015; "
-    "recordings from LibriVox; CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/).",
-    "timit": "TIMIT Acoustic-Phonetic Continuous Speech Corpus, Garofolo et al., LDC93S1; licensed by the LDC, whose "
-    "terms decide how these weights may be passed on.",
-    "digits": "Arabic Speech Commands, A. Ghandoura, F. Hjabo, O. Al Dakkak, 2021; CC BY 4.0 "
-    "(https://creativecommons.org/licenses/by/4.0/).",
-    "demo-digits": "Built-in demo corpus: synthetic spoken digits made with eSpeak NG; CC0.",
-    "folder": "Recordings of the person who trained this bundle.",
-}
 
 
 def commands(meta: Mapping[str, Any]) -> list[str]:
@@ -29,12 +14,18 @@ def commands(meta: Mapping[str, Any]) -> list[str]:
     return [*meta.get("before", []), meta.get("command", "rwae-audio")]
 
 
-def card(config: RunConfig, speakers: Mapping[str, int], hours: float, meta: Mapping[str, Any], synthetic: bool) -> str:
+def credits_of(corpora: Iterable[Corpus]) -> list[str]:
+    """The line that thanks the makers of each corpus, once each."""
+    return [*dict.fromkeys(corpus.credit or f"{corpus.name}: no credit is known." for corpus in corpora)]
+
+
+def card(config: RunConfig, corpora: Sequence[Corpus], hours: float, meta: Mapping[str, Any]) -> str:
     """The bundle's README.md: what it is, what it was trained on, whom to thank, what it is for and what not.
 
-    speakers: corpus → how many of its speakers were trained on; hours: of their speech; meta: what else is known.
+    hours: of the training speakers' speech in these corpora; meta: what else is known.
     """
-    data = ", ".join(f"{name} ({count} training speakers)" for name, count in speakers.items())
+    data = ", ".join(f"{corpus.name} ({len(corpus.speakers('train'))} training speakers)" for corpus in corpora)
+    synthetic = all(corpus.synthetic for corpus in corpora)
     return "\n".join(
         [
             f"# An R-WAE bundle ({config.objective.name})",
@@ -56,7 +47,7 @@ def card(config: RunConfig, speakers: Mapping[str, int], hours: float, meta: Map
             "",
             "## Credits",
             "",
-            *(f"- {CREDITS[name]}" for name in speakers),
+            *(f"- {credit}" for credit in credits_of(corpora)),
             "",
             "## Intended use and limits",
             "",

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from rwae_audio.trainer import RunConfig
 
 
+LENGTH = ("train", "updates")  # the setting in which a checkpoint may differ from the run that goes on with it
+
+
 @dataclass
 class Position:
     """Where a run stands; goes into the checkpoint beside the weights."""
@@ -69,8 +72,8 @@ def save_checkpoint(path: Path, config: RunConfig, state: RunState, position: Po
     write_tensors(path, tensors, header)
 
 
-def load_checkpoint(path: Path, config: RunConfig, state: RunState) -> Position:
-    """The counterpart. Raises InputError when there is none, or when it belongs to another configuration."""
+def _read(path: Path, with_tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The header and the tensors of a checkpoint."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -78,18 +81,34 @@ def load_checkpoint(path: Path, config: RunConfig, state: RunState) -> Position:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            names = file.keys() if with_tensors else ()
+            tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise InputError(f"{path} is not a whole checkpoint ({error})") from error
     except OSError as error:  # which says "not found" of what may not be read
         raise InputError(f"{path} cannot be read; expected a checkpoint, readable by you") from error
     if not {"config", "position"} <= set(header):
         raise InputError(f"{path} has no position in its header; expected a run's checkpoint")
+    return header, tensors
+
+
+def read_position(path: Path) -> Position:
+    """The position alone. Raises InputError when there is no checkpoint."""
+    return Position(**json.loads(_read(path, with_tensors=False)[0]["position"]))
+
+
+def load_checkpoint(path: Path, config: RunConfig, state: RunState) -> Position:
+    """Load what save_checkpoint has written into `state`.
+
+    Raises InputError when there is no checkpoint, or when it belongs to another configuration. The number of updates may
+    differ: a run can be made longer.
+    """
+    header, tensors = _read(path)
     saved = type(config).of(json.loads(header["config"])).tables()  # a setting that is newer than the file: its default
     wanted = config.tables()
     for table in wanted:
         for key, value in wanted[table].items():
-            if (was := saved[table].get(key)) != value:
+            if (was := saved[table].get(key)) != value and (table, key) != LENGTH:
                 raise InputError(
                     f"{path} was trained with [{table}] {key} = {was}, this run has {value}; expected the same"
                 )

@@ -23,6 +23,7 @@ from rwae_audio.benchmark import (
 from rwae_audio.board import TensorBoard
 from rwae_audio.bundle import Bundle, load_bundle, save_bundle
 from rwae_audio.card import card
+from rwae_audio.checkpoint import read_position
 from rwae_audio.corpora.base import Corpus
 from rwae_audio.distributed import first_one_first, local, rank, start
 from rwae_audio.features import Normaliser
@@ -126,7 +127,11 @@ def run(
     tensorboard: bool = True,
 ) -> RWAE:
     """Train; the run folder gets metrics.jsonl, checkpoints/ and tensorboard/. Returns the best model on dev."""
-    board = TensorBoard(folder / "tensorboard", experiment.config.mel) if tensorboard and rank() == 0 else None
+    board = None
+    if tensorboard and rank() == 0:
+        latest = folder / "checkpoints" / "latest.safetensors"
+        step = read_position(latest).step if resume and latest.is_file() else 0
+        board = TensorBoard(folder / "tensorboard", experiment.config.mel, step)
     try:
         return train(
             experiment.config,
@@ -152,8 +157,7 @@ def leave_bundle(
     """Write the run's bundle to folder/bundle (half: in float16), and read it back: what is tested is what is left."""
     synthetic = all(corpus.synthetic for corpus in experiment.corpora)
     mean = experiment.dynamic_mean(model)
-    speakers = {corpus.name: len(corpus.speakers("train")) for corpus in experiment.corpora}
-    text = card(experiment.config, speakers, experiment.hours, meta, synthetic)
+    text = card(experiment.config, experiment.corpora, experiment.hours, meta)
     save_bundle(
         folder / "bundle",
         experiment.config,

@@ -61,7 +61,7 @@ def open_store(
 ) -> FrameStore:
     """The store of these corpora with these mel settings, built in `folder` (cache_folder() when None) if it is missing.
 
-    The file's name is a digest of the mel settings and of every utterance's id, size and time of change: another
+    The file's name is a digest of the mel settings and of every utterance's id, stretch, size and time of change: another
     corpus has another store, and the index, written last, says that a store is whole.
     """
     folder = cache_folder() if folder is None else Path(folder)
@@ -69,7 +69,9 @@ def open_store(
     if not utterances:
         raise InputError("no utterance was given; expected at least one corpus with audio in it")
     try:
-        stats = [(u.id, str(u.path), u.path.stat().st_size, u.path.stat().st_mtime_ns) for u in utterances]
+        stats = [
+            (u.id, str(u.path), u.start, u.end, u.path.stat().st_size, u.path.stat().st_mtime_ns) for u in utterances
+        ]
     except OSError as error:
         raise InputError(
             f"{error.filename} cannot be found any more ({error.strerror}); expected it to stay"
@@ -93,7 +95,7 @@ def _build(
     from tqdm import tqdm
 
     def frames(utterance: Utterance) -> np.ndarray:
-        samples = read_audio(utterance.path, mel.sample_rate).samples
+        samples = read_audio(utterance.path, mel.sample_rate, utterance.start, utterance.end).samples
         try:
             return log_mel(torch.from_numpy(samples), mel).numpy()
         except InputError as error:

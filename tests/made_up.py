@@ -10,6 +10,8 @@ import torch
 
 from rwae_audio.bundle import save_bundle
 from rwae_audio.card import card
+from rwae_audio.corpora import an4, librispeech
+from rwae_audio.corpora.base import Corpus, Utterance
 from rwae_audio.features import Normaliser, log_mel
 from rwae_audio.model import RWAE
 from rwae_audio.trainer import RunConfig
@@ -45,6 +47,20 @@ def speech(seed: int = 0, seconds: float = 1.0, rate: int = 16000) -> np.ndarray
     return (0.3 * sound / np.abs(sound).max()).astype(np.float32)
 
 
+def corpora(synthetic: bool = False) -> list[Corpus]:
+    """AN4 with three training speakers and LibriSpeech with two, without their recordings."""
+    sizes = {"an4": (3, an4.CREDIT), "librispeech": (2, librispeech.CREDIT)}
+    return [
+        Corpus(
+            name,
+            tuple(Utterance(f"{name}-{i}", f"s{i}", "train", Path("x.wav")) for i in range(count)),
+            synthetic=synthetic,
+            credit=credit,
+        )
+        for name, (count, credit) in sizes.items()
+    ]
+
+
 def tiny_bundle(
     folder: Path, preset: str = "vocoder", *, synthetic: bool = False, objective: str = "rwae-mmd", **switches: Any
 ) -> Path:
@@ -54,7 +70,7 @@ def tiny_bundle(
     config = RunConfig.of({"mel": {"preset": preset}, "model": model, "objective": {"name": objective}})
     torch.manual_seed(0)
     frames = [log_mel(torch.from_numpy(speech(seed)), config.mel) for seed in range(4)]
-    text = card(config, {"an4": 3, "librispeech": 2}, 1.5, {"command": "made up"}, synthetic)
+    text = card(config, corpora(synthetic), 1.5, {"command": "made up"})
     mean = np.linspace(-0.1, 0.1, config.model.dynamic_dim)
     model, normaliser = RWAE(config.model), Normaliser.fit(frames)
     save_bundle(folder, config, model, normaliser, mean, synthetic=synthetic, meta={"command": "made up"}, card=text)

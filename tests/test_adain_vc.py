@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -226,8 +227,13 @@ def test_it_is_trained_and_goes_on(
     for name, one in whole.items():
         assert torch.equal(one, parts[name]), name
     assert adain_vc.load_adain(tmp_path / "parts/adain").model.config == adain_vc.AdaInConfig(8, 2)
-    assert call("--resume", str(tmp_path / "parts"), "--set", "train.updates=9") == 2
-    assert "expected no --set beside it" in capsys.readouterr().err
+    assert call("--resume", str(tmp_path / "parts"), "--set", "train.batch=9") == 2
+    assert "expected no --set train.batch=9 beside it" in capsys.readouterr().err
+    shutil.move(tmp_path / "data", tmp_path / "there")
+    longer = ("--resume", str(tmp_path / "parts"), "--data", f"folder={tmp_path / 'there'}", "--set", "train.updates=9")
+    assert call(*longer) == 0, capsys.readouterr().err
+    assert [line["step"] for line in log("parts")] == [2, 4, 6, 8, 9]
+    assert log("parts")[:3] == log("whole")
 
 
 @pytest.mark.parametrize(

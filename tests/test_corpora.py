@@ -13,7 +13,17 @@ import soundfile
 
 from rwae_audio.corpora import BUILT_IN, READERS, read_corpus
 from rwae_audio.corpora.an4 import read_an4
-from rwae_audio.corpora.base import Corpus, Utterance, audio_files, hold_out, once_each, select_longest
+from rwae_audio.corpora.base import (
+    EXTRA_SUFFIXES,
+    SUFFIXES,
+    Corpus,
+    Utterance,
+    audio_files,
+    hold_out,
+    once_each,
+    readable_suffixes,
+    select_longest,
+)
 from rwae_audio.corpora.folder import read_folder
 from rwae_audio.corpora.librispeech import read_librispeech
 from rwae_audio.files import InputError
@@ -102,6 +112,18 @@ def test_an4_in_two_formats_is_read_once_and_without_etc_has_no_text(tmp_path: P
     assert {u.text for u in corpus.utterances} == {None}
 
 
+def test_an4_counts_what_it_does_not_read(tmp_path: Path) -> None:
+    root = an4(tmp_path / "an4")
+    stray = root / "wav" / "an4_clstk" / "stray.sph"
+    sound(stray)
+    for name in ("fxaa/an1-fxaa-b.mp3", "faaa/an3-faaa-b.mp3"):
+        sound(root / "wav" / "an4_clstk" / name)
+    corpus = read_an4(root)
+    assert len(corpus.utterances) == 26
+    assert note(corpus, r"^passed over 2 files .*\(\.mp3\); speakers left without recordings: fxaa$")
+    assert note(corpus, r"^1 files passed over .*an4_clstk/stray\.sph$")
+
+
 def test_real_an4(corpora: Path) -> None:
     corpus = read_an4(corpora / "an4")
     assert {split: len(speakers) for split, speakers in splits(corpus).items()} == {"train": 44, "dev": 16, "test": 24}
@@ -162,7 +184,23 @@ def test_librispeech_in_folders_that_are_called_like_subsets(tmp_path: Path) -> 
     assert splits(corpus) == {"train": ("26", "27"), "dev": ("84",), "test": ("367",)}
     sound(tmp_path / "test-drive" / "dev-clean" / "84" / "stray.flac")
     sound(tmp_path / "test-drive" / "dev-clean" / "84" / "495" / "99-495-0000.flac")  # not its speaker's
-    assert read_librispeech(tmp_path / "test-drive").utterances == corpus.utterances
+    again = read_librispeech(tmp_path / "test-drive")
+    assert again.utterances == corpus.utterances
+    assert note(again, "^2 files passed over .*: dev-clean/84/stray.flac, dev-clean/84/495/99-495-0000.flac$")
+
+
+def test_librispeech_in_another_format(tmp_path: Path) -> None:
+    root = librispeech(tmp_path / "LibriSpeech")
+    sound(root / "dev-clean" / "84" / "495" / "84-495-0000.ogg")  # beside its FLAC
+    sound(root / "dev-clean" / "84" / "495" / "84-495-0007.ogg")
+    (root / "dev-clean" / "85" / "1").mkdir(parents=True)
+    (root / "dev-clean" / "85" / "1" / "85-1-0000.raw").write_bytes(bytes(9))
+    corpus = read_librispeech(root)
+    assert len(corpus.utterances) == 17
+    assert "dev-clean/84/495/84-495-0007.ogg" in {u.id for u in corpus.utterances}
+    assert note(corpus, "^1 files left out: the same utterance")
+    assert note(corpus, r"^passed over 1 files .*\(\.raw\); speakers left without recordings: 85$")
+    assert "(dev-clean, test-other, train-clean-100, train-other-500)" in corpus.credit
 
 
 def test_real_librispeech(corpora: Path) -> None:
@@ -212,6 +250,33 @@ def test_folder_holds_speakers_out_by_their_names(tmp_path: Path) -> None:
     assert note(corpus, "held out by a hash of their names")
     sound(tmp_path / "s3" / "more.wav")
     assert splits(read_folder(tmp_path)) == splits(corpus)
+
+
+@pytest.mark.parametrize("with_av", [False, True])
+def test_folder_counts_what_it_does_not_read(with_av: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: with_av or None)
+    assert readable_suffixes() == (SUFFIXES + EXTRA_SUFFIXES if with_av else SUFFIXES)
+    for name in ("anna/a.wav", "anna/b.WAV"):
+        sound(tmp_path / name, "WAV")
+    for name in ("anna/c.m4a", "bob/a.m4a", "eve/a.M4A", "eve/b.docx", "notes", "anna/a.txt", "anna/.hidden.m4a"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    corpus = read_folder(tmp_path)
+    if with_av:
+        assert {u.speaker for u in corpus.utterances} == {"anna", "bob", "eve"}
+        assert note(corpus, r"^passed over 2 files that are not audio this installation reads \(\.docx, no suffix\)$")
+    else:
+        assert [u.id for u in corpus.utterances] == ["anna/a.wav", "anna/b.WAV"]
+        kinds = r"\(\.m4a: install rwae-audio\[formats\]; \.docx, no suffix\)"
+        assert note(corpus, rf"^passed over 5 files .* {kinds}; speakers left without recordings: bob, eve$")
+
+
+def test_folder_of_unread_files_alone_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (tmp_path / "bob").mkdir()
+    (tmp_path / "bob" / "a.m4a").write_text("x")
+    with pytest.raises(InputError, match=r"found bob/; passed over 1 files .*\.m4a: install rwae-audio\[formats\]"):
+        read_folder(tmp_path)
 
 
 def test_folder_with_files_outside_and_without_any(tmp_path: Path) -> None:
@@ -278,6 +343,7 @@ def test_ids_of_different_corpora_do_not_collide(tmp_path: Path) -> None:
     trees = {"an4": an4, "librispeech": librispeech, "timit": Path, "folder": Path}
     found = [read_corpus(name, make(tmp_path / name)) for name, make in trees.items()]
     for corpus in found:
+        assert corpus.credit
         assert len({u.id for u in corpus.utterances}) == len(corpus.utterances)
         assert all(u.path.as_posix().endswith(u.id) for u in corpus.utterances)
     for one, other in combinations(found, 2):

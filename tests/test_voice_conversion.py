@@ -24,8 +24,8 @@ from test_ladder import recordings
 from rwae_audio import divergences, judges, neural_vocoder
 from rwae_audio.audio import write_audio
 from rwae_audio.bundle import load_bundle
-from rwae_audio.card import CREDITS
 from rwae_audio.commands.common import guarded
+from rwae_audio.corpora import an4, folder
 from rwae_audio.corpora.base import Utterance
 from rwae_audio.features import PRESETS
 from rwae_audio.files import InputError
@@ -469,8 +469,8 @@ def test_the_log_of_a_vocoder_has_what_judges_hear(
         assert (line["dev/griffin_lim_decoded_mos"], line["dev/natural_cer"]) == (2.0, 0.25)
     card = (tmp_path / "run/vocoder/README.md").read_text()
     assert "after 1 of 2 updates" in card  # the second scores no better
-    assert CREDITS["folder"] in card
-    assert CREDITS["an4"] not in card
+    assert folder.CREDIT in card
+    assert an4.CREDIT not in card
 
 
 def test_a_vocoder_needs_recordings_that_are_long_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

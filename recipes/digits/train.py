@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rwae_audio.commands import resume
 from rwae_audio.commands.common import Parser, guarded, new_folder, set_value
-from rwae_audio.files import InputError, only_one, read_json, write_json
+from rwae_audio.files import InputError, only_one, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,19 +37,21 @@ DEFAULT = HERE / "conf" / "rwae-mmd+actions.toml"
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=DEFAULT, help="conf/*.toml (rwae-mmd+actions)")
+    parser.add_argument("--config", type=Path, help="conf/*.toml (rwae-mmd+actions)")
     parser.add_argument("--data", metavar="digits=DIR", help="the folder of the spoken digits (the built-in demo)")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="one setting, as in TOML")
     parser.add_argument("--seed", type=int, help="instead of the configuration's")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    resume.add_resume(parser)
     parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    resume.check_beside_resume(parser, options)
+    return options
 
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    plan = read_plan(options.resume) if options.resume else new_plan(options)
+    plan = resumed_plan(options) if options.resume else new_plan(options)
     import torch  # slow to load, so only now that the command line is known to be right
 
     from rwae_audio.loop import Interrupted
@@ -75,18 +78,19 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
     """What run.json keeps: the configuration's tables, its name (the table's row), the corpus and its folder, the command."""
     from rwae_audio.config import read_toml
 
-    tables = read_toml(options.config)
+    config: Path = options.config or DEFAULT
+    tables = read_toml(config)
     for setting in options.set:
         set_value(tables, setting)
     if options.seed is not None:
         tables["train"] = {**tables.get("train", {}), "seed": options.seed}
     corpus, place = data_folder(options.data)
     words = [f"--data {corpus}=${corpus.upper()}"] if place else []
-    if options.config != DEFAULT:
-        words = [f"--config recipes/digits/conf/{options.config.name}", *words]
+    if config != DEFAULT:
+        words = [f"--config recipes/digits/conf/{config.name}", *words]
     words += [f"--set {setting}" for setting in options.set] + [f"--seed {tables.get('train', {}).get('seed', 0)}"]
     command = " ".join(["python recipes/digits/train.py", *words])
-    return {"config": tables, "name": options.config.stem, "corpus": corpus, "folder": place, "command": command}
+    return {"config": tables, "name": config.stem, "corpus": corpus, "folder": place, "command": command}
 
 
 def data_folder(data: str | None) -> tuple[str, str]:
@@ -102,11 +106,15 @@ def data_folder(data: str | None) -> tuple[str, str]:
 
 def read_plan(folder: Path) -> dict[str, Any]:
     """What new_plan made of the run in this folder."""
-    plan = read_json(folder / "run.json", "the folder of an earlier run")
-    kinds = {"config": dict, "name": str, "corpus": str, "folder": str, "command": str}
-    if not isinstance(plan, dict) or any(not isinstance(plan.get(name), kind) for name, kind in kinds.items()):
-        raise InputError(f"{folder / 'run.json'} does not say what was run; expected the folder of an earlier run")
-    return plan
+    return resume.read_plan(folder, {"config": dict, "name": str, "corpus": str, "folder": str, "command": str})
+
+
+def resumed_plan(options: argparse.Namespace) -> dict[str, Any]:
+    """The plan of the run of --resume, with what --data and --set say now."""
+    run, plan = options.resume, read_plan(options.resume)
+    items = [options.data] if options.data else []
+    plan["folder"] = resume.moved({plan["corpus"]: plan["folder"]}, items, run)[plan["corpus"]]
+    return resume.lengthened(plan, options.set, run, "checkpoints/latest.safetensors", "recipes/digits/train.py")
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,7 @@ def prepare(plan: dict[str, Any], config: RunConfig, folder: str | None = None) 
 
     place = folder or plan["folder"]
     corpus = read_corpus(plan["corpus"], Path(place) if place else None)
+    resume.keep_content(plan, [corpus])
     for note in corpus.notes:
         print(f"{corpus.name}: {note}", flush=True)
     store = open_store([corpus], config.mel, progress=sys.stderr.isatty())
@@ -143,7 +152,7 @@ def prepare(plan: dict[str, Any], config: RunConfig, folder: str | None = None) 
     return Digits(corpus, store, normaliser, frames)
 
 
-def train_run(digits: Digits, config: RunConfig, plan: dict[str, Any], folder: Path, resume: bool) -> None:
+def train_run(digits: Digits, config: RunConfig, plan: dict[str, Any], folder: Path, go_on: bool) -> None:
     """Train, and leave the bundle."""
     import numpy as np
     import torch
@@ -175,15 +184,16 @@ def train_run(digits: Digits, config: RunConfig, plan: dict[str, Any], folder: P
         held_out,
         error,
         folder,
-        resume=resume,
+        resume=go_on,
         say=lambda line: print(line, flush=True),
         progress=True,
     )
     hours = len(store.indices("train")) * mel.segment * mel.hop_length / mel.sample_rate / 3600
-    speakers = {digits.corpus.name: len(digits.corpus.speakers("train"))}
     meta = {"command": plan["command"], "config": plan["name"]}
+    if "before" in plan:
+        meta["before"] = plan["before"]
     write_json(folder / "config.json", config.tables())
-    text = card(config, speakers, hours, meta, digits.corpus.synthetic)
+    text = card(config, [digits.corpus], hours, meta)
     mean = np.zeros(config.model.dynamic_dim)
     save_bundle(
         folder / "bundle",

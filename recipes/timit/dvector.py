@@ -54,8 +54,9 @@ def main(argv: list[str] | None = None) -> int:
     encoder = VoiceEncoder("cpu", verbose=False)
 
     def embed(bench: Benchmark) -> np.ndarray:
-        paths = [bench.store.utterances[row].path for row in bench.rows]
-        return np.stack([encoder.embed_utterance(preprocess_wav(load_audio(path, 16000))) for path in paths])
+        utterances = [bench.store.utterances[row] for row in bench.rows]
+        waveforms = (load_audio(u.path, 16000, u.start, u.end) for u in utterances)
+        return np.stack([encoder.embed_utterance(preprocess_wav(waveform)) for waveform in waveforms])
 
     vectors = embed(bench)
     folder = new_folder(options.out, f"{test}-d-vector")

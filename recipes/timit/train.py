@@ -5,6 +5,7 @@
     python recipes/timit/train.py --config recipes/timit/conf/rwae-mmd.toml \
         --data an4=DIR --data librispeech=DIR --test an4            several corpora; tested on one of them
     python recipes/timit/train.py --resume runs/an4-rwae-mmd        go on after an interruption
+    python recipes/timit/train.py --resume runs/an4-rwae-mmd --set train.updates=5000        or for longer
     python recipes/timit/train.py --download an4 --to corpora       fetch, check and unpack a corpus
 
 Several GPUs or machines: torchrun or accelerate launch, see recipes/timit/DISTRIBUTED.md.
@@ -22,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from rwae_audio.commands.common import Parser, guarded, new_folder, recorded, set_value
-from rwae_audio.files import InputError, only_one, read_json, write_json
+from rwae_audio.commands.resume import add_resume, check_beside_resume, keep_content, lengthened, moved, read_plan
+from rwae_audio.files import InputError, only_one, write_json
 
 HERE = Path(__file__).parent
 # of the processes that torchrun or accelerate has launched: this one writes and speaks
@@ -33,7 +35,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="TOML of differences from the defaults (conf/*.toml)")
     parser.add_argument(
-        "--data", action="append", default=[], metavar="NAME=DIR", help="an4, librispeech, timit, folder"
+        "--data", action="append", default=[], metavar="NAME=DIR", help="an4, librispeech, timit, kaldi, folder"
     )
     parser.add_argument("--test", metavar="NAME", help="the corpus to test on (the first one given)")
     parser.add_argument("--with-sa", action="store_true", help="keep TIMIT's SA1 and SA2, which everybody says")
@@ -41,7 +43,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="one setting, as in TOML")
     parser.add_argument("--seed", type=int, help="instead of the configuration's")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    add_resume(parser)
     parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
     parser.add_argument(
         "--init",
@@ -53,14 +55,16 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-tensorboard", action="store_true", help="write no TensorBoard events")
     parser.add_argument("--download", metavar="NAME", help="fetch an4, timit-sample, librispeech-dev-clean … instead")
     parser.add_argument("--to", type=Path, default=Path("corpora"), metavar="DIR", help="where to (corpora)")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    check_beside_resume(parser, options)
+    return options
 
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     if options.download:
         return fetch(options.download, options.to)
-    plan = old_plan(options.resume) if options.resume else new_plan(options)
+    plan = resumed_plan(options) if options.resume else new_plan(options)
     with contextlib.ExitStack() as locks:  # of the run's folder, for this process alone
         if options.resume and FIRST:
             locks.enter_context(only_one(options.resume))
@@ -84,6 +88,8 @@ def train_run(options: argparse.Namespace, plan: dict[str, Any], locks: contextl
     if FIRST:
         if not options.resume:
             locks.enter_context(only_one(folder))
+        if options.set:
+            (folder / "eer.json").unlink(missing_ok=True)  # which says that a run is whole
         write_json(folder / "run.json", plan)
     try:
         rows = train_and_test(experiment, folder, plan, bool(options.resume), not options.no_tensorboard)
@@ -137,6 +143,7 @@ def prepare(config: Any, plan: dict[str, Any], tell: Callable[[str], None] = say
     corpora = [
         read_corpus(name, Path(place) if place else None, **how.get(name, {})) for name, place in plan["data"].items()
     ]
+    keep_content(plan, corpora)
     corpora = [with_benchmark(corpus) if corpus.name == plan["test"] else corpus for corpus in corpora]
     for corpus in corpora:
         counts = [
@@ -166,19 +173,23 @@ def train_and_test(experiment: Any, folder: Path, plan: dict[str, Any], resume: 
     if not FIRST:
         return {}
     print(f"{parameters(model):,} parameters; {time.monotonic() - began:.0f} s; testing")
+    before = commands(experiment.initial.meta) if experiment.initial is not None else []
     meta = {"command": plan["command"], "config": plan["name"]}
-    if experiment.initial is not None:
-        meta["before"] = commands(experiment.initial.meta)
+    if before := [*before, *plan.get("before", [])]:
+        meta["before"] = before
     return finish(experiment, model, folder, plan["name"], meta, plan.get("half", False))
 
 
 def old_plan(folder: Path) -> dict[str, Any]:
     """What new_plan made of the run in this folder."""
-    plan = read_json(folder / "run.json", "the folder of an earlier run")
-    kinds = {"config": dict, "name": str, "data": dict, "test": str, "command": str}
-    if not isinstance(plan, dict) or any(not isinstance(plan.get(name), kind) for name, kind in kinds.items()):
-        raise InputError(f"{folder / 'run.json'} does not say what was run; expected the folder of an earlier run")
-    return plan
+    return read_plan(folder, {"config": dict, "name": str, "data": dict, "test": str, "command": str})
+
+
+def resumed_plan(options: argparse.Namespace) -> dict[str, Any]:
+    """The plan of the run of --resume, with what --data and --set say now."""
+    run, plan = options.resume, old_plan(options.resume)
+    plan["data"] = moved(plan["data"], options.data, run)
+    return lengthened(plan, options.set, run, "checkpoints/latest.safetensors", "recipes/timit/train.py")
 
 
 def new_plan(options: argparse.Namespace) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from rwae_audio.benchmark import benchmark, with_benchmark
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
+from rwae_audio.commands.resume import keep_content
 from rwae_audio.config import resolve
 from rwae_audio.corpora import read_corpus
 from rwae_audio.features import Normaliser
@@ -96,11 +96,12 @@ class Speech:
     hours: float
 
 
-def read_frames(data: Mapping[str, str], test: str, config: RunConfig) -> Speech:
+def read_frames(plan: dict[str, Any], config: RunConfig) -> Speech:
     """The training speakers of all corpora, and the development speakers of `test`, held out of the others where it has none.
     Raises InputError when these say too little."""
-    size = config.train.frames
-    corpora = [read_corpus(name, Path(folder)) for name, folder in data.items()]
+    size, test = config.train.frames, plan["test"]
+    corpora = [read_corpus(name, Path(folder)) for name, folder in plan["data"].items()]
+    keep_content(plan, corpora)
     corpora = [with_benchmark(corpus) if corpus.name == test else corpus for corpus in corpora]
     store = open_store(corpora, MEL, progress=True)
     rows, model = store.indices("train"), ModelConfig(static_from="segment")

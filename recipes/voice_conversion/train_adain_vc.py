@@ -15,6 +15,7 @@ import sys
 from train_vocoder import old_plan, plan_of, run_arguments
 
 from rwae_audio.commands.common import Parser, guarded, new_folder, say
+from rwae_audio.commands.resume import check_beside_resume
 from rwae_audio.files import only_one, write_json
 
 NAME = "train_adain_vc.py"
@@ -23,13 +24,15 @@ NAME = "train_adain_vc.py"
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     run_arguments(parser)
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    check_beside_resume(parser, options)
+    return options
 
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     resumed = options.resume
-    plan = old_plan(options) if resumed else plan_of(options, NAME)
+    plan = old_plan(options, NAME) if resumed else plan_of(options, NAME)
     import torch  # slow to load, so only now that the command line is known to be right
     from adain_training import RunConfig, read_frames, train
 
@@ -40,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     config = RunConfig.of(plan["config"])
     folder = resumed or new_folder(options.out, "adain-vc")
     with only_one(folder):
+        speech = read_frames(plan, config)
         write_json(folder / "run.json", plan)
-        speech = read_frames(plan["data"], plan["test"], config)
         say(NAME, f"{speech.hours:.2f} hours, {config.train.updates} updates, in {folder}")
         try:
             train(config, speech, folder, plan["command"])

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from rwae_audio.commands.common import Parser, guarded, new_folder, recorded, say, set_value
-from rwae_audio.files import InputError, only_one, read_json, write_json
+from rwae_audio.commands.resume import add_resume, check_beside_resume, lengthened, moved, read_plan
+from rwae_audio.files import InputError, only_one, write_json
 
 NAME = "train_vocoder.py"
 
@@ -27,7 +28,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     run_arguments(parser)
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="whose model (the one in the package)")
     parser.add_argument("--init", type=Path, metavar="DIR", help="begin with the weights of this vocoder")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    check_beside_resume(parser, options)
+    return options
 
 
 def run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,14 +39,14 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test", metavar="NAME", help="the corpus of the development speakers (the first one given)")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="one setting, as in TOML")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    add_resume(parser)
     parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
 
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     resumed = options.resume
-    plan = old_plan(options) if resumed else new_plan(options)
+    plan = old_plan(options, NAME) if resumed else new_plan(options)
     import torch  # slow to load, so only now that the command line is known to be right
     from vocoder_training import RunConfig, read_speech, spectral_losses, train
 
@@ -54,8 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     config, losses = RunConfig.of(plan["config"]), spectral_losses()
     folder = resumed or new_folder(options.out, "vocoder")
     with only_one(folder):
-        write_json(folder / "run.json", plan)
         speech = {split: read_speech(plan, split, config) for split in ("train", "dev")}
+        write_json(folder / "run.json", plan)
         say(NAME, f"{speech['train'].seconds / 3600:.2f} hours, {config.train.updates} updates, in {folder}")
         try:
             train(config, speech, losses, folder, plan)
@@ -71,16 +74,12 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
     return {**plan_of(options, NAME), "bundle": bundle, "init": init}
 
 
-def old_plan(options: argparse.Namespace) -> dict[str, Any]:
-    """What run.json of --resume has kept. Raises InputError, also for options that it would not go by."""
-    if given := [name for name in ("data", "test", "set", "out", "bundle", "init") if getattr(options, name, None)]:
-        raise InputError(f"--resume goes on as the run began; expected no --{given[0]} beside it")
-    plan = read_json(options.resume / "run.json", "the folder of an earlier run")
-    if not isinstance(plan, dict) or not {"config", "data", "test", "command"} <= set(plan):
-        raise InputError(
-            f"{options.resume / 'run.json'} does not say what was run; expected the folder of an earlier run"
-        )
-    return plan
+def old_plan(options: argparse.Namespace, script: str) -> dict[str, Any]:
+    """The plan of the run of --resume, with what --data and --set say now. Raises InputError."""
+    run = options.resume
+    plan = read_plan(run, {"config": dict, "data": dict, "test": str, "command": str})
+    plan["data"] = moved(plan["data"], options.data, run)
+    return lengthened(plan, options.set, run, "latest.safetensors", f"recipes/voice_conversion/{script}")
 
 
 def plan_of(options: argparse.Namespace, script: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from discriminators import Discriminators
 from torch import Tensor
 
 from rwae_audio.bundle import load_bundle
-from rwae_audio.card import CREDITS, commands
+from rwae_audio.card import commands, credits_of
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
+from rwae_audio.commands.resume import keep_content
 from rwae_audio.config import resolve
 from rwae_audio.divergences import frozen
 from rwae_audio.features import MelConfig, mel_filters
@@ -101,8 +103,8 @@ class RunConfig:
         return {"vocoder": asdict(self.vocoder), "train": asdict(self.train)}
 
 
-def card(config: RunConfig, data: list[str], hours: float, meta: dict[str, Any]) -> str:
-    """README.md of a vocoder."""
+def card(config: RunConfig, data: list[str], credit_lines: Sequence[str], hours: float, meta: dict[str, Any]) -> str:
+    """README.md of a vocoder; data: the corpora's names."""
     mel, train = config.vocoder.mel, config.train
     against = " against discriminators" if train.against else ""
     sound = (
@@ -111,7 +113,7 @@ def card(config: RunConfig, data: list[str], hours: float, meta: dict[str, Any])
         else "No discriminators: consonants are soft, a voice can buzz"
     )
     made = "\n".join(f"    {command}" for command in commands(meta))
-    credits = "\n".join(f"- {CREDITS[name]}" for name in sorted(data))
+    credits = "\n".join(f"- {line}" for line in credit_lines)
     return f"""# A vocoder of rwae-audio
 
 Log-mel frames ({mel.n_mels} bins, windows of {mel.win_length} samples every {mel.hop_length}, {mel.sample_rate} Hz) and F0 →
@@ -136,7 +138,7 @@ speech: a ConvNeXt that filters a buzz and a hiss (`rwae_audio/neural_vocoder.py
 class Speech:
     """Recordings one after another: samples (N,), of frame t the hop_length ones from t · hop_length on; frames of log-mels,
     of what the model makes of them (T, n_mels), and F0 (T,); offsets (U + 1,): where each recording's frames begin; texts:
-    what is said in each, "" where that is not known."""
+    what is said in each, "" where that is not known; credits: the line that thanks the makers of each corpus."""
 
     samples: np.ndarray
     log_mels: np.ndarray
@@ -145,6 +147,7 @@ class Speech:
     offsets: np.ndarray
     mel: MelConfig
     texts: tuple[str, ...]
+    credits: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -173,8 +176,9 @@ def read_speech(plan: dict[str, Any], split: str, config: RunConfig) -> Speech:
     if bundle.config.mel.frames() != mel.frames():
         raise InputError("the bundle has frames of another kind; expected those of [vocoder] mel")
     utterances = []
-    for name, folder in plan["data"].items():
-        corpus = read_corpus(name, Path(folder))
+    corpora = {name: read_corpus(name, Path(folder)) for name, folder in plan["data"].items()}
+    keep_content(plan, corpora.values())
+    for name, corpus in corpora.items():
         if name == plan["test"]:
             corpus = with_benchmark(corpus)
         if split == "train" or name == plan["test"]:
@@ -184,7 +188,7 @@ def read_speech(plan: dict[str, Any], split: str, config: RunConfig) -> Speech:
     texts: list[str] = []
     hop = mel.hop_length
     for utterance in tqdm(utterances, split, disable=None):
-        samples = load_audio(utterance.path, mel.sample_rate)
+        samples = load_audio(utterance.path, mel.sample_rate, utterance.start, utterance.end)
         if len(samples) < mel.shortest:
             continue
         log_mels = bundle.frames(samples)
@@ -202,7 +206,8 @@ def read_speech(plan: dict[str, Any], split: str, config: RunConfig) -> Speech:
         )
     offsets = np.cumsum([0, *lengths])
     whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    return Speech(**whole, offsets=offsets, mel=mel, texts=tuple(texts))
+    credit_lines = tuple(credits_of(corpora.values()))
+    return Speech(**whole, offsets=offsets, mel=mel, texts=tuple(texts), credits=credit_lines)
 
 
 def spectral_losses() -> Any:
@@ -256,7 +261,7 @@ def train(config: RunConfig, speech: dict[str, Speech], losses: Any, folder: Pat
     torch.manual_seed(generator(settings.seed, "weights").initial_seed() % 2**31)
     vocoder = Vocoder(config.vocoder)
     before = begin_with(vocoder, Path(plan["init"])) if plan.get("init") else []
-    before = [*dict.fromkeys([*before, *commands(load_bundle(plan.get("bundle")).meta)])]
+    before = [*dict.fromkeys([*before, *commands(load_bundle(plan.get("bundle")).meta), *plan.get("before", [])])]
     discriminators = Discriminators(settings.width, settings.learning_rate) if settings.against else None
     ears = Ears() if settings.judged else None
     optimizer = torch.optim.AdamW(vocoder.parameters(), lr=settings.learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
@@ -307,7 +312,9 @@ def train(config: RunConfig, speech: dict[str, Speech], losses: Any, folder: Pat
                 if score > position.best_score:
                     position.best_score, position.best_step = score, position.step
                     meta = {"command": plan["command"], "step": position.step, "before": before}
-                    text = card(config, list(plan["data"]), speech["train"].seconds / 3600, meta)
+                    text = card(
+                        config, list(plan["data"]), speech["train"].credits, speech["train"].seconds / 3600, meta
+                    )
                     save_vocoder(folder / "vocoder", vocoder, meta, text)
                 save_checkpoint(latest, config, state, position)
                 best = "  (best)" if position.best_step == position.step else ""

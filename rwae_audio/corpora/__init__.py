@@ -11,6 +11,7 @@ from rwae_audio.corpora.base import Corpus, Phone, Utterance
 from rwae_audio.corpora.demo import read_demo
 from rwae_audio.corpora.digits import read_demo_digits, read_digits
 from rwae_audio.corpora.folder import read_folder
+from rwae_audio.corpora.kaldi import read_kaldi
 from rwae_audio.corpora.librispeech import read_librispeech
 from rwae_audio.corpora.timit import read_timit
 from rwae_audio.files import InputError
@@ -21,6 +22,7 @@ READERS: dict[str, Callable[..., Corpus]] = {
     "demo-digits": read_demo_digits,
     "digits": read_digits,
     "folder": read_folder,
+    "kaldi": read_kaldi,
     "librispeech": read_librispeech,
     "timit": read_timit,
 }

@@ -11,10 +11,29 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from rwae_audio.corpora.base import Corpus, Split, Utterance, audio_files, nothing_found, once_each
-from rwae_audio.files import InputError, read_text
+from rwae_audio.corpora.base import (
+    Corpus,
+    Split,
+    Utterance,
+    audio_files,
+    listing,
+    nothing_found,
+    once_each,
+    other_files,
+    passed_over,
+    speaker_lists,
+    trial_lists,
+)
+from rwae_audio.files import read_text
 
+SUFFIXES = (".sph", ".wav", ".flac")
 DEV_EVERY = 5  # without protocol/: every fifth training speaker is a development speaker
+CREDIT = (
+    "AN4, Copyright (c) 1991-2005 Carnegie Mellon University, all rights reserved; free for use for any purpose. "
+    "This work was supported in part by funding from the Defense Advanced Research Projects Agency and the National "
+    "Science Foundation of the United States of America, and the CMU Sphinx Speech Consortium. AN4 is provided by "
+    'Carnegie Mellon University "as is", without warranty of any kind.'
+)
 
 
 def read_an4(folder: Path) -> Corpus:
@@ -22,12 +41,15 @@ def read_an4(folder: Path) -> Corpus:
     root = folder if (folder / "wav").is_dir() else folder / "an4"
     if not (root / "wav" / "an4_clstk").is_dir():
         raise nothing_found(folder, "wav/an4_clstk/ (CMU AN4)")
-    files, twice = once_each(audio_files(root / "wav", (".sph", ".wav", ".flac")))
+    files, twice = once_each(audio_files(root / "wav", SUFFIXES))
+    elsewhere = [name for _, name in files if name.count("/") != 2]
     files = [(path, name) for path, name in files if name.count("/") == 2]
     if not files:
         raise nothing_found(root / "wav" / "an4_clstk", "<speaker>/*.sph, .wav or .flac (CMU AN4)")
     notes = [f"{twice} files left out: the same utterance is there in another format"] if twice else []
-    splits = _protocol(root / "protocol") or _official(sorted({(n.split("/")[0], n.split("/")[1]) for _, n in files}))
+    splits = speaker_lists(root / "protocol", "AN4") or _official(
+        sorted({(n.split("/")[0], n.split("/")[1]) for _, n in files})
+    )
     kind = (
         "protocol/"
         if (root / "protocol").is_dir()
@@ -44,23 +66,12 @@ def read_an4(folder: Path) -> Corpus:
             left += 1
     if left:
         notes.append(f"{left} utterances left out: their speakers are in no list of protocol/")
-    lists = {split: root / "protocol" / f"{split}_trials.txt" for split in ("dev", "test")}
-    return Corpus("an4", tuple(utterances), {s: path for s, path in lists.items() if path.is_file()}, tuple(notes))
-
-
-def _protocol(folder: Path) -> dict[str, Split]:
-    splits: dict[str, Split] = {}
-    if not folder.is_dir():
-        return splits
-    kinds: tuple[Split, ...] = ("train", "dev", "test")
-    for split in kinds:
-        for speaker in read_text(folder / f"{split}_speakers.txt", "a list of AN4's speakers").split():
-            if speaker in splits:
-                raise InputError(
-                    f"{folder} lists speaker {speaker} as {splits[speaker]} and {split}; expected one of them"
-                )
-            splits[speaker] = split
-    return splits
+    if elsewhere:
+        notes.append(f"{len(elsewhere)} files passed over that lie in no speaker's folder: {listing(elsewhere)}")
+    unread = other_files(root / "wav", SUFFIXES)
+    silent = {name.split("/")[1] for name in unread if name.count("/") == 2} - {name.split("/")[1] for _, name in files}
+    notes += passed_over(unread, silent)
+    return Corpus("an4", tuple(utterances), trial_lists(root / "protocol"), tuple(notes), credit=CREDIT)
 
 
 def _official(speakers: list[tuple[str, str]]) -> dict[str, Split]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from rwae_audio.files import InputError
+from rwae_audio.files import InputError, read_text
 
 Split = Literal["train", "dev", "test"]
 SUFFIXES = (
@@ -51,7 +53,10 @@ class Phone:
 @dataclass(frozen=True)
 class Utterance:
     """id: the path relative to the corpus's audio folder, with its extension (TIMIT: as on its disc); round: which of
-    the times that this speaker says this text, where that is known."""
+    the times that this speaker says this text, where that is known.
+
+    start, end: the utterance's stretch of the recording, in seconds; an end of None is the recording's end.
+    """
 
     id: str
     speaker: str
@@ -61,13 +66,16 @@ class Utterance:
     phones: tuple[Phone, ...] | None = None
     words: tuple[Phone, ...] | None = None
     round: int | None = None
+    start: float = 0.0
+    end: float | None = None
 
 
 @dataclass(frozen=True)
 class Corpus:
     """trial_lists: the lists that the corpus brings for `dev` and `test` (its names are ids, perhaps with another
     extension); notes: what a user has to be told, a line each; synthetic: no human speech in it; partial: why it is
-    not all there, which every table has to say, or nothing."""
+    not all there, which every table has to say, or nothing; credit: the line that thanks its makers and names its
+    licence, for the card of every bundle that is trained on it."""
 
     name: str
     utterances: tuple[Utterance, ...]
@@ -75,6 +83,7 @@ class Corpus:
     notes: tuple[str, ...] = ()
     synthetic: bool = False
     partial: str = ""
+    credit: str = ""
 
     def of(self, split: str) -> tuple[Utterance, ...]:
         """The utterances of a split."""
@@ -85,12 +94,52 @@ class Corpus:
         return tuple(sorted({u.speaker for u in self.of(split)}))
 
 
-def audio_files(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> Iterator[tuple[Path, str]]:
-    """Every audio file below `folder`, sorted, with its path relative to it; hidden ones and folders are passed over."""
+def readable_suffixes() -> tuple[str, ...]:
+    """The suffixes of the audio that this installation reads: those of PyAV count when it is installed."""
+    return SUFFIXES + EXTRA_SUFFIXES if importlib.util.find_spec("av") else SUFFIXES
+
+
+def audio_files(folder: Path, suffixes: Sequence[str] | None = None) -> Iterator[tuple[Path, str]]:
+    """Every audio file below `folder`, sorted, with its path relative to it; hidden ones and folders are passed over.
+
+    suffixes: those of audio, readable_suffixes() when None.
+    """
+    wanted = tuple(readable_suffixes() if suffixes is None else suffixes)
+    return ((path, name) for path, name in _files(folder) if name.lower().endswith(wanted))
+
+
+def other_files(folder: Path, suffixes: Sequence[str] | None = None, beside: Sequence[str] = ()) -> list[str]:
+    """The files that audio_files leaves out, relative to `folder`, but for those whose names end as `beside` says."""
+    ends = (*(readable_suffixes() if suffixes is None else suffixes), *beside)
+    return [name for _, name in _files(folder) if not name.lower().endswith(ends)]
+
+
+def passed_over(names: Sequence[str], speakers: Collection[str] = ()) -> tuple[str, ...]:
+    """The note on files that a corpus does not read, or none without any; speakers: those left without a recording."""
+    if not names:
+        return ()
+    suffixes = Counter(PurePosixPath(name).suffix.lower() for name in names)
+    extra = [suffix for suffix in EXTRA_SUFFIXES if suffix in suffixes and suffix not in readable_suffixes()]
+    others = sorted(suffix or "no suffix" for suffix in suffixes if suffix not in extra)
+    kinds = [f"{', '.join(extra)}: install rwae-audio[formats]"] if extra else []
+    kinds += [", ".join(others)] if others else []
+    note = f"passed over {len(names)} files that are not audio this installation reads ({'; '.join(kinds)})"
+    if speakers:
+        note += f"; speakers left without recordings: {listing(sorted(speakers))}"
+    return (note,)
+
+
+def listing(names: Sequence[str], most: int = 5) -> str:
+    """The first names, separated by commas, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Every file below `folder` that is not hidden, sorted, with its path relative to it."""
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and not _leads_back(place, name))
         for name in sorted(names):
-            if name.lower().endswith(tuple(suffixes)) and not name.startswith("."):
+            if not name.startswith("."):
                 path = Path(place, name)
                 yield path, path.relative_to(folder).as_posix()
 
@@ -101,7 +150,9 @@ def _leads_back(place: str, name: str) -> bool:
     return os.path.islink(path) and Path(os.path.realpath(place)).is_relative_to(os.path.realpath(path))
 
 
-def once_each(files: Iterable[tuple[Path, str]], order: Sequence[str] = SUFFIXES) -> tuple[list[tuple[Path, str]], int]:
+def once_each(
+    files: Iterable[tuple[Path, str]], order: Sequence[str] = SUFFIXES + EXTRA_SUFFIXES
+) -> tuple[list[tuple[Path, str]], int]:
     """The files with each utterance once, the extension earliest in `order` preferred, and how many were passed over."""
     chosen: dict[str, tuple[int, tuple[Path, str]]] = {}
     total = 0
@@ -114,11 +165,33 @@ def once_each(files: Iterable[tuple[Path, str]], order: Sequence[str] = SUFFIXES
     return [item for _, item in chosen.values()], total - len(chosen)
 
 
-def nothing_found(folder: Path, looked_for: str) -> InputError:
-    """The error for a folder that is not this corpus: what was looked for, and what is there."""
-    entries = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
-    found = ", ".join(entries[:5]) + (f" and {len(entries) - 5} more" if len(entries) > 5 else "")
-    return InputError(f"{folder} has no {looked_for}; found {found or 'an empty folder'}")
+def nothing_found(folder: Path, looked_for: str, notes: Sequence[str] = ()) -> InputError:
+    """The error for a folder that is not this corpus: what was looked for, what is there, and notes on that."""
+    entries = listing(sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir()))
+    return InputError("; ".join([f"{folder} has no {looked_for}", f"found {entries or 'an empty folder'}", *notes]))
+
+
+def speaker_lists(folder: Path, corpus: str) -> dict[str, Split]:
+    """The split of each speaker that {train,dev,test}_speakers.txt in `folder` list; none where there is no folder.
+
+    Raises InputError for a list that is missing and for a speaker in two of them.
+    """
+    splits: dict[str, Split] = {}
+    kinds: tuple[Split, ...] = ("train", "dev", "test") if folder.is_dir() else ()
+    for split in kinds:
+        for speaker in read_text(folder / f"{split}_speakers.txt", f"a list of {corpus}'s speakers").split():
+            if speaker in splits:
+                raise InputError(
+                    f"{folder} lists speaker {speaker} as {splits[speaker]} and {split}; expected one of them"
+                )
+            splits[speaker] = split
+    return splits
+
+
+def trial_lists(folder: Path) -> dict[str, Path]:
+    """The {dev,test}_trials.txt that are in `folder`, by split."""
+    lists = {split: folder / f"{split}_trials.txt" for split in ("dev", "test")}
+    return {split: path for split, path in lists.items() if path.is_file()}
 
 
 def hold_out(utterances: Sequence[Utterance], dev: float = 0.15, test: float = 0.25) -> tuple[Utterance, ...]:

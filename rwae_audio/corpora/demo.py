@@ -7,6 +7,7 @@ from pathlib import Path
 from rwae_audio.corpora.base import Corpus, Phone, Utterance
 from rwae_audio.files import InputError, read_json
 
+CREDIT = "Built-in demo corpus: synthetic speech made with eSpeak NG; texts and recordings CC0."
 DEMO = Path(__file__).parent.parent / "assets" / "demo"
 
 
@@ -18,7 +19,8 @@ def read_demo(folder: Path | None = None) -> Corpus:
         utterances = tuple(_utterance(folder, row) for row in table["utterances"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder / 'utterances.json'} is not the demo corpus's table ({error!r})") from error
-    return Corpus("demo", utterances, {}, ("synthetic speech, made with eSpeak NG",), synthetic=True)
+    notes = ("synthetic speech, made with eSpeak NG",)
+    return Corpus("demo", utterances, {}, notes, synthetic=True, credit=CREDIT)
 
 
 def _utterance(folder: Path, row: dict) -> Utterance:

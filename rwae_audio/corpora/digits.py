@@ -11,13 +11,19 @@ import csv
 import hashlib
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from rwae_audio.corpora.base import Corpus, Split, Utterance
+from rwae_audio.corpora.base import Corpus, Split, Utterance, audio_files, listing
 from rwae_audio.files import InputError, read_text
 
 DEMO_DIGITS = Path(__file__).parent.parent / "assets" / "digits"
+CREDIT = (
+    "Arabic Speech Commands, A. Ghandoura, F. Hjabo, O. Al Dakkak, 2021; CC BY 4.0 "
+    "(https://creativecommons.org/licenses/by/4.0/)."
+)
+DEMO_CREDIT = "Built-in demo corpus: synthetic spoken digits made with eSpeak NG; CC0."
 COLUMNS = ("path", "speaker", "word", "round", "split")
 
 
@@ -28,15 +34,22 @@ def read_digits(folder: Path) -> Corpus:
     of the files' hashes: names, words and the manifest's order cannot reach what is drawn in training.
     Raises InputError for a manifest that is missing, lacks a column, or says what cannot be.
     """
-    return _read(folder, "digits", ("Arabic spoken digits, one word a recording",), synthetic=False)
+    corpus = _read(folder, "digits", ("Arabic spoken digits, one word a recording",), CREDIT)
+    used = {u.id for u in corpus.utterances}
+    unlisted = [name for _, name in audio_files(folder) if name not in used]
+    if not unlisted:
+        return corpus
+    note = f"passed over {len(unlisted)} recordings that the manifest does not name: {listing(unlisted)}"
+    return replace(corpus, notes=(*corpus.notes, note))
 
 
 def read_demo_digits(folder: Path | None = None) -> Corpus:
     """The corpus in the package, or a copy of it in `folder`: synthetic speakers, one English digit a recording."""
-    return _read(folder or DEMO_DIGITS, "demo-digits", ("synthetic speech, made with eSpeak NG",), synthetic=True)
+    notes = ("synthetic speech, made with eSpeak NG",)
+    return _read(folder or DEMO_DIGITS, "demo-digits", notes, DEMO_CREDIT, synthetic=True)
 
 
-def _read(folder: Path, name: str, notes: tuple[str, ...], *, synthetic: bool) -> Corpus:
+def _read(folder: Path, name: str, notes: tuple[str, ...], credit: str, *, synthetic: bool = False) -> Corpus:
     manifest = folder / "manifest.csv"
     rows = list(csv.DictReader(io.StringIO(read_text(manifest, f"the manifest of {name}"))))
     if not rows:
@@ -52,7 +65,7 @@ def _read(folder: Path, name: str, notes: tuple[str, ...], *, synthetic: bool) -
         seen.add(utterance.id)
         if split.setdefault(utterance.speaker, utterance.split) != utterance.split:
             raise InputError(f"{manifest} has {utterance.speaker} in two splits; expected each speaker in one")
-    return Corpus(name, by_audio(utterances), {}, notes, synthetic=synthetic)
+    return Corpus(name, by_audio(utterances), {}, notes, synthetic=synthetic, credit=credit)
 
 
 def _utterance(folder: Path, where: str, row: dict[str, str | None]) -> Utterance:

@@ -5,8 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from rwae_audio.corpora.base import Corpus, Utterance, audio_files, hold_out, nothing_found, once_each
+from rwae_audio.corpora.base import (
+    Corpus,
+    Utterance,
+    audio_files,
+    hold_out,
+    nothing_found,
+    once_each,
+    other_files,
+    passed_over,
+)
 from rwae_audio.files import InputError, read_text
+
+CREDIT = "Recordings of the person who trained this bundle."
 
 
 def read_folder(folder: Path) -> Corpus:
@@ -31,15 +42,19 @@ def read_folder(folder: Path) -> Corpus:
         beside = path.with_suffix(".txt")
         text = read_text(beside, "the text of a recording").strip() if beside.is_file() else None
         utterances.append(Utterance(_joined(name), _joined(speaker), "train", path, text))
+    unread = other_files(folder, beside=(".txt",))
+    silent = {name.split("/")[0] for name in unread if "/" in name} - {name.split("/")[0] for _, name in files}
+    passed = passed_over(unread, silent)
     if not utterances:
-        raise nothing_found(folder, "<speaker>/<utterance>.wav, .flac, .ogg, .opus, .mp3 or .sph")
-    notes = [f"{twice} files left out: the same utterance is there in another format"] if twice else []
+        raise nothing_found(folder, "<speaker>/<utterance>.wav, .flac, .ogg, .opus, .mp3 or .sph", passed)
+    notes = [*passed]
+    notes += [f"{twice} files left out: the same utterance is there in another format"] if twice else []
     count = len({u.speaker for u in utterances})
     if count < 6:
         notes.append(f"{count} speakers, under 6: all are for training")
-        return Corpus("folder", tuple(utterances), {}, tuple(notes))
+        return Corpus("folder", tuple(utterances), {}, tuple(notes), credit=CREDIT)
     notes.append("development and test speakers held out by a hash of their names")
-    return Corpus("folder", hold_out(utterances), {}, tuple(notes))
+    return Corpus("folder", hold_out(utterances), {}, tuple(notes), credit=CREDIT)
 
 
 def _joined(name: str) -> str:

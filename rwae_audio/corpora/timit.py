@@ -18,14 +18,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from rwae_audio.corpora.base import Corpus, Phone, Split, Utterance, audio_files, nothing_found
+from rwae_audio.corpora.base import (
+    Corpus,
+    Phone,
+    Split,
+    Utterance,
+    audio_files,
+    nothing_found,
+    other_files,
+    passed_over,
+)
 from rwae_audio.files import InputError, read_text
 
 RATE = 16000  # of the sample numbers in .PHN and .WRD
 LISTS = Path(__file__).parent.parent / "assets" / "timit"
 LOOKED_FOR = "TRAIN/ and TEST/ (TIMIT), and no dr1-fvmh0/ (NLTK's sample)"
 FILE = re.compile(r"(?i)(?:(train|test)/dr(\d)/|dr(\d)-)(\w+)/(s[aix]\d+)(?:\.wav)?\.wav")
+SPEAKER = re.compile(r"(?i)(?:(?:train|test)/dr\d/|dr\d-)(\w+)/")  # the folder of a speaker
 SHOWN = 5  # of the missing files
+BESIDE = (".phn", ".wrd", ".txt")  # what lies beside a recording
+CREDIT = (
+    "TIMIT Acoustic-Phonetic Continuous Speech Corpus, Garofolo et al., LDC93S1; licensed by the LDC, whose "
+    "terms decide how these weights may be passed on."
+)
 
 
 class Name(NamedTuple):
@@ -81,9 +96,17 @@ def read_timit(folder: Path, with_sa: bool = False, partial: bool = False) -> Co
         notes += [f"{count} utterances {what} are left out"] if count else []
     if twice:
         notes.append(f"{twice} files passed over: the same utterance is there twice, as RIFF beside SPHERE")
+    notes += _unread(root, set(people))
     beside = {place: {e.name.lower(): e for e in place.iterdir()} for place in {path.parent for path in kept.values()}}
     table = tuple(_utterance(name, path, splits, beside[path.parent]) for name, path in sorted(kept.items()))
-    return Corpus("timit", table, lists, tuple(notes), partial=mark)
+    return Corpus("timit", table, lists, tuple(notes), partial=mark, credit=CREDIT)
+
+
+def _unread(root: Path, speakers: set[str]) -> tuple[str, ...]:
+    """The note on files in speakers' folders that are neither RIFF, SPHERE nor labels; speakers: those that are read."""
+    unread = [name for name in other_files(root, (".wav",), BESIDE) if SPEAKER.match(name)]
+    silent = {match[1].lower() for name in unread if (match := SPEAKER.match(name))} - speakers
+    return passed_over(unread, silent)
 
 
 def _root(folder: Path) -> Path:

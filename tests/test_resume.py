@@ -1,0 +1,175 @@
+"""--resume: what may stand beside it, a run that is made longer, corpora that have moved, the events of TensorBoard."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_up import speech
+from test_trainer import CONFIG, run
+
+from rwae_audio.audio import write_audio
+from rwae_audio.board import TensorBoard
+from rwae_audio.checkpoint import read_position
+from rwae_audio.commands.resume import add_resume, check_beside_resume, keep_content, lengthened, moved, read_plan
+from rwae_audio.corpora import Corpus, Utterance, read_corpus
+from rwae_audio.experiment import prepare
+from rwae_audio.experiment import run as train_and_show
+from rwae_audio.files import InputError, read_tensors
+from rwae_audio.trainer import RunConfig
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+LATEST = "checkpoints/latest.safetensors"
+SMALL = {
+    "model": {f"{part}_hidden": 8 for part in ("static", "dynamic", "prior", "decoder")} | {"static_window": 30},
+    "train": {"updates": 2, "batch": 4, "evaluate_every": 2},
+}
+
+
+def options(*words: str) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    parser = argparse.ArgumentParser()
+    add_resume(parser)
+    for name in ("data", "set"):
+        parser.add_argument(f"--{name}", action="append", default=[])
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--no-tensorboard", action="store_true")
+    parser.add_argument("--with-sa", action="store_true")
+    return parser, parser.parse_args(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--seed", "0"), "expected no --seed beside it"),
+        (("--with-sa",), "expected no --with-sa beside it"),
+        (("--set", "train.updates=9", "--set", "train.seed=1"), "expected no --set train.seed=1 beside it"),
+    ],
+)
+def test_what_a_resumed_run_would_ignore_is_refused(words: tuple[str, ...], expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        check_beside_resume(*options("--resume", "run", *words))
+    check_beside_resume(*options(*words))  # a new run goes by them
+    beside = ("--threads", "1", "--no-tensorboard", "--data", "an4=x", "--set", "train.updates=9")
+    check_beside_resume(*options("--resume", "run", *beside))
+
+
+@pytest.mark.parametrize(
+    ("script", "option"),
+    [
+        ("timit/train.py", "--half"),
+        ("timit/train.py", "--config=x.toml"),
+        ("digits/train.py", f"--config={RECIPES / 'digits/conf/rwae-mmd+actions.toml'}"),
+        ("voice_conversion/train_vocoder.py", "--bundle=x"),
+        ("voice_conversion/train_adain_vc.py", "--test=an4"),
+    ],
+)
+def test_each_recipe_refuses_in_one_line(script: str, option: str, tmp_path: Path) -> None:
+    words = [sys.executable, str(RECIPES / script), "--resume", "nowhere", option]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert f"expected no {option.split('=')[0]} beside it" in done.stderr
+
+
+def test_a_plan_that_is_none_is_said(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"data": {"an4": "/a"}, "test": 3}')
+    assert read_plan(tmp_path, {"data": dict})["data"] == {"an4": "/a"}
+    with pytest.raises(InputError, match=r"run\.json does not say what was run"):
+        read_plan(tmp_path, {"data": dict, "test": str})
+
+
+def test_corpora_that_have_moved(tmp_path: Path) -> None:
+    data = {"an4": "/a", "timit": "/t"}
+    assert moved(data, [], tmp_path) == data
+    assert moved(data, [f"timit={tmp_path}"], tmp_path) == {"an4": "/a", "timit": str(tmp_path.resolve())}
+    with pytest.raises(InputError, match=r"--data folder is no corpus of the run in .*; expected an4, timit"):
+        moved(data, [f"folder={tmp_path}"], tmp_path)
+
+
+def test_the_corpora_have_to_hold_what_they_held() -> None:
+    utterances = tuple(Utterance(f"{i}.wav", "s", "train", Path(f"{i}.wav")) for i in range(3))
+    plan: dict[str, Any] = {}
+    keep_content(plan, [Corpus("mine", utterances)])
+    assert plan["content"]["mine"]["utterances"] == 3
+    elsewhere = tuple(replace(u, path=Path("/there") / u.id) for u in utterances)
+    keep_content(plan, [Corpus("mine", elsewhere)])
+    for others in (utterances[:2], utterances[::-1], (*utterances[:2], replace(utterances[2], id="x.wav"))):
+        with pytest.raises(InputError, match="mine has other utterances than when the run began"):
+            keep_content(json.loads(json.dumps(plan)), [Corpus("mine", others)])
+
+
+def test_a_longer_run_keeps_the_command_that_began_it(tmp_path: Path) -> None:
+    plan = {"config": {"train": {"updates": 8, "seed": 1}}, "command": "python x.py"}
+    assert lengthened(plan, [], tmp_path, LATEST, "x.py") == plan
+    assert lengthened(plan, ["train.updates=8"], tmp_path, LATEST, "x.py") == plan
+    longer = lengthened(plan, ["train.updates=9"], tmp_path, LATEST, "x.py")
+    assert longer["config"] == {"train": {"updates": 9, "seed": 1}}
+    assert longer["before"] == ["python x.py"]
+    assert longer["command"] == f"python x.py --resume {tmp_path} --set train.updates=9"
+    assert plan["config"]["train"]["updates"] == 8
+
+
+def test_a_finished_run_goes_on_to_more_updates_and_not_to_fewer(tmp_path: Path) -> None:
+    config = replace(CONFIG, train=replace(CONFIG.train, schedule="constant", updates=8))
+    run(tmp_path / "whole", config)
+    run(tmp_path / "parts", replace(config, train=replace(config.train, updates=3)))
+    run(tmp_path / "parts", config, resume=True)
+    whole, parts = (read_tensors(tmp_path / name / LATEST, "a checkpoint") for name in ("whole", "parts"))
+    assert read_position(tmp_path / "parts" / LATEST).step == 8
+    assert all(np.array_equal(whole[name], parts[name]) for name in whole)
+    plan = {"config": {"train": {"updates": 8}}, "command": "x"}
+    with pytest.raises(InputError, match=r"train\.updates=7: the run in .* has made 8; expected 8 or more"):
+        lengthened(plan, ["train.updates=7"], tmp_path / "parts", LATEST, "x.py")
+
+
+# TensorBoard
+
+
+def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(folder))
+    accumulator.Reload()
+    return {tag: [(e.step, e.value) for e in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
+
+
+@pytest.mark.parametrize("step", [0, 3, 6])
+def test_a_board_drops_the_events_after_the_step_where_a_run_goes_on(step: int, tmp_path: Path) -> None:
+    mel = RunConfig().mel
+    first = TensorBoard(tmp_path, mel)
+    for number in (3, 6, 9):
+        first.scalars(number, {"loss": 1.0})
+    first.close()
+    again = TensorBoard(tmp_path, mel, step)
+    again.scalars(9, {"loss": 2.0})
+    again.close()
+    assert events(tmp_path)["loss"] == [*((number, 1.0) for number in (3, 6) if number <= step), (9, 2.0)]
+
+
+def test_a_resumed_run_shows_each_update_once(tmp_path: Path) -> None:
+    for speaker in range(8):
+        for number in range(2):
+            path = tmp_path / "data" / f"s{speaker}" / f"{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_audio(path, speech(speaker + number, 0.7), 16000)
+    corpus, folder = read_corpus("folder", tmp_path / "data"), tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RWAE_CACHE", str(tmp_path / "cache"))
+        short = prepare(RunConfig.of(SMALL), [corpus], "folder")
+    train_and_show(short, folder)
+    later = TensorBoard(folder / "tensorboard", short.config.mel, step=2)  # by a process that was killed after update 4
+    later.scalars(4, {"train/loss": -1.0})
+    later.close()
+    longer = replace(short, config=replace(short.config, train=replace(short.config.train, updates=4)))
+    train_and_show(longer, folder, resume=True)
+    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [2, 4]
+    shown = events(folder / "tensorboard")["train/loss"]
+    assert shown == [(line["step"], pytest.approx(line["train/loss"], rel=1e-6)) for line in log]
