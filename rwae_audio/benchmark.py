@@ -66,13 +66,16 @@ def benchmark(store: FrameStore, corpus: Corpus, split: str, per_speaker: int = 
     partial = corpus.partial
     if split in corpus.trial_lists:
         listed = read_trials(corpus.trial_lists[split])
+        silent = {u.id: u.path for u in store.silent} if not partial else {}
+        if mute := [silent[name] for name in listed.names if name in silent]:
+            raise InputError(f"{mute[0]} is silent, and the trial list names it; expected speech")
         trials = restrict(listed, list(row_of)) if partial else match_names(listed, list(row_of))
         if partial:
             partial = f"{partial}; {len(trials):,} of the {len(listed):,} trials of its list remain"
         if trials.target.any() and not trials.target.all():
             rows = np.array([row_of[name] for name in trials.names])
             return Benchmark(store, rows, trials, corpus.synthetic, partial)
-    utterances = corpus.of(split)
+    utterances = [u for u in corpus.of(split) if u.id in row_of]
     lengths = {u.id: int(store.lengths[row_of[u.id]]) for u in utterances}
     chosen = select_longest(utterances, lengths, per_speaker)
     if len({u.speaker for u in chosen}) < 2:

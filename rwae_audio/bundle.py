@@ -15,8 +15,9 @@ from torch import Tensor
 
 from rwae_audio.devices import find_device
 from rwae_audio.embedding import Embeddings, embed
-from rwae_audio.features import Normaliser, log_mel
+from rwae_audio.features import Normaliser
 from rwae_audio.files import InputError, put_back, read_json, read_tensors, whole_folder, write_tensors
+from rwae_audio.level import speech_of, waveform
 from rwae_audio.model import RWAE
 from rwae_audio.streaming import Recording, codes_of, frames_of, voice_of
 from rwae_audio.trainer import RunConfig
@@ -52,8 +53,12 @@ class Bundle:
         return self
 
     def frames(self, samples: np.ndarray | Tensor) -> Tensor:
-        """Waveform (N,) at the bundle's rate → log-mels (T, n_mels). InputError when under one analysis window."""
-        return log_mel(torch.as_tensor(samples, dtype=torch.float32), self.config.mel)
+        """Return the log-mels (T, n_mels) of a waveform (N,) at the bundle's rate, brought to the level of all speech.
+
+        Raises InputError when it is under one analysis window, is no waveform, or has samples that are not finite.
+        """
+        speech = speech_of(waveform(samples, "samples"), self.sample_rate)
+        return torch.cat([*speech.log_mels(self.config.mel)])
 
     def embed(self, samples: np.ndarray | Tensor) -> Embeddings:
         """Waveform (N,) at the bundle's rate → static (1, static_dim), dynamic (1, dynamic_dim), codes (T, dynamic_dim)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,89 +13,85 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rwae_audio.audio import open_audio, write_blocks
+from rwae_audio.audio import open_audio, resampled, write_blocks
 from rwae_audio.bundle import Bundle, pooled_voice
-from rwae_audio.features import MelConfig, log_mel_chunks
+from rwae_audio.features import MelConfig
 from rwae_audio.files import InputError, read_header, read_tensors
-from rwae_audio.pitch import Register, fundamental_chunks, moved, pooled, register
+from rwae_audio.level import Level, LevelMeter, Speech, measured, speech_of, waveform
+from rwae_audio.pitch import Register, fundamental_chunks, moved, pooled, register_of
 from rwae_audio.vocoder import griffin_lim_chunks
 
 if TYPE_CHECKING:
     from rwae_audio.hifigan import Hifigan
     from rwae_audio.neural_vocoder import Vocoder
 
-SILENT = 1e-4  # a peak under this (-80 dBFS) is silence
-
-Blocks = Callable[[], Iterable[np.ndarray]]  # called for a recording's samples from the start, (n,) at a time
-
-
-@dataclass(frozen=True)
-class Level:
-    """Of a recording: how many samples, the largest magnitude, the RMS."""
-
-    count: int
-    peak: float
-    loudness: float
-
-    @property
-    def silent(self) -> bool:
-        """Nothing to hear in it?"""
-        return self.peak < SILENT
-
 
 @dataclass(frozen=True)
 class Converted:
-    """What convert_file did: seconds of sound; its source's rate, Hz; was there nothing to hear; the gain against
-    clipping, 1.0 for none."""
+    """What convert_file did.
+
+    Attributes:
+        seconds: Duration of the source and of the result.
+        source_rate: Sample rate of the source, Hz.
+        level: Level of the source as it was read.
+        gain: Factor against clipping, 1.0 for none.
+    """
 
     seconds: float
     source_rate: int
-    silent: bool
+    level: Level
     gain: float
-
-
-def level_of(blocks: Iterable[np.ndarray]) -> Level:
-    """The level of a recording that comes in blocks (n,)."""
-    count, peak, power = 0, 0.0, 0.0
-    for block in blocks:
-        count, peak = count + len(block), max(peak, float(np.abs(block).max(initial=0.0)))
-        power += float(np.square(block, dtype=np.float64).sum())
-    return Level(count, peak, math.sqrt(power / max(count, 1)))
-
-
-def is_silent(samples: np.ndarray) -> bool:
-    """Nothing to hear in samples (N,)?"""
-    return level_of([samples]).silent
 
 
 def convert_waveform(
     bundle: Bundle,
-    source: np.ndarray,
-    targets: Sequence[np.ndarray],
+    source: np.ndarray | Tensor,
+    targets: Sequence[np.ndarray | Tensor],
     seed: int = 0,
     vocoder: Vocoder | Hifigan | None = None,
     pitch: str = "target",
+    sample_rate: int | None = None,
 ) -> np.ndarray:
-    """The source's words (N,) in the voice of the targets (each (M,)), all at the bundle's rate; (N,), float32.
+    """Say the words of a source in the voice of the targets.
 
-    vocoder: the neural one, HiFi-GAN, or None for Griffin-Lim; pitch: with the neural one the F0 contour of the source is moved
-    to the `target`'s register, or `keep` as it is; the others are told of none. What a vocoder draws depends on `seed`. The
-    result is as loud as the source (RMS); a silent source gives silence. It is not limited to ±1: write_audio scales it down
-    where it must. Raises InputError when a waveform is under one analysis window, or the vocoder reads frames of another
-    kind than the bundle's.
+    Args:
+        source, targets: Waveforms (N,), floats or integers, of one channel (`level.waveform` says which are taken).
+        seed: Decides what the vocoder draws.
+        vocoder: The neural one, HiFi-GAN, or None for Griffin-Lim.
+        pitch: "target" moves the F0 contour of the source to the targets' register, "keep" leaves it. The neural vocoder
+            alone is told of it.
+        sample_rate: Rate of the waveforms in Hz, the bundle's when None; another one is resampled.
+
+    Returns:
+        Samples (M,) at the bundle's rate, float32, as loud as the source; a silent source gives silence. They are not
+        limited to ±1: write_audio scales them down where it must.
+
+    Raises:
+        InputError: When an argument is no waveform or under one analysis window, a target is silent or missing, `pitch`
+            is unknown, or the vocoder reads frames of another kind than the bundle's.
     """
     if pitch not in ("target", "keep"):
-        raise ValueError(f"pitch is {pitch!r}; expected 'target' or 'keep'")
+        raise InputError(f"pitch is {pitch!r}; expected 'target' or 'keep'")
+    if not len(targets):
+        raise InputError("targets is empty; expected at least one recording of the voice")
     check_vocoder(bundle, vocoder)
-    mel = bundle.config.mel
-    voice = bundle.voice(*(bundle.frames(target) for target in targets))
-    bundle.frames(source[: mel.shortest])  # raises, for silence as well
+    rate = bundle.sample_rate
+
+    def heard(samples: np.ndarray | Tensor, name: str, silence: bool = False) -> Speech:
+        recording = speech_of(resampled(waveform(samples, name), sample_rate or rate, rate), rate)
+        _check_speech(bundle, recording, name, silence)
+        return recording
+
+    voices = [heard(target, f"targets[{i}]") for i, target in enumerate(targets)]
+    recording = heard(source, "source", silence=True)
+    voice = pooled_voice([bundle.voice_chunks(target.log_mels(bundle.config.mel)) for target in voices])
     wanted = None
     if vocoder is not None and pitch == "target":
-        wanted = register(f0 for t in targets for f0 in fundamental_chunks([t], mel, level_of([t]).loudness))
-    level = level_of([source])
-    samples = np.concatenate([*_sound(bundle, lambda: [source], level, voice, seed, vocoder, wanted)])
-    return samples * np.float32(level.loudness / max(level_of([samples]).loudness, 1e-8))
+        wanted = pooled(one for one in (_register(target, bundle.config.mel) for target in voices) if one is not None)
+    samples = np.concatenate([*_sound(bundle, recording, voice, seed, vocoder, wanted)])
+    meter = LevelMeter(rate)
+    meter.add(samples)
+    return samples * np.float32(recording.level.active / max(meter.level.active, 1e-8))
 
 
 def convert_file(
@@ -107,20 +103,24 @@ def convert_file(
     vocoder: Vocoder | Hifigan | None = None,
     pitch: Register | None = None,
 ) -> Converted:
-    """convert_waveform of a file of any length into another, .wav or .flac, 16 bits, written whole or not at all, in the
-    folder of `output`, which is made if it is missing. voice: (static_dim,), as of bundle.voice; pitch: the register that the
-    neural vocoder's F0 is moved to, None for the source's own.
+    """Convert a file of any length into another, .wav or .flac of 16 bits, as convert_waveform does.
+
+    The output is written whole or not at all; its folder is made if it is missing.
+
+    Args:
+        voice: The static code (static_dim,), as of bundle.voice.
+        pitch: The register that the neural vocoder's F0 is moved to; None keeps the source's.
 
     Raises InputError for a source that cannot be read or is under one analysis window and for a vocoder that reads frames of
     another kind, before anything is written, and for an output that cannot be written.
     """
     check_vocoder(bundle, vocoder)
     recording = open_audio(source, bundle.sample_rate)
-    level = speech_level(bundle, source, silence=True)
+    speech = speech_in_file(bundle, source, silence=True)
     _make_folder(Path(output).parent)
-    sound = _sound(bundle, recording.blocks, level, voice, seed, vocoder, pitch)
-    gain = write_blocks(output, sound, bundle.sample_rate, level.loudness)
-    return Converted(level.count / bundle.sample_rate, recording.source_rate, level.silent, gain)
+    sound = _sound(bundle, speech, voice, seed, vocoder, pitch)
+    gain = write_blocks(output, sound, bundle.sample_rate, speech.level.active)
+    return Converted(speech.level.count / bundle.sample_rate, recording.source_rate, speech.level, gain)
 
 
 def check_vocoder(bundle: Bundle, vocoder: Vocoder | Hifigan | None) -> None:
@@ -135,20 +135,16 @@ def check_vocoder(bundle: Bundle, vocoder: Vocoder | Hifigan | None) -> None:
 
 
 def voice_of_file(bundle: Bundle, target: str | Path) -> tuple[Tensor, int]:
-    """The voice (static_dim,) of a recording of any length, and how many frames it has: what bundle.pooled_voice takes.
+    """Return the voice (static_dim,) of a recording of any length and its number of frames, as bundle.pooled_voice takes them.
 
-    Raises InputError for one that cannot be read, is under one analysis window or silent.
+    Raises InputError for a recording that cannot be read, is under one analysis window or silent.
     """
-    speech_level(bundle, target)
-    return bundle.voice_chunks(log_mel_chunks(open_audio(target, bundle.sample_rate).blocks(), bundle.config.mel))
+    return bundle.voice_chunks(speech_in_file(bundle, target).log_mels(bundle.config.mel))
 
 
 def register_of_file(bundle: Bundle, path: str | Path) -> Register | None:
-    """The register of a recording of any length; None when it has no voice. Raises InputError as voice_of_file does."""
-    level = speech_level(bundle, path)
-    return register(
-        fundamental_chunks(open_audio(path, bundle.sample_rate).blocks(), bundle.config.mel, level.loudness)
-    )
+    """Return the register of a recording of any length, None when it has no voice. Raises InputError as voice_of_file does."""
+    return _register(speech_in_file(bundle, path), bundle.config.mel)
 
 
 def read_voice(bundle: Bundle, path: str | Path) -> tuple[Tensor, Register | None]:
@@ -179,59 +175,71 @@ def read_voice(bundle: Bundle, path: str | Path) -> tuple[Tensor, Register | Non
     return voice, spoken
 
 
-def speech_level(bundle: Bundle, path: str | Path, silence: bool = False) -> Level:
-    """The level of a recording at the bundle's rate. Raises InputError for whatever is wrong with the file, for what is
-    under one analysis window, and for silence where that will not do."""
-    level = level_of(open_audio(path, bundle.sample_rate).blocks())
+def speech_in_file(bundle: Bundle, path: str | Path, silence: bool = False) -> Speech:
+    """Measure a recording at the bundle's rate.
+
+    Raises InputError for whatever is wrong with the file, for a recording under one analysis window, and for a silent one
+    unless `silence` allows it.
+    """
+    speech = measured(open_audio(path, bundle.sample_rate).blocks, bundle.sample_rate)
+    _check_speech(bundle, speech, str(path), silence)
+    return speech
+
+
+def _check_speech(bundle: Bundle, speech: Speech, name: str, silence: bool) -> None:
     shortest = bundle.config.mel.shortest
-    if level.count < shortest:
-        had = f"{1000 * level.count / bundle.sample_rate:.0f} ms"
-        raise InputError(f"{path} is {had} long; expected at least {1000 * shortest / bundle.sample_rate:.0f} ms")
-    if level.silent and not silence:
-        raise InputError(f"{path} is silent; expected speech")
-    return level
+    if speech.level.count < shortest:
+        duration = f"{1000 * speech.level.count / bundle.sample_rate:.0f} ms"
+        raise InputError(f"{name} is {duration} long; expected at least {1000 * shortest / bundle.sample_rate:.0f} ms")
+    if speech.level.silent and not silence:
+        raise InputError(f"{name} is silent; expected speech")
 
 
 def _sound(
     bundle: Bundle,
-    source: Blocks,
-    level: Level,
+    source: Speech,
     voice: Tensor,
     seed: int,
     vocoder: Vocoder | Hifigan | None,
     pitch: Register | None,
 ) -> Iterator[np.ndarray]:
-    """The source's words in the voice, as many samples as it has, (n,) at a time, at a level of their own."""
+    """Yield the source's words in the voice, as many samples as it has, (n,) at a time, at a level of their own."""
     mel = bundle.config.mel
-
-    def frames() -> Iterator[Tensor]:
-        return log_mel_chunks(source(), mel)
-
-    if level.silent:
-        for block in source():
+    if source.level.silent:
+        for block in source.read():
             yield np.zeros(len(block), dtype=np.float32)
         return
-    converted = bundle.decode_chunks(voice, bundle.encode_chunks(frames))
+    converted = bundle.decode_chunks(voice, bundle.encode_chunks(lambda: source.log_mels(mel)))
     if vocoder is None:
         sound = griffin_lim_chunks(converted, mel, seed=seed)
     else:
         from rwae_audio.neural_vocoder import Vocoder, vocode_chunks
 
         if isinstance(vocoder, Vocoder):
-            sound = vocode_chunks(vocoder, _beside(converted, _contour(source, level, mel, pitch)), seed)
+            sound = vocode_chunks(vocoder, _beside(converted, _contour(source, mel, pitch)), seed)
         else:
             sound = vocoder.chunks(converted)
-    left = level.count
+    left = source.level.count
     for samples in sound:
         yield samples.numpy()
         left -= len(samples)
     yield np.zeros(left, dtype=np.float32)  # under a hop: the last frame's centre comes before the last sample
 
 
-def _contour(source: Blocks, level: Level, mel: MelConfig, pitch: Register | None) -> Iterator[np.ndarray]:
-    """The source's F0 in Hz, (n,) at a time, moved to the register `pitch`, if there is one and the source has a voice."""
-    own = None if pitch is None else register(fundamental_chunks(source(), mel, level.loudness))
-    for f0 in fundamental_chunks(source(), mel, level.loudness):
+def _f0(speech: Speech, mel: MelConfig) -> Iterator[np.ndarray]:
+    """Yield the F0 of a recording in Hz, 0 without a voice, (n,) at a time."""
+    return fundamental_chunks(speech.blocks(), mel)
+
+
+def _register(speech: Speech, mel: MelConfig) -> Register | None:
+    """Return the register of a recording, None when it has no voice."""
+    return register_of(speech.blocks(), mel)
+
+
+def _contour(source: Speech, mel: MelConfig, pitch: Register | None) -> Iterator[np.ndarray]:
+    """Yield the source's F0 in Hz, (n,) at a time, moved to the register `pitch` where both voices have one."""
+    own = None if pitch is None else _register(source, mel)
+    for f0 in _f0(source, mel):
         yield f0 if pitch is None or own is None else moved(f0, own, pitch)
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from rwae_audio.config import nearest, resolve
 from rwae_audio.files import InputError
+from rwae_audio.torch_audio import torchaudio
 
-BLOCK = 160_000  # samples in the frames transformed at once: they stay in a core's cache, an hour needs little memory
+FRAMES = 4096  # frames whose spectrum is taken at once, when a waveform comes in blocks
 NOTHING = 1e-8  # mel power that counts as none: -80 dB
 MIN_DEVIATION = 0.1  # nats: speech varies by 2 to 4 in every bin, so anything below is a bin without content
 
@@ -49,6 +49,7 @@ class MelConfig:
     def __post_init__(self) -> None:
         for name in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "segment", "floor"):
             _expect(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
+        _expect(self.n_fft % 2 == 0, "n_fft", self.n_fft, "an even number")
         _expect(2 <= self.win_length <= self.n_fft, "win_length", self.win_length, f"2 to n_fft = {self.n_fft}")
         _expect(self.hop_length <= self.win_length, "hop_length", self.hop_length, f"at most {self.win_length}")
         nyquist = self.sample_rate / 2
@@ -93,102 +94,84 @@ PRESETS = {
 
 
 def log_mel(waveform: torch.Tensor, config: MelConfig) -> torch.Tensor:
-    """Log-mel frames of a waveform (..., N): (..., T, n_mels), float32, T = 1 + N // hop_length when centred.
+    """Return the log-mel frames of a waveform (..., N): (..., T, n_mels), float32, T = 1 + N // hop_length when centred.
 
-    The spectrum is taken in float64: in float32 a quiet bin beside a loud one is off by 1e-4 of itself.
-    Raises InputError when N is under one analysis window.
+    The spectrogram is torchaudio's. Raises InputError when N is under one analysis window.
     """
     n = waveform.shape[-1]
     if n < config.shortest:
         raise InputError(
             f"{n} samples at {config.sample_rate} Hz are under one analysis window; expected at least {config.shortest}"
         )
-    samples = waveform.reshape(-1, n)
-    samples = _padded(samples, config) if config.center else samples.double()
-    window, filters = hann(config).to(waveform.device), mel_filters(config).to(waveform.device)
-    count = 1 + (samples.shape[-1] - config.n_fft) // config.hop_length
-    mels = torch.empty(len(samples), count, config.n_mels, device=waveform.device)
-    step = math.ceil(count / math.ceil(count * config.n_fft / BLOCK))
-    for signal, rows in zip(samples, mels, strict=True):
-        frames = signal.unfold(-1, config.n_fft, config.hop_length)
-        for start in range(0, count, step):
-            spectra = torch.fft.rfft(frames[start : start + step] * window)
-            real, imaginary = torch.view_as_real(spectra).float().square_().unbind(-1)
-            spectrum = real + imaginary
-            if config.power == 1:
-                spectrum.sqrt_()
-            torch.mm(spectrum, filters, out=rows[start : start + step])
-    return mels.clamp_(min=config.floor).log_().reshape(*waveform.shape[:-1], count, config.n_mels)
+    spectrum = _spectrogram(config).to(waveform.device)(waveform.float())
+    mels = spectrum.transpose(-1, -2) @ mel_filters(config).to(waveform.device)
+    return mels.clamp_(min=config.floor).log_()
 
 
 def log_mel_chunks(blocks: Iterable[np.ndarray | torch.Tensor], config: MelConfig) -> Iterator[torch.Tensor]:
-    """log_mel of a waveform that comes in blocks (n,): the same frames, (m, n_mels) at a time, in memory that does not
-    grow with it. Raises InputError, at its end, when all of it is under one analysis window."""
+    """Yield the frames of `log_mel`, (m, n_mels) at a time, of a waveform that comes in blocks (n,).
+
+    Memory does not grow with the waveform. Raises InputError, at its end, when all of it is under one analysis window.
+    """
     inner = dataclasses.replace(config, center=False)
     edge = config.n_fft // 2 if config.center else 0
-    kept, count, begun = torch.zeros(0), 0, False
+    waiting, count, begun = torch.zeros(0), 0, False
     for block in blocks:
-        kept, count = torch.cat([kept, torch.as_tensor(block, dtype=torch.float32)]), count + len(block)
+        waiting, count = torch.cat([waiting, torch.as_tensor(block, dtype=torch.float32)]), count + len(block)
         if count < config.shortest:
             continue
         if not begun:
-            kept, begun = torch.cat([_before(kept, edge, config), kept]), True
+            waiting, begun = torch.cat([_before(waiting, edge, config), waiting]), True
         # what the end is padded with stays: edge + 1 samples
-        ready = min(1 + (len(kept) - config.n_fft) // config.hop_length, (len(kept) - edge - 1) // config.hop_length)
-        if ready > 0:
-            yield log_mel(kept[: config.n_fft + (ready - 1) * config.hop_length], inner)
-            kept = kept[ready * config.hop_length :]
+        ready = 1 + (len(waiting) - config.n_fft) // config.hop_length
+        ready = min(ready, (len(waiting) - edge - 1) // config.hop_length)
+        while ready > 0:
+            part = min(ready, FRAMES)
+            yield log_mel(waiting[: config.n_fft + (part - 1) * config.hop_length], inner)
+            waiting, ready = waiting[part * config.hop_length :], ready - part
     if not begun:
-        log_mel(kept, config)  # raises
-    kept = torch.cat([kept, _after(kept, edge, config)])
-    if len(kept) >= config.n_fft:
-        yield log_mel(kept, inner)
-
-
-def _padded(samples: torch.Tensor, config: MelConfig) -> torch.Tensor:
-    """Samples (B, N) in float64, with half a window more on both sides."""
-    edge = config.n_fft // 2
-    padded = samples.new_empty(len(samples), samples.shape[-1] + 2 * edge, dtype=torch.float64)
-    padded[:, edge:-edge] = samples
-    padded[:, :edge] = _before(samples, edge, config)  # as F.pad has it, in a third of its time
-    padded[:, -edge:] = _after(samples, edge, config)
-    return padded
+        log_mel(waiting, config)  # raises
+    waiting = torch.cat([waiting, _after(waiting, edge, config)])
+    if len(waiting) >= config.n_fft:
+        yield log_mel(waiting, inner)
 
 
 def _before(samples: torch.Tensor, edge: int, config: MelConfig) -> torch.Tensor:
-    """What stands before samples (..., N) in the first frames, (..., edge)."""
-    reflected = samples[..., 1 : edge + 1].flip(-1)
-    return reflected if config.pad_mode == "reflect" else samples.new_zeros(*samples.shape[:-1], edge)
+    """Return what stands before samples (N,) in the first frames, (edge,)."""
+    return samples[1 : edge + 1].flip(-1) if config.pad_mode == "reflect" else samples.new_zeros(edge)
 
 
 def _after(samples: torch.Tensor, edge: int, config: MelConfig) -> torch.Tensor:
-    """What stands after samples (..., N) in the last frames, (..., edge)."""
-    reflected = samples[..., -edge - 1 : -1].flip(-1)
-    return reflected if config.pad_mode == "reflect" else samples.new_zeros(*samples.shape[:-1], edge)
+    """Return what stands after samples (N,) in the last frames, (edge,)."""
+    return samples[-edge - 1 : -1].flip(-1) if config.pad_mode == "reflect" else samples.new_zeros(edge)
 
 
 @functools.lru_cache(maxsize=8)
-def hann(config: MelConfig) -> torch.Tensor:
-    """The analysis window, periodic, float64, zero-padded on both sides to (n_fft,)."""
-    left = (config.n_fft - config.win_length) // 2
-    right = config.n_fft - config.win_length - left
-    return F.pad(torch.hann_window(config.win_length, dtype=torch.float64), (left, right))
+def _spectrogram(config: MelConfig) -> torch.nn.Module:
+    return torchaudio().transforms.Spectrogram(
+        config.n_fft,
+        config.win_length,
+        config.hop_length,
+        power=config.power,
+        center=config.center,
+        pad_mode=config.pad_mode,
+    )
 
 
 @functools.lru_cache(maxsize=8)
 def mel_filters(config: MelConfig) -> torch.Tensor:
-    """The mel filters (1 + n_fft // 2, n_mels), float32. Raises InputError when a filter falls between two bins.
+    """Return torchaudio's mel filters (1 + n_fft // 2, n_mels), float32, on Slaney's scale and with Slaney's norm.
 
-    Those of librosa.filters.mel (Slaney's scale and norm) to the bit, without the second or more that its import takes.
+    Raises InputError when a filter falls between two bins.
     """
-    edges = _hertz(np.linspace(_mel(config.f_min), _mel(config.f_max), config.n_mels + 2))
-    distance = np.subtract.outer(edges, np.fft.rfftfreq(config.n_fft, 1 / config.sample_rate))
-    width = np.diff(edges)[:, None]
-    filters = np.maximum(0, np.minimum(-distance[:-2] / width[:-1], distance[2:] / width[1:])).astype(np.float32)
-    filters *= (2 / (edges[2:] - edges[:-2]))[:, None]
-    empty = int((filters.max(axis=1) == 0).sum())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of empty filters, which are refused below
+        filters = torchaudio().functional.melscale_fbanks(
+            config.n_fft // 2 + 1, config.f_min, config.f_max, config.n_mels, config.sample_rate, "slaney", "slaney"
+        )
+    empty = int((filters.amax(0) == 0).sum())
     _expect(empty == 0, "n_mels", config.n_mels, f"fewer, or a longer n_fft: {empty} mel filters hold no bin")
-    return torch.from_numpy(filters).T.contiguous()
+    return filters
 
 
 def bin_positions(hertz: np.ndarray, config: MelConfig) -> np.ndarray:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from rwae_audio.config import resolve
 from rwae_audio.convolutions import ConvNeXtBlock
-from rwae_audio.features import PRESETS, MelConfig, bin_positions, hann, mel_filters
+from rwae_audio.features import PRESETS, MelConfig, bin_positions, mel_filters
 from rwae_audio.files import InputError, read_json, read_tensors, whole_folder, write_json, write_tensors, write_text
 from rwae_audio.randomness import generator
 from rwae_audio.streaming import CHUNK, in_chunks
@@ -69,7 +69,7 @@ class Vocoder(nn.Module):
         self.head = nn.Linear(width, 4 * self.bins)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
-        window = hann(mel).float()
+        window = torch.hann_window(mel.win_length)
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("level", window.square().sum().sqrt(), persistent=False)  # of white noise's spectrum
         self.register_buffer("spread", envelope_matrix(mel), persistent=False)

@@ -1,32 +1,38 @@
-"""Waveform → F0 contour at the log-mels' frames, and a contour moved into another voice's register."""
+"""Waveform → F0 contour at the log-mels' frames, and a contour moved into another voice's register.
+
+The tracker is SwiftF0: Nieradzik, "SwiftF0: fast and accurate monophonic pitch detection", 2025, arXiv 2508.18440.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from rwae_audio.audio import resampled_blocks
 from rwae_audio.features import MelConfig
-from rwae_audio.streaming import CHUNK, in_chunks
+from rwae_audio.level import speech_of
+from rwae_audio.streaming import CHUNK
+
+if TYPE_CHECKING:
+    from swift_f0 import SwiftF0
 
 LOWEST, HIGHEST = 60.0, 500.0  # Hz
-WINDOW = 0.03  # seconds of sound that are compared with what comes a period later
-CANDIDATES = 6  # periods a frame
-QUIET = 0.03  # of the recording's RMS: sound at this level correlates half as much as it would
-BIAS = 0.1  # what a frame without a voice costs besides the best correlation in it
-SWITCH, OCTAVE = 0.3, 0.5  # what it costs to begin or end a voice, and to move by an octave from one frame to the next
-LONGER = 0.05  # of its correlation, that the longest period loses: two periods correlate as well as one
+RATE, HOP = 16000, 256  # SwiftF0 reads samples at this rate, and has a frame every HOP samples
+CONTEXT = 16  # SwiftF0's frames on either side that a frame's F0 depends on: 11 before it and 10 after it
+VOICED = 0.5  # the least confidence of a voiced frame
+GAIN = np.float32(2)  # SwiftF0 depends on the level: speech at NOMINAL is given to it at -20 dB
 SPREAD = 6.0  # how many times as wide, or as narrow, a contour may become
+QUIET = 12.0  # dB under the louder voiced frames, from where on a frame says nothing of the register
+QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
 HEARD = 50  # voiced frames that a voice's deviation is taken from, at least
-OVERLAP = 64  # frames on either side of a chunk's that its path is found with: a choice further away decides nothing
 
 
 class Register(NamedTuple):
-    """Of a voice: how many voiced frames it was heard in, and the mean and standard deviation of ln F0 (Hz) over them."""
+    """The pitch range of a voice: its number of voiced frames, and a robust mean and deviation of ln F0 (Hz)."""
 
     frames: int
     mean: float
@@ -34,105 +40,125 @@ class Register(NamedTuple):
 
 
 def fundamental(samples: np.ndarray, config: MelConfig) -> np.ndarray:
-    """F0 in Hz, 0 where there is no voice, of samples (N,): (1 + N // hop_length,), at the times of centred log-mels.
+    """Return the F0 contour of a waveform.
 
-    Normalised cross-correlation at every lag, and the cheapest path over its peaks: Talkin, "A robust algorithm for pitch
-    tracking (RAPT)", in "Speech coding and synthesis", 1995.
+    Args:
+        samples: (N,), at the rate of `config`, of any level.
+        config: The settings of the log-mels; the sample rate and the hop are used.
+
+    Returns:
+        F0 in Hz, 0 in frames without a voice: (1 + N // hop_length,). Frame t is centred on sample t · hop_length.
     """
-    loudness = math.sqrt(float(np.square(samples, dtype=np.float64).mean())) if len(samples) else 0.0
-    return np.concatenate([*fundamental_chunks([samples], config, loudness)])
+    return np.concatenate([*fundamental_chunks(speech_of(samples, config.sample_rate).blocks(), config)])
 
 
-def fundamental_chunks(blocks: Iterable[np.ndarray], config: MelConfig, loudness: float) -> Iterator[np.ndarray]:
-    """`fundamental` of a waveform that comes in blocks (n,), its RMS known: (m,) frames at a time, in memory that does not
-    grow with it."""
-    kept, skip = torch.zeros(0, 2 * CANDIDATES), 0
-    for chunk in in_chunks(_candidates(blocks, config, loudness), CHUNK, OVERLAP):
-        begun = len(kept)
-        kept = torch.cat([kept, chunk])
-        settled = max(len(kept) - OVERLAP, begun) if len(chunk) >= CHUNK else len(kept)
-        path = _path(kept.numpy())
-        yield path[skip:settled]
-        left = max(settled - OVERLAP, 0)
-        kept, skip = kept[left:], settled - left
-    if skip < len(kept):
-        yield _path(kept.numpy())[skip:]
+def fundamental_chunks(blocks: Iterable[np.ndarray], config: MelConfig) -> Iterator[np.ndarray]:
+    """Yield the contour of `fundamental`, (m,) at a time, for a waveform that comes in blocks (n,).
+
+    The blocks are those of `level.Speech`, since the tracker depends on the level. Memory does not grow with the waveform.
+    """
+    count = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal count
+        for block in blocks:
+            count += len(block)
+            yield block
+
+    step = config.hop_length * RATE / (HOP * config.sample_rate)  # from one frame to the next, in frames of SwiftF0
+    known, first, done = np.zeros(0), 0, 0
+    for part in _tracked(counted(), config.sample_rate):
+        known = np.concatenate([known, part[:, 0]])
+        ready = min(math.ceil((first + len(known) - 1) / step), 1 + count // config.hop_length)
+        if ready > done:
+            yield _between(known, np.arange(done, ready) * step - first)
+            done = ready
+            passed = min(max(int(done * step) - first, 0), len(known) - 1)
+            known, first = known[passed:], first + passed
+    rest = np.arange(done, 1 + count // config.hop_length)
+    if len(rest):
+        yield _between(known, rest * step - first)
 
 
-def _candidates(blocks: Iterable[np.ndarray], config: MelConfig, loudness: float) -> Iterator[Tensor]:
-    """Of each frame (n, 2 · CANDIDATES): the frequencies at the highest peaks of its cross-correlation, in Hz, then how
-    high these are; 0 where there are no more."""
-    hop, window = config.hop_length, round(WINDOW * config.sample_rate)
-    longest = math.ceil(config.sample_rate / LOWEST)
-    size = window + longest  # of the samples that a frame looks at, about its centre
-    kept, count, done = np.zeros(size // 2, dtype=np.float32), 0, 0
-    for block in blocks:
-        kept, count = np.concatenate([kept, np.asarray(block, dtype=np.float32)]), count + len(block)
-        while len(kept) >= CHUNK * hop + size:
-            yield _peaks(kept, CHUNK, window, longest, config, loudness)
-            kept, done = kept[CHUNK * hop :], done + CHUNK
-    left = 1 + count // hop - done
-    for start in range(0, left, CHUNK):
-        frames = min(CHUNK, left - start)
-        part = kept[start * hop :][: frames * hop + size]
-        yield _peaks(np.pad(part, (0, frames * hop + size - len(part))), frames, window, longest, config, loudness)
+def _between(contour: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Return the values of a contour (T,) at fractional positions (m,), which are cut off at its end.
+
+    A position is voiced if its nearest frame is; ln F0 is interpolated between two voiced frames.
+    """
+    positions = positions.clip(0, len(contour) - 1)
+    before = positions.astype(int)
+    after = np.minimum(before + 1, len(contour) - 1)
+    weight = positions - before
+    nearest = np.where(weight < 0.5, contour[before], contour[after])
+    both = (contour[before] > 0) & (contour[after] > 0) & (weight > 0)
+    low, high = np.where(both, contour[before], 1), np.where(both, contour[after], 1)
+    return np.where(both, low ** (1 - weight) * high**weight, nearest)
 
 
-def _peaks(samples: np.ndarray, frames: int, window: int, longest: int, config: MelConfig, loudness: float) -> Tensor:
-    """_candidates of the first `frames` frames of samples, of which the first frame looks at the first ones."""
-    shortest = math.floor(config.sample_rate / HIGHEST)
-    sound = torch.from_numpy(samples).unfold(0, window + longest, config.hop_length)[:frames].double()
-    sound = sound - sound.mean(1, keepdim=True)
-    length = 2 ** math.ceil(math.log2(window + longest))
-    spectrum = torch.fft.rfft(sound[:, :window], length).conj() * torch.fft.rfft(sound, length)
-    products = torch.fft.irfft(spectrum, length)[:, : longest + 1]
-    energy = torch.nn.functional.pad(sound.square().cumsum(1), (1, 0))
-    energy = energy[:, window : window + longest + 1] - energy[:, : longest + 1]
-    floor = window * (QUIET * loudness) ** 2 + 1e-12
-    correlation = products / ((energy[:, :1] + floor) * (energy + floor)).sqrt()
+def _tracked(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    """Yield SwiftF0's frames (m, 2) for samples at `rate` in blocks (n,): F0 in Hz, 0 without a voice, and level in dB.
 
-    lags = torch.arange(shortest, longest)
-    before, here, after = (correlation[:, shortest + shift : longest + shift] for shift in (-1, 0, 1))
-    peak = (here > before) & (here >= after) & (here > 0)
-    bend = (before - 2 * here + after).clamp_max(-1e-12)
-    shift = (before - after) / (2 * bend)  # of the parabola's top
-    tops = (here - bend * shift.square() / 2).clamp_max(1.0)
-    heights = torch.where(peak, tops * (1 - LONGER * lags / longest), torch.zeros(()).double())
-    height, place = heights.topk(CANDIDATES, dim=1)
-    shift = shift.gather(1, place)
-    frequency = config.sample_rate / (lags[place] + shift.clamp(-0.5, 0.5))
-    return torch.cat([torch.where(height > 0, frequency, torch.zeros(()).double()), height], dim=1).float()
+    N samples at RATE have 1 + N // HOP frames.
+    """
+    samples = (np.asarray(block, dtype=np.float32) for block in blocks)
+    known, context = np.zeros(0, dtype=np.float32), 0  # context: frames at the start of `known` that are done
+    for block in samples if rate == RATE else resampled_blocks(samples, rate, RATE):
+        known = np.concatenate([known, block])
+        while len(known) >= (context + CHUNK + CONTEXT) * HOP:
+            end = context + CHUNK
+            yield _swift(known[: (end + CONTEXT) * HOP])[context:end]
+            known, context = known[(end - CONTEXT) * HOP :], CONTEXT
+    yield _swift(np.pad(known, (0, HOP)))[context:]
 
 
-def _path(candidates: np.ndarray) -> np.ndarray:
-    """The F0s (T,) of the cheapest path over _candidates (T, 2 · CANDIDATES), 0 without a voice."""
-    frequency, height = candidates[:, :CANDIDATES].astype(float), candidates[:, CANDIDATES:].astype(float)
-    count, silent = len(frequency), CANDIDATES  # the last state: no voice
-    own = np.concatenate([1 - height + 9 * (frequency == 0), BIAS + height.max(1, keepdims=True)], axis=1)
-    octaves = np.log2(np.maximum(frequency, 1))
-    move = np.full((max(count - 1, 0), CANDIDATES + 1, CANDIDATES + 1), SWITCH)
-    move[:, :silent, :silent] = OCTAVE * np.abs(octaves[:-1, :, None] - octaves[1:, None, :])
-    move[:, silent, silent] = 0
-    cost, came = own[0], np.zeros((count, CANDIDATES + 1), dtype=int)
-    for t in range(1, count):
-        total = cost[:, None] + move[t - 1]
-        came[t] = total.argmin(0)
-        cost = total.min(0) + own[t]
-    states = np.empty(count, dtype=int)
-    states[-1] = cost.argmin()
-    for t in range(count - 1, 0, -1):
-        states[t - 1] = came[t, states[t]]
-    return np.append(frequency, np.zeros((count, 1)), axis=1)[np.arange(count), states]
+def _swift(samples: np.ndarray) -> np.ndarray:
+    """Return the frames (N // HOP, 2) of samples (N,) at RATE: F0 in Hz, 0 without a voice, and level in dB."""
+    contour = _detector().detect(GAIN * samples, RATE, LOWEST, HIGHEST)
+    f0 = np.where(contour.confidence >= VOICED, contour.pitch_hz, 0.0)
+    return np.stack([f0, contour.loudness_db], axis=1)
+
+
+@functools.lru_cache(maxsize=1)
+def _detector() -> SwiftF0:
+    """Return the network, which is loaded once, for one thread."""
+    import onnxruntime
+    from swift_f0 import SwiftF0
+
+    onnxruntime.set_default_logger_severity(3)  # errors alone
+    return SwiftF0(threads=1, spin=False)
+
+
+def register_of(blocks: Iterable[np.ndarray], config: MelConfig) -> Register | None:
+    """Return the register of a waveform that comes in blocks (n,), from its loud voiced frames.
+
+    Hum, noise and other talkers change quiet frames first. So a frame of 16 ms counts if it is at most QUIET under the
+    level of the louder half of all voiced frames. Sixteen bytes are kept for each of these. Returns None where fewer than
+    two frames count. The blocks are those of `fundamental_chunks`.
+    """
+    parts = [part[part[:, 0] > 0] for part in _tracked(blocks, config.sample_rate)]
+    f0, levels = np.concatenate(parts).T
+    if not len(f0):
+        return None
+    louder = 10 ** (np.sort(levels)[len(levels) // 2 :] / 10)
+    return register([f0[levels > 10 * np.log10(louder.mean()) - QUIET]])
 
 
 def register(contours: Iterable[np.ndarray]) -> Register | None:
-    """Of F0s in Hz that come (n,) at a time, 0 without a voice; None where fewer than two frames have one."""
-    voiced = (np.log(f0[f0 > 0]) for f0 in contours)
-    return pooled(Register(len(logs), float(logs.mean()), float(logs.std())) for logs in voiced if len(logs))
+    """Return the register of a voice, from the parts (n,) of its contours: F0 in Hz, 0 in frames without a voice.
+
+    The mean is the median, and the deviation comes from the quartiles, so that a few wrong frames do not move them.
+    Returns None where fewer than two frames have a voice.
+    """
+    voiced = [f0[f0 > 0].astype(np.float32) for f0 in contours]
+    logs = np.log(np.concatenate([*voiced, np.zeros(0, dtype=np.float32)]).astype(np.float64))
+    if len(logs) < 2:
+        return None
+    low, middle, high = np.quantile(logs, [0.25, 0.5, 0.75])
+    return Register(len(logs), float(middle), float(high - low) / QUARTILES)
 
 
 def pooled(registers: Iterable[Register]) -> Register | None:
-    """The register of all recordings together; None of fewer than two voiced frames."""
+    """Return the register of all recordings together, each weighted by its voiced frames; None for fewer than two."""
     known = np.array([*registers]).reshape(-1, 3)
     count = known[:, 0].sum()
     if count < 2:
@@ -143,9 +169,11 @@ def pooled(registers: Iterable[Register]) -> Register | None:
 
 
 def moved(f0: np.ndarray, own: Register, other: Register) -> np.ndarray:
-    """A contour F0 (T,) of a voice with its `own` register in the `other`'s: ln F0 with that mean and deviation, kept between
-    LOWEST and HIGHEST; 0 stays 0. A flat voice's trembling is no melody: the deviation grows by no more than SPREAD, and is
-    the voice's own where the other was hardly heard."""
+    """Move a contour F0 (T,) of a voice with the register `own` into the register `other`.
+
+    ln F0 gets the other's mean and deviation, and F0 stays between LOWEST and HIGHEST; 0 stays 0. The deviation grows
+    by SPREAD at most, since a flat voice's trembling is no melody. It stays where the other has under HEARD frames.
+    """
     wider = other.deviation / max(own.deviation, 1e-3) if other.frames >= HEARD else 1.0
     logs = (np.log(np.maximum(f0, 1)) - own.mean) * np.clip(wider, 1 / SPREAD, SPREAD) + other.mean
     return np.where(f0 > 0, np.exp(logs).clip(LOWEST, HIGHEST), 0.0)

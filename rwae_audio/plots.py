@@ -147,6 +147,42 @@ def conversions(path: Path, rows: Mapping[str, tuple[Any, Any]], threshold: floa
     _save(figure, path)
 
 
+def robustness(
+    path: Path, labels: Mapping[str, str], rows: Mapping[str, Mapping[str, Any]], sides: Mapping[str, str]
+) -> None:
+    """Draw EERs under degradations: a line for each condition, a colour for each system, hollow where both sides are degraded.
+
+    Args:
+        labels: Name of a condition → its label, from top to bottom.
+        rows: System → condition → side → `eer` and `interval`, as fractions.
+        sides: Name of a side → its label; the first is drawn filled.
+    """
+    figure = _figure(8, 0.16 * len(labels) * max(len(rows) * len(sides), 2) + 1.2)
+    axes = figure.subplots()
+    points = [(row, side) for row in rows for side in sides]
+    for i, (row, side) in enumerate(points):
+        height = np.arange(len(labels)) + 0.7 * ((i + 0.5) / len(points) - 0.5)
+        values = [rows[row][name][side] for name in labels]
+        rate = 100 * np.array([value["eer"] for value in values])
+        spans = 100 * np.array([value["interval"] or [value["eer"]] * 2 for value in values]).T
+        colour = COLOURS[i // len(sides) % len(COLOURS)]
+        bars = axes.errorbar(rate, height, xerr=abs(spans - rate), fmt="o", markersize=6, color=colour, linewidth=1.2)
+        bars.set_label(f"{row}, {sides[side]}")
+        if side != next(iter(sides)):
+            bars.lines[0].set_markerfacecolor("white")
+    axes.set_yticks(range(len(labels)), labels.values(), fontsize=11)
+    axes.hlines(
+        np.arange(len(labels) - 1) + 0.5, 0, 1, transform=axes.get_yaxis_transform(), color="0.9", linewidth=0.8
+    )
+    axes.tick_params(axis="x", labelsize=11)
+    axes.set_xlabel("equal error rate, %", fontsize=12)
+    axes.set_ylabel("recording", fontsize=12)
+    axes.set(xlim=(0, None), ylim=(len(labels) - 0.5, -0.5))
+    axes.grid(color="0.92", axis="x")
+    figure.legend(frameon=False, loc="outside upper center", ncols=2, fontsize=11)
+    _save(figure, path)
+
+
 def _point(axes: Axes, number: int, name: str, x: np.ndarray, y: np.ndarray, faint: bool = False) -> None:
     """The number-th of several, with its interval: x, y are value, low, high."""
     across, up = (abs(span[1:] - span[0])[:, None] for span in (x, y))

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from rwae_audio.audio import read_audio
 from rwae_audio.corpora.base import Corpus, Utterance
-from rwae_audio.features import MelConfig, log_mel
+from rwae_audio.features import MelConfig
 from rwae_audio.files import InputError, read_json, whole_file, write_json
+from rwae_audio.level import CUTOFF, NOMINAL, speech_of
 
 if TYPE_CHECKING:
     from rwae_audio.model import ModelConfig
@@ -26,11 +27,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FrameStore:
-    """frames: (N, n_mels) float32 log-mels, memory-mapped; utterance u has frames[offsets[u]:offsets[u + 1]]."""
+    """The log-mels of utterances.
+
+    Attributes:
+        frames: (N, n_mels), float32, memory-mapped; utterance u has frames[offsets[u]:offsets[u + 1]].
+        offsets: (U + 1,).
+        utterances: Those that speech was heard in.
+        silent: Those without any sound, which have no frames.
+    """
 
     frames: np.ndarray
     offsets: np.ndarray
     utterances: tuple[Utterance, ...]
+    silent: tuple[Utterance, ...] = ()
 
     @property
     def lengths(self) -> np.ndarray:
@@ -76,7 +85,7 @@ def open_store(
         raise InputError(
             f"{error.filename} cannot be found any more ({error.strerror}); expected it to stay"
         ) from error
-    digest = hashlib.sha256(json.dumps([asdict(mel), stats]).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps([asdict(mel), NOMINAL, CUTOFF, stats]).encode()).hexdigest()[:16]
     name = "-".join(corpus.name for corpus in corpora) + f"-{digest}"
     data, index = folder / f"{name}.f32", folder / f"{name}.json"
     if not index.exists():
@@ -85,8 +94,18 @@ def open_store(
     expected = int(offsets[-1]) * mel.n_mels * 4
     if not data.exists() or data.stat().st_size != expected:
         raise InputError(f"{data} does not hold {expected} bytes; remove it and {index.name} to have it built anew")
+    heard = np.diff(offsets) > 0
+    if not heard.any():
+        raise InputError(
+            f"all {len(utterances)} recordings are silent, the first {utterances[0].path}; expected speech"
+        )
     frames = np.memmap(data, dtype=np.float32, mode="r", shape=(int(offsets[-1]), mel.n_mels))
-    return FrameStore(frames, offsets, utterances)
+    return FrameStore(
+        frames,
+        offsets[np.append(True, heard)],
+        tuple(u for u, sound in zip(utterances, heard, strict=True) if sound),
+        tuple(u for u, sound in zip(utterances, heard, strict=True) if not sound),
+    )
 
 
 def _build(
@@ -96,8 +115,11 @@ def _build(
 
     def frames(utterance: Utterance) -> np.ndarray:
         samples = read_audio(utterance.path, mel.sample_rate, utterance.start, utterance.end).samples
+        speech = speech_of(samples, mel.sample_rate)
+        if speech.level.silent:
+            return np.zeros((0, mel.n_mels), dtype=np.float32)
         try:
-            return log_mel(torch.from_numpy(samples), mel).numpy()
+            return torch.cat([*speech.log_mels(mel)]).numpy()
         except InputError as error:
             raise InputError(f"{utterance.path}: {error}") from error
 

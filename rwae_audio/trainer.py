@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -23,7 +23,7 @@ from rwae_audio.files import InputError
 from rwae_audio.loop import Interrupted, MetricsLog, clip_gradients, interruptible
 from rwae_audio.model import RWAE, ModelConfig
 from rwae_audio.objectives import OBJECTIVES, Objective, ObjectiveConfig
-from rwae_audio.perturb import equalised, warp_frequencies, warp_mels
+from rwae_audio.perturb import CHANNELS, channelled, equalised, warp_frequencies, warp_mels
 from rwae_audio.randomness import generator
 from rwae_audio.store import Batch, Sampler
 
@@ -45,6 +45,8 @@ class TrainConfig:
                 input, drawn anew each sequence: what is said is left when the spectrum as a whole is another one
     ema_decay   of the exponential moving average of the weights, an update, which is what the development speakers choose
                 from and what is kept (Polyak & Juditsky 1992); at 0 there is none, and the weights are as they are
+    channel     what the static encoder's second window (its only one, where the objective has no second) goes through, each
+                with a chance of a half, drawn anew: names of perturb.CHANNELS in their order
     choose      what makes a checkpoint the best one on development speakers: the `gap` between dynamic and static EER, or
                 the least reconstruction `error`
     action_start    for so many updates an action is to be the cluster (k-means) of what the utterance sounds like; then what
@@ -69,6 +71,7 @@ class TrainConfig:
     equalise: float = 0.0
     colour: float = 0.0
     ema_decay: float = 0.0
+    channel: tuple[str, ...] = ()
     choose: Literal["gap", "error"] = "gap"
     action_start: int = 0
     temperature_start: float = 1.0
@@ -95,6 +98,9 @@ class TrainConfig:
         if not 0 < self.temperature_end <= self.temperature_start:
             given = f"{self.temperature_start} and {self.temperature_end}"
             raise ValueError(f"[train] temperature_start and temperature_end are {given}; expected it to fall, above 0")
+        for name in self.channel:
+            if name not in CHANNELS:
+                raise ValueError(f"[train] channel has {name!r}; expected some of {', '.join(CHANNELS)}")
         for name in ("equalise", "colour"):
             if not 0 <= getattr(self, name) < 10:
                 raise ValueError(f"[train] {name} is {getattr(self, name)}; expected at least 0 and under 10 nats")
@@ -201,6 +207,8 @@ def train(
                     part, settings.tract_warp, generator(settings.seed, "tract", step), config.mel
                 )
             )
+        if settings.channel:
+            batch = through_channels(batch, config, step)
         frames, static_frames = normalised(batch, normaliser, accelerator.device)
         dynamic_frames, second_frames = None, None
         if settings.colour:
@@ -318,6 +326,20 @@ def normalised(batch: Batch, normaliser: Normaliser, device: torch.device) -> tu
     """The two parts of a batch as the model wants them."""
     static = None if batch.static_frames is None else normaliser(batch.static_frames).to(device)
     return normaliser(batch.frames).to(device), static
+
+
+def through_channels(batch: Batch, config: RunConfig, step: int) -> Batch:
+    """Return the batch with one window of the static encoder through random channels, and the other one as it was.
+
+    An objective without a second window has its only one changed. A static code that is read off the segment itself has
+    no window, and nothing changes.
+    """
+    name = "static_frames" if batch.second_frames is None else "second_frames"
+    window = getattr(batch, name)
+    if window is None:
+        return batch
+    noise = generator(config.train.seed, "channel", step)
+    return replace(batch, **{name: channelled(window, config.train.channel, noise, config.mel)})
 
 
 def shape_clusters(sampler: Sampler, config: RunConfig) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rwae_audio import audio
+from rwae_audio import audio, decoding
 from rwae_audio.audio import load_audio, read_audio, write_audio
 from rwae_audio.files import InputError
 
@@ -77,6 +77,64 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
         np.testing.assert_allclose(got.samples, channels[:, :count].mean(axis=1), atol=1e-6)
 
 
+@pytest.mark.parametrize("count", [2, 3, 8, 64])
+def test_uncorrelated_channels_are_averaged(count: int, tmp_path: Path) -> None:
+    for seed in range(5):
+        channels = np.random.default_rng(seed).normal(0, 0.1, (4000, count)).astype(np.float32)
+        soundfile.write(tmp_path / "a.wav", channels, RATE, subtype="FLOAT")
+        got = read_audio(tmp_path / "a.wav")
+        np.testing.assert_allclose(got.samples, channels.mean(axis=1), atol=1e-6)
+        assert got.notes == ()
+
+
+def test_channels_that_cancel_give_the_louder_one(tmp_path: Path) -> None:
+    speech = np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)
+    for second in (-1.25, -0.8):
+        soundfile.write(tmp_path / "a.wav", np.stack([speech, second * speech], 1), RATE, subtype="FLOAT")
+        got = read_audio(tmp_path / "a.wav")
+        louder = 2 if second == -1.25 else 1
+        np.testing.assert_allclose(got.samples, speech if louder == 1 else second * speech, atol=1e-6)
+        assert got.notes == (f"channels 1 and 2 cancel each other; channel {louder}, the louder one, is read",)
+    soundfile.write(tmp_path / "a.wav", np.stack([speech, -0.2 * speech], 1), RATE, subtype="FLOAT")
+    np.testing.assert_allclose(load_audio(tmp_path / "a.wav"), 0.4 * speech, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [RATE, 44100])
+def test_a_silent_channel_is_left_out(rate: int, tmp_path: Path) -> None:
+    speech = np.random.default_rng(0).normal(0, 0.1, rate).astype(np.float32)
+    soundfile.write(tmp_path / "mono.wav", speech, rate, subtype="FLOAT")
+    soundfile.write(tmp_path / "a.wav", np.stack([0 * speech, speech], 1), rate, subtype="FLOAT")
+    got = read_audio(tmp_path / "a.wav")
+    np.testing.assert_allclose(got.samples, load_audio(tmp_path / "mono.wav"), atol=1e-6)
+    assert got.notes == ("channel 1 is silent and left out of the average",)
+    soundfile.write(tmp_path / "a.wav", np.zeros((rate, 2)), rate)
+    assert not read_audio(tmp_path / "a.wav").samples.any()
+
+
+def test_a_stretch_is_that_part_of_the_whole(tmp_path: Path) -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, (2 * RATE, 2)).astype(np.float32)
+    for name, kind in (("a.wav", "WAV"), ("a.flac", "FLAC"), ("a.sph", "NIST"), ("a.ogg", "OGG"), ("a.mp3", "MP3")):
+        soundfile.write(tmp_path / name, sound, RATE, format=kind)
+        whole = load_audio(tmp_path / name)
+        np.testing.assert_array_equal(load_audio(tmp_path / name, start=0.5, end=1.25), whole[8000:20000])
+        np.testing.assert_array_equal(load_audio(tmp_path / name, start=1.5), whole[24000:])
+        np.testing.assert_array_equal(load_audio(tmp_path / name, end=9.0), whole)
+        assert audio.duration(tmp_path / name) == len(whole) / RATE
+        with pytest.raises(InputError, match="holds no samples"):
+            load_audio(tmp_path / name, start=5.0)
+        with pytest.raises(InputError, match="holds no samples"):
+            load_audio(tmp_path / name, start=0.5, end=0.25)
+
+
+def test_names_that_begin_with_a_dash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("-a.wav", "-b.flac", "--c.ogg", "-d.mp3"):
+        soundfile.write(tmp_path / name, tone(), RATE)
+        assert len(load_audio(name)) == 8000
+    write_audio("-out.wav", tone(), RATE)
+    assert len(load_audio("-out.wav")) == 8000
+
+
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 192000])
 def test_resampling_keeps_a_tone_and_its_length(rate: int, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(1000, 0.5, rate), rate, subtype="FLOAT")
@@ -134,8 +192,8 @@ def test_not_audio_whatever_it_is_called(suffix: str, tmp_path: Path, capfd: pyt
 
 
 def test_audio_of_another_kind_is_named(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.aiff", tone(), RATE)
-    assert "is AIFF audio; expected WAV" in refused(tmp_path / "a.aiff")
+    soundfile.write(tmp_path / "a.w64", tone(), RATE, format="W64")
+    assert "is W64 audio; expected WAV" in refused(tmp_path / "a.w64")
 
 
 @pytest.mark.parametrize("kind", ["WAV", "OGG", "NIST"])
@@ -199,20 +257,70 @@ def test_sphere_headers_that_are_wrong(old: bytes, new: bytes, says: str, tmp_pa
     assert says in refused(sphere(lambda header: header.replace(old, new), tmp_path))
 
 
-@pytest.mark.parametrize("end", [0, 36, 0x7FFFF024, 0xFFFFFFFF])
-@pytest.mark.parametrize("length", [0, 0x7FFFF000, 0xFFFFFFFF])
+PLACEHOLDERS = [0, 0x7FFFF000, 0x7FFFFF00, 0x7FFFFFDB, 0x7FFFFFFF, 0x80000000, 0x80000024, 0xFFFFF000, 0xFFFFFFFF]
+
+
+@pytest.mark.parametrize("end", [0, 36, 0x7FFFF024, 0x80000024, 0xFFFFFFFF])
+@pytest.mark.parametrize("length", PLACEHOLDERS)
 def test_riff_as_written_to_a_pipe(length: int, end: int, tmp_path: Path) -> None:
-    """A writer that cannot go back leaves sizes it did not know: zeros, SoX's mark, or all ones."""
+    """A writer that cannot go back leaves sizes it did not know: zeros, or about 2 or 4 GiB."""
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(), RATE)
     content = bytearray(path.read_bytes())
     place = content.index(b"data") + 4
     content[4:8], content[place : place + 4] = struct.pack("<I", end), struct.pack("<I", length)
     path.write_bytes(content)
-    if length == 0 and end == 0x7FFFF024:  # a whole file without samples would say no less
-        assert "holds no samples" in refused(path)
-    else:
-        np.testing.assert_allclose(load_audio(path), tone(), atol=1e-4)
+    np.testing.assert_allclose(load_audio(path), tone(), atol=1e-4)
+
+
+@pytest.mark.parametrize("length", [16002, 1 << 30, 0x7FFE0000, 0xC0000000])
+def test_a_riff_length_that_may_be_real_is_believed(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(), RATE)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"data") + 4
+    content[place : place + 4] = struct.pack("<I", length)
+    path.write_bytes(content)
+    assert f"is cut short: 16000 bytes of samples; its RIFF header says {length}" in refused(path)
+
+
+def test_big_endian_riff(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(), RATE, endian="BIG")
+    assert path.read_bytes().startswith(b"RIFX")
+    np.testing.assert_allclose(load_audio(path), tone(), atol=1e-4)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "is cut short: 15900 bytes of samples; its RIFF header says 16000" in refused(path)
+
+
+@pytest.mark.parametrize("coding", ["IMA_ADPCM", "MS_ADPCM", "GSM610"])
+def test_compressed_wav_has_the_samples_that_fact_says(coding: str, tmp_path: Path) -> None:
+    """The last block of compressed WAV is filled up; the chunk `fact` says where the sound ends."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(), RATE, subtype=coding)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"fact") + 8
+    content[place : place + 4] = struct.pack("<I", 7777)
+    path.write_bytes(content)
+    got = load_audio(path)
+    assert len(got) == 7777
+    assert np.abs(got - tone()[:7777])[1000:].max() < 0.1
+    content[place : place + 4] = struct.pack("<I", 20000)
+    path.write_bytes(content)
+    assert "its header says 20000" in refused(path)
+
+
+def test_sphere_has_the_samples_that_its_header_says(tmp_path: Path) -> None:
+    path = sphere(lambda header: header.replace(b"sample_count -i 8000", b"sample_count -i 7000"), tmp_path)
+    np.testing.assert_allclose(load_audio(path), tone()[:7000], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+def test_joined_files_with_a_length_are_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    soundfile.write(path, tone(), RATE, format=kind)
+    path.write_bytes(2 * path.read_bytes())
+    assert f"is several {kind} files joined; expected one" in refused(path)
 
 
 def test_riff_chunks_around_the_samples(tmp_path: Path) -> None:
@@ -300,7 +408,7 @@ def test_blocks_are_what_is_read_at_once(rate: int, tmp_path: Path, monkeypatch:
     mono = soundfile.read(path, dtype="float32")[0].mean(axis=1)
     whole = librosa.resample(mono, orig_sr=rate, target_sr=RATE)
     np.testing.assert_array_equal(load_audio(path), whole)
-    monkeypatch.setattr(audio, "BLOCK", 2000)
+    monkeypatch.setattr(decoding, "BLOCK", 2000)
     recording = audio.open_audio(path)
     for _ in range(2):  # from the start each time
         blocks = [*recording.blocks()]

@@ -29,9 +29,10 @@ from rwae_audio import __version__
 from rwae_audio.audio import load_audio
 from rwae_audio.bundle import load_bundle
 from rwae_audio.commands import eer, embed, vc
-from rwae_audio.conversion import is_silent
+from rwae_audio.corpora.base import SUFFIXES
+from rwae_audio.level import speech_of
 from rwae_audio.neural_vocoder import load_vocoder
-from rwae_audio.pitch import fundamental, register
+from rwae_audio.pitch import register_of
 
 COMMANDS = {"rwae-vc": vc, "rwae-embed": embed, "rwae-eer": eer}
 LIST = [(a, b) for i, a in enumerate(("s0/a.wav", "s0/b.b.wav", "s1/a.wav", "s1/b.b.wav", "s2/a.wav", "s2/c.flac"))
@@ -363,8 +364,10 @@ def test_vc_writes_what_the_library_gives(recordings: Path, bundle_folder: Path,
         "output": "out.flac",
         "seconds": len(load_audio(paths[0])) / 16000,
         "silent": False,
+        "peak": pytest.approx(np.abs(load_audio(recordings / "s0/a.wav")).max(), rel=0.3),
         "scaled": None,
         "resampled_from": None,
+        "notes": [],
     }
     from rwae_audio.conversion import convert_waveform
 
@@ -438,7 +441,7 @@ def test_vc_of_silence_is_silence_with_a_warning(recordings: Path, run: Run) -> 
     assert "silent.wav is silent" in err
     sound = load_audio("out.wav")
     assert len(sound) == 9000
-    assert is_silent(sound)
+    assert not sound.any()
 
 
 def test_vc_never_clips(recordings: Path, run: Run, tmp_path: Path) -> None:
@@ -551,12 +554,48 @@ def test_vc_of_a_folder_names_what_is_bad_and_converts_the_rest(
     assert lines[0].startswith("rwae-vc: in/bad.wav cannot be read as audio")
     assert lines[2:] == [
         "rwae-vc: converted 4 files into in_as_a; 1 of them resampled; could not convert 2; "
-        "passed over 3 that are hidden or no audio by their names"
+        "skipped 3 other files (hidden, or without the suffix of a recording)"
     ]
     assert listing(tmp_path / "in_as_a") == ["b.b.wav", "narrow.wav", "s0", "s0/a.wav", "s0/deep", "s0/deep/a.wav"]
     assert listing(folder) == before
     assert run("rwae-vc", folder / "narrow.wav", target, "-o", "alone.wav")[0] == 0
     assert (tmp_path / "alone.wav").read_bytes() == (tmp_path / "in_as_a/narrow.wav").read_bytes()
+
+
+def test_vc_of_a_folder_names_the_recordings_that_need_pyav(
+    folder: Path, recordings: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)  # as where it is not installed
+    monkeypatch.setattr("rwae_audio.corpora.base.readable_suffixes", lambda: SUFFIXES)
+    for name in ("b.b.WAV", "bad.wav", "s0/a.wav", "s0/cut.sph"):
+        (folder / name).unlink()
+    soundfile.write(folder / "memo.aiff", speech(1, 0.5), 16000)
+    soundfile.write(folder / "s0/deep/a.au", speech(1, 0.5), 16000)
+    (folder / "wav-by-content.m4a").write_bytes((recordings / "s0/a.wav").read_bytes())
+    code, out, err = run("rwae-vc", "in", recordings / "s1/a.wav", "--json")
+    assert code == 1
+    report = json.loads(out)
+    assert [item["source"] for item in report["failed"]] == ["in/memo.aiff", "in/s0/deep/a.au"]
+    assert all("pip install 'rwae-audio[formats]'" in item["reason"] for item in report["failed"])
+    assert [line.split()[1] for line in err.splitlines()[:2]] == ["in/memo.aiff", "in/s0/deep/a.au"]
+    sources = [item["source"] for item in report["converted"]]
+    assert sources == ["in/narrow.wav", "in/s0/deep/a.flac", "in/wav-by-content.m4a"]
+
+
+def test_vc_says_which_channel_is_read(recordings: Path, run: Run, tmp_path: Path) -> None:
+    sound = soundfile.read(recordings / "s0/a.wav")[0]
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in/a.wav", np.stack([sound, -0.9 * sound], 1), 16000, subtype="FLOAT")
+    soundfile.write(tmp_path / "in/b.wav", sound, 16000)
+    code, out, err = run("rwae-vc", "in", recordings / "s1/a.wav", "--json")
+    assert code == 0, err
+    cancelling, plain = json.loads(out)["converted"]
+    assert "channel 1, the louder one, is read" in cancelling["notes"][0]
+    assert plain["notes"] == []
+    assert f"in/a.wav: {cancelling['notes'][0]}" in err
+    code, _, err = run("rwae-vc", "in/a.wav", recordings / "s1/a.wav", "-o", "alone.wav")
+    assert code == 0
+    assert f"in/a.wav: {cancelling['notes'][0]}" in err
 
 
 def test_vc_of_a_folder_never_overwrites_unless_forced(folder: Path, recordings: Path, run: Run) -> None:
@@ -701,7 +740,8 @@ def test_embed_writes_codes_under_the_names_given(
         assert set(file.keys()) == {f"{kind}/{name}" for kind in ("static", "dynamic") for name in names}
         frames = {name: len(file.get_tensor(f"dynamic/{name}")) for name in names}
         metadata = file.metadata()
-        registers = {name: register([fundamental(load_audio(name), bundle.config.mel)]) for name in names}
+        speech_of_names = {name: speech_of(load_audio(name), 16000) for name in names}
+        registers = {name: register_of(one.blocks(), bundle.config.mel) for name, one in speech_of_names.items()}
         assert json.loads(metadata.pop("registers")) == {name: pytest.approx(registers[name]) for name in names}
         assert metadata == {"bundle": bundle.digest, "version": __version__, "frames": json.dumps(frames)}
         for name in names:

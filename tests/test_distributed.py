@@ -30,7 +30,7 @@ from rwae_audio.loop import Interrupted
 from rwae_audio.model import ModelConfig, Standardise, normal
 from rwae_audio.objectives import ObjectiveConfig
 from rwae_audio.objectives.rwae_mmd import dynamic_penalty, static_penalty
-from rwae_audio.perturb import equalised, shuffled, warp_frequencies, warp_mels
+from rwae_audio.perturb import CHANNELS, channelled, equalised, shuffled, warp_frequencies, warp_mels
 from rwae_audio.randomness import generator
 from rwae_audio.store import Sampler
 from rwae_audio.trainer import RunConfig, new_model
@@ -92,6 +92,7 @@ def draws() -> dict[str, torch.Tensor]:
         "warped": warp_mels(frames, 0.3, generator(0, "warp")),
         "stretched": warp_frequencies(frames, 0.3, generator(0, "tract"), MelConfig(n_mels=8)),
         "equalised": equalised(frames, 0.3, generator(0, "equalise")),
+        "channelled": channelled(frames, [*CHANNELS], generator(0, "channel"), MelConfig(n_mels=8)),
         "shuffled": shuffled(frames, generator(0, "shuffle")),
         "noise": normal((len(frames), 2, 3), generator(0, "noise"), frames),
         "standard": standard.detach(),

@@ -15,6 +15,7 @@ from rwae_audio.corpora.base import Corpus, Utterance
 from rwae_audio.embedding import embed, windows
 from rwae_audio.features import MelConfig, Normaliser, log_mel
 from rwae_audio.files import InputError
+from rwae_audio.level import levelled
 from rwae_audio.model import RWAE, ModelConfig
 from rwae_audio.randomness import generator
 from rwae_audio.store import FrameStore, Sampler, apart, open_store
@@ -37,8 +38,8 @@ def corpus(tmp_path: Path) -> Corpus:
 def test_store_holds_every_utterance_as_log_mel_gives_it(corpus: Corpus, tmp_path: Path) -> None:
     store = open_store([corpus], MEL, tmp_path / "cache")
     for row, utterance in enumerate(corpus.utterances):
-        expected = log_mel(torch.from_numpy(load_audio(utterance.path)), MEL)
-        assert torch.equal(store.of(row), expected)
+        expected = log_mel(torch.from_numpy(levelled(load_audio(utterance.path), 16000)), MEL)
+        torch.testing.assert_close(store.of(row), expected, rtol=0, atol=1e-5)
     assert store.indices("dev").tolist() == [0]
     assert store.gather(store.offsets[:2], 4).shape == (2, 4, 80)
     torch.testing.assert_close(store.gather(store.offsets[:-1] + 2, 4)[3], store.of(3)[2:6])
@@ -58,7 +59,7 @@ def test_other_settings_or_a_changed_file_get_a_store_of_their_own(corpus: Corpu
     cache = tmp_path / "cache"
     open_store([corpus], MEL, cache)
     open_store([corpus], replace(MEL, n_mels=40), cache)
-    soundfile.write(corpus.utterances[1].path, np.full(9000, 0.1), 16000)
+    soundfile.write(corpus.utterances[1].path, 0.1 * np.random.default_rng(1).standard_normal(9000), 16000)
     store = open_store([corpus], MEL, cache)
     assert len(list(cache.glob("*.json"))) == 3
     assert store.lengths[1] == 1 + 9000 // 160
@@ -80,8 +81,22 @@ def test_a_store_of_another_size_is_not_used(corpus: Corpus, tmp_path: Path) -> 
 
 
 def test_an_utterance_under_one_window_is_named(corpus: Corpus, tmp_path: Path) -> None:
-    soundfile.write(corpus.utterances[2].path, np.full(100, 0.1), 16000)
+    soundfile.write(corpus.utterances[2].path, 0.1 * np.random.default_rng(1).standard_normal(100), 16000)
     with pytest.raises(InputError, match=r"s2.*under one analysis window"):
+        open_store([corpus], MEL, tmp_path / "cache")
+
+
+def test_a_silent_recording_is_left_out_and_named(corpus: Corpus, tmp_path: Path) -> None:
+    for i, offset in ((1, 0.0), (4, 0.2)):
+        soundfile.write(corpus.utterances[i].path, np.full(9000, offset), 16000)
+    for _ in ("built", "read again"):
+        store = open_store([corpus], MEL, tmp_path / "cache")
+        assert [u.speaker for u in store.utterances] == ["s0", "s2", "s3"]
+        assert [u.speaker for u in store.silent] == ["s1", "s4"]
+        assert store.lengths.tolist() == [1 + (4000 + 1600 * i) // 160 for i in (0, 2, 3)]
+    for utterance in corpus.utterances:
+        soundfile.write(utterance.path, np.zeros(9000), 16000)
+    with pytest.raises(InputError, match="all 5 recordings are silent"):
         open_store([corpus], MEL, tmp_path / "cache")
 
 

@@ -34,6 +34,7 @@ from rwae_audio.trainer import (
     learning_rate,
     new_model,
     new_objective,
+    through_channels,
     train,
 )
 
@@ -190,6 +191,24 @@ def test_the_dynamic_encoder_alone_hears_another_channel(tmp_path: Path, monkeyp
         torch.testing.assert_close(curves, curves[:, :1].expand_as(curves), atol=1e-4, rtol=0)
         assert curves[:, 0].std(0).min() > 0.01
     assert not torch.allclose(seen[0][1] - seen[0][0], seen[1][1] - seen[1][0])
+
+
+def test_one_window_of_the_static_encoder_goes_through_a_channel() -> None:
+    config = replace(CONFIG, train=replace(CONFIG.train, channel=("equaliser",)))
+    window = torch.randn(64, 5, 8, generator=generator(0, "frames"))
+    pairs, alone = (Batch(window, window, second, torch.arange(64)) for second in (window, None))
+    first, again, later = (through_channels(pairs, config, step) for step in (3, 3, 4))
+    assert first.frames is window
+    assert first.static_frames is window
+    assert first.second_frames is not None
+    assert 0.2 < (first.second_frames != window).any(2).any(1).float().mean() < 0.8
+    assert torch.equal(first.second_frames, again.second_frames)
+    assert not torch.equal(first.second_frames, later.second_frames)
+    assert torch.equal(through_channels(alone, config, 3).static_frames, first.second_frames)
+    neither = Batch(window, None, None, torch.arange(64))
+    assert through_channels(neither, config, 3) is neither
+    with pytest.raises(ValueError, match="channel has 'fog'"):
+        TrainConfig(channel=("fog",))
 
 
 def test_training_moves_the_loss_down(tmp_path: Path) -> None:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import torchaudio
 from made_up import speech
 
 from rwae_audio.audio import load_audio
-from rwae_audio.features import PRESETS, hann, log_mel, mel_filters
+from rwae_audio.features import PRESETS, log_mel, mel_filters
 from rwae_audio.vocoder import OVERLAP, griffin_lim, griffin_lim_chunks, linear_spectrum
 
 BOTH = pytest.mark.parametrize("preset", ["paper", "vocoder"])
@@ -98,31 +97,8 @@ def test_the_linear_spectrum_has_these_mels_and_no_negative(preset: str) -> None
 
 
 @BOTH
-def test_phases_are_those_of_torchaudio(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From phases of zero, where torchaudio can start as well, its fast Griffin-Lim gives the same sound but for the level."""
-    config = PRESETS[preset]
-    wanted = log_mel(torch.from_numpy(speech(0, 1.0)), config)
-    monkeypatch.setattr(torch, "rand", lambda shape, generator: torch.zeros(shape))
-    sound = griffin_lim(wanted, config, iterations=8)
-    expected = torchaudio.functional.griffinlim(
-        linear_spectrum(wanted.exp() * (wanted.exp() > 1.001 * config.floor), config).T,
-        window=hann(config).float(),
-        n_fft=config.n_fft,
-        hop_length=config.hop_length,
-        win_length=config.n_fft,
-        power=config.power,
-        n_iter=8,
-        momentum=0.99,
-        length=len(sound),
-        rand_init=False,
-    )
-    level = (sound.square().sum() / expected.square().sum()).sqrt()
-    torch.testing.assert_close(sound, expected * level, atol=2e-3 * float(sound.abs().max()), rtol=0)
-
-
-@BOTH
 def test_chunks_join_without_a_seam(preset: str) -> None:
-    """Log-mels around the joins come back as well as elsewhere, in frames that are not louder or softer."""
+    """Log-mels around the joins come back to within 0.1 nats, in frames that are not louder or softer."""
     config = PRESETS[preset]
     wanted = log_mel(torch.from_numpy(speech(0, 4.0)), config)
     pieces = wanted.split(33)
@@ -131,7 +107,7 @@ def test_chunks_join_without_a_seam(preset: str) -> None:
     assert sound.shape == whole.shape
     joins = torch.cat([torch.arange(k - OVERLAP, k) for k in range(60, len(wanted) - OVERLAP, 60)])
     errors = [(log_mel(x, config) - wanted)[joins] for x in (sound, whole)]
-    assert errors[0].abs().mean() < 1.3 * errors[1].abs().mean()
+    assert errors[0].abs().mean() < 0.1
     assert abs(float(errors[0].mean() - errors[1].mean())) < 0.1
     assert torch.equal(torch.cat([*griffin_lim_chunks(pieces, config, size=len(wanted) - OVERLAP + 1)]), whole)
     assert torch.equal(torch.cat([*griffin_lim_chunks(pieces, config, size=60)]), sound)

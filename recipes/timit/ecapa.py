@@ -4,21 +4,24 @@ over the training speakers' labels, on the frames, utterances and speakers of th
     python recipes/timit/ecapa.py --data an4=DIR --data librispeech=DIR --test an4 --out runs/ladder/ecapa-0
     python recipes/timit/ladder.py --collect runs/ladder/ecapa-0
 
-An utterance's vector is the network's, of all of its frames. It has labels that the rows do without: it is not ranked.
+An utterance's vector is the network's, of all of its frames. It has labels that the rows do without: it is not ranked. The
+run folder keeps the network, for `robustness.py --ecapa`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from train import command, corpora_arguments, new_folder, prepare, say, set_value, tested
 
 from rwae_audio.commands.common import Parser, guarded
-from rwae_audio.files import InputError, only_one, write_json
+from rwae_audio.files import InputError, only_one, read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +35,7 @@ NAME = "ecapa.py"
 HERE = Path(__file__).resolve().parent
 CHANNELS, DIM, CROP = (128, 128, 128, 128, 384), 128, 60  # crops as long as the rows' static windows: 0.96 s
 MARGIN, SCALE = 0.2, 30.0
+WEIGHTS = "network.safetensors"  # its name in the run folder
 TRAIN = {"updates": 1800, "evaluate_every": 150, "batch": 64, "learning_rate": 2e-3}  # a quarter of an hour on one core
 
 
@@ -82,9 +86,10 @@ def run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
     with only_one(folder):
         write_json(folder / "run.json", plan)
         network, count = train(ready, folder)
+        write_json(folder / "config.json", config.tables())
+        save(network, ready.normaliser, folder / WEIGHTS)
         if options.no_test:
             return 0
-        write_json(folder / "config.json", config.tables())
         vectors = embed(network, ready.normaliser, ready.test)
         there = heard_elsewhere(elsewhere, config.mel, lambda bench: embed(network, ready.normaliser, bench))
         said = leave_vectors(folder, plan["name"], ready.test, vectors, {"parameters": count, "elsewhere": there})
@@ -92,12 +97,61 @@ def run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
     return 0
 
 
+def new_network(n_mels: int) -> torch.nn.Module:
+    """Return SpeechBrain's ECAPA-TDNN with random weights. Raises InputError when SpeechBrain cannot be imported."""
+    try:
+        from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+    except ImportError as error:
+        wanted = "`pip install 'rwae-audio[judge]'`"
+        raise InputError(f"speechbrain cannot be imported ({error}); expected {wanted}") from error
+    return ECAPA_TDNN(n_mels, channels=list(CHANNELS), lin_neurons=DIM, attention_channels=64, se_channels=64)
+
+
+def save(network: torch.nn.Module, normaliser: Normaliser, path: Path) -> None:
+    """Write a trained network and its normaliser."""
+    tensors = {f"network.{name}": value.contiguous() for name, value in network.state_dict().items()}
+    write_tensors(path, {**tensors, "mean": normaliser.mean, "deviation": normaliser.deviation})
+
+
+def embedder(run: Path) -> Callable[[Sequence[Path]], Iterator[np.ndarray]]:
+    """Return a function from the paths of recordings to the vectors (DIM,) of a finished run's network.
+
+    Raises InputError when the run folder has no such network.
+    """
+    import torch
+
+    from rwae_audio.corpora.base import Corpus, Utterance
+    from rwae_audio.features import Normaliser
+    from rwae_audio.store import open_store
+    from rwae_audio.trainer import RunConfig
+
+    mel = RunConfig.of(read_json(run / "config.json", "a run of ecapa.py")).mel
+    tensors = read_tensors(run / WEIGHTS, "the network of a run of ecapa.py")
+    network = new_network(mel.n_mels).eval()
+    try:
+        normaliser = Normaliser(tensors.pop("mean"), tensors.pop("deviation"))
+        network.load_state_dict({name.removeprefix("network."): value for name, value in tensors.items()})
+    except (KeyError, RuntimeError) as error:
+        text = f"{run / WEIGHTS} does not hold this network and its normaliser; expected a run folder of ecapa.py"
+        raise InputError(text) from error
+
+    def vectors(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+        utterances = tuple(Utterance(str(path), "", "test", path) for path in paths)
+        with tempfile.TemporaryDirectory() as folder:
+            store = open_store([Corpus("recordings", utterances)], mel, Path(folder))
+            for row in range(len(paths)):
+                with torch.no_grad():
+                    yield network(normaliser(store.of(row))[None])[0, 0].double().numpy()
+
+    return vectors
+
+
 def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
     """The network with the least EER on development speakers, in evaluation mode, and its number of parameters."""
     import torch
 
     try:
-        from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
+        from speechbrain.lobes.models.ECAPA_TDNN import Classifier
         from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
     except ImportError as error:
         wanted = "`pip install 'rwae-audio[judge]'`"
@@ -112,9 +166,7 @@ def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
     who = {name: i for i, name in enumerate(sorted({ready.store.utterances[row].speaker for row in ready.train_rows}))}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(settings.seed, "ecapa").initial_seed() % 2**31)
-        network = ECAPA_TDNN(
-            ready.config.mel.n_mels, channels=list(CHANNELS), lin_neurons=DIM, attention_channels=64, se_channels=64
-        )
+        network = new_network(ready.config.mel.n_mels)
         classifier = Classifier(DIM, out_neurons=len(who))
     count = sum(p.numel() for p in network.parameters())
     say(

@@ -153,6 +153,10 @@ def prepare(config: Any, plan: dict[str, Any], tell: Callable[[str], None] = say
         for note in corpus.notes:
             tell(f"{corpus.name}: {note}")
     ready = experiment.prepare(config, corpora, plan["test"], progress=True, initial=initial)
+    for utterance in ready.store.silent[:5]:
+        tell(f"{utterance.path} is silent and left out")
+    if len(ready.store.silent) > 5:
+        tell(f"{len(ready.store.silent)} recordings are silent and left out in all")
     short = ready.sampler.left_out
     tell(f"training on {ready.hours:.2f} hours; {short} utterances under {ready.sampler.window} frames are left out")
     return ready

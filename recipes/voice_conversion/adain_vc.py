@@ -21,13 +21,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rwae_audio.config import resolve
-from rwae_audio.features import PRESETS, Normaliser, log_mel
+from rwae_audio.features import PRESETS, Normaliser
 from rwae_audio.files import InputError, read_json, read_tensors, whole_folder, write_json, write_tensors
+from rwae_audio.level import speech_of
 
 MEL = PRESETS["vocoder"]
 STRIDES = (1, 2, 1, 2, 1, 2)  # of the encoders' blocks; the decoder's, the other way round
@@ -194,8 +196,8 @@ class AdaInVoice:
     normaliser: Normaliser
 
     def frames(self, samples: Any) -> Tensor:
-        """Waveform (N,) at the frames' rate → log-mels (T, n_mels)."""
-        return log_mel(torch.as_tensor(samples, dtype=torch.float32), MEL)
+        """Return the log-mels (T, n_mels) of a waveform (N,) at the frames' rate, through the front end of all systems."""
+        return torch.cat([*speech_of(np.asarray(samples, dtype=np.float32), MEL.sample_rate).log_mels(MEL)])
 
     def convert(self, source: Tensor, *targets: Tensor) -> Tensor:
         """What `source` says in the voice of `targets`; log-mels (T, n_mels) in, log-mels (T, n_mels) out."""

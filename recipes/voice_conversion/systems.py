@@ -10,10 +10,11 @@ from adain_vc import MEL, AdaInVoice
 
 from rwae_audio import pitch
 from rwae_audio.bundle import Bundle
-from rwae_audio.conversion import convert_waveform, level_of
+from rwae_audio.conversion import convert_waveform
 from rwae_audio.files import InputError
 from rwae_audio.hifigan import Hifigan
 from rwae_audio.judges import RATE, fundamental
+from rwae_audio.level import speech_of
 from rwae_audio.neural_vocoder import Vocoder, vocode
 from rwae_audio.vocoder import griffin_lim
 
@@ -77,9 +78,10 @@ def vocoder_copy(bundle: Bundle, vocoder: Vocoder | Hifigan | None, samples: np.
 
 
 def as_loud(sound: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """A sound (M,) as long and as loud as samples (N,)."""
+    """Return a sound (M,) as long and as loud as samples (N,)."""
     sound = np.pad(sound, (0, max(len(samples) - len(sound), 0)))[: len(samples)]
-    return sound * np.float32(level_of([samples]).loudness / max(level_of([sound]).loudness, 1e-8))
+    levels = [speech_of(part, RATE).level.active for part in (samples, sound)]
+    return sound * np.float32(levels[0] / max(levels[1], 1e-8))
 
 
 def world(source: np.ndarray, voice: Sequence[np.ndarray]) -> np.ndarray:

@@ -21,8 +21,9 @@ from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_chec
 from rwae_audio.commands.resume import keep_content
 from rwae_audio.config import resolve
 from rwae_audio.divergences import frozen
-from rwae_audio.features import MelConfig, mel_filters
+from rwae_audio.features import MelConfig, log_mel, mel_filters
 from rwae_audio.files import InputError, read_json
+from rwae_audio.level import speech_of
 from rwae_audio.loop import Interrupted, MetricsLog, clip_gradients, interruptible
 from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, load_vocoder, save_vocoder, vocode
 from rwae_audio.randomness import generator
@@ -189,9 +190,11 @@ def read_speech(plan: dict[str, Any], split: str, config: RunConfig) -> Speech:
     hop = mel.hop_length
     for utterance in tqdm(utterances, split, disable=None):
         samples = load_audio(utterance.path, mel.sample_rate, utterance.start, utterance.end)
-        if len(samples) < mel.shortest:
+        recording = speech_of(samples, mel.sample_rate)
+        if recording.level.count < mel.shortest or recording.level.silent:
             continue
-        log_mels = bundle.frames(samples)
+        samples = np.concatenate([*recording.blocks()])
+        log_mels = log_mel(torch.from_numpy(samples), mel)
         parts["log_mels"].append(log_mels.numpy().astype(np.float16))
         parts["decoded"].append(bundle.reconstruct(log_mels).numpy().astype(np.float16))
         parts["f0"].append(fundamental(samples, mel).astype(np.float32))

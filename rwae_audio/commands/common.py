@@ -143,10 +143,17 @@ def free_output(path: Path, force: bool) -> None:
         raise InputError(f"{path} is there already; expected a new name, or --force")
 
 
-def say_resampled(command: str, path: str | Path, audio: Audio | Recording) -> None:
-    """If it was; once all has gone well, because an error is to be the only line."""
+def say_notes(command: str, path: str | Path, audio: Audio | Recording) -> None:
+    """Say what a user should be told of a file, once all has gone well: an error is to be the only line."""
     if audio.source_rate != audio.sample_rate:
         say(command, f"resampled {path} {audio.source_rate} → {audio.sample_rate} Hz")
+    for note in audio.notes:
+        say(command, f"{path}: {note}")
+
+
+def beyond_full_scale(path: str | Path, peak: float) -> str:
+    """Return the warning about a file of float samples that were written at another scale."""
+    return f"{path} has samples up to {peak:.0f}; expected at most 1; it was brought to level"
 
 
 def set_value(tables: dict[str, Any], setting: str) -> None:

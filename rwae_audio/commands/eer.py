@@ -7,9 +7,9 @@ import json
 import os
 import sys
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rwae_audio.commands.common import DEVICE_HELP, Parser, free_output, guarded, say
+from rwae_audio.commands.common import DEVICE_HELP, Parser, beyond_full_scale, free_output, guarded, say
 from rwae_audio.files import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rwae_audio.trials import Trials
 
 NAME = "rwae-eer"
+NOTES = 5  # notes on single files that are printed
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -143,12 +144,16 @@ def report_bundle(options: argparse.Namespace) -> int:
     from rwae_audio.bundle import load_bundle
 
     bundle = load_bundle(options.bundle, options.device or "cpu")
-    static, dynamic, resampled = embed_files(bundle, paths)
+    static, dynamic, resampled, notes = embed_files(bundle, paths)
     said, scores = report(
         static, dynamic, trials, bundle.dynamic_mean, synthetic=bundle.synthetic, p_targets=_p_targets(options)
     )
     if resampled:
         say(NAME, f"resampled {resampled} of {len(paths)} files to {bundle.sample_rate} Hz")
+    for note in notes[:NOTES]:
+        say(NAME, note)
+    if len(notes) > NOTES:
+        say(NAME, f"there are {len(notes) - NOTES} more such notes on other files")
     if options.scores:
         write_scores(options.scores, trials, scores["static"])
         say(NAME, f"wrote the static scores to {options.scores}")
@@ -193,28 +198,40 @@ def audio_paths(trials: Trials, folder: Path) -> list[Path]:
     return [folder / files.get(name, name) for name in trials.names]
 
 
-def embed_files(bundle: Bundle, paths: list[Path]) -> tuple[Any, Any, int]:
-    """Static (M, d) and dynamic (M, e) vectors of the files, and how many were resampled. Raises InputError for
-    silence: it has no speaker."""
+class FileEmbeddings(NamedTuple):
+    """Static (M, d) and dynamic (M, e) vectors of files, how many were resampled, and what a user should be told of them."""
+
+    static: Any
+    dynamic: Any
+    resampled: int
+    notes: list[str]
+
+
+def embed_files(bundle: Bundle, paths: list[Path]) -> FileEmbeddings:
+    """Embed the files. Raises InputError for a silent one, since it has no speaker."""
     import numpy as np
     from tqdm import tqdm
 
     from rwae_audio.audio import read_audio
-    from rwae_audio.conversion import is_silent
+    from rwae_audio.level import FAR_BEYOND, speech_of
 
-    static, dynamic, resampled = [], [], 0
+    static, dynamic, resampled, notes = [], [], 0, []
     for path in tqdm(paths, desc="embedding", unit="file", disable=not sys.stderr.isatty(), leave=False):
         audio = read_audio(path, bundle.sample_rate)
-        if is_silent(audio.samples):
+        level = speech_of(audio.samples, bundle.sample_rate).level
+        if level.silent:
             raise InputError(f"{path} is silent; expected speech")
         try:
             vectors = bundle.embed(audio.samples)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         resampled += audio.source_rate != audio.sample_rate
+        notes += [f"{path}: {note}" for note in audio.notes]
+        if level.peak > FAR_BEYOND:
+            notes.append(f"warning: {beyond_full_scale(path, level.peak)}")
         static.append(vectors.static[0])
         dynamic.append(vectors.dynamic[0])
-    return np.array(static), np.array(dynamic), resampled
+    return FileEmbeddings(np.array(static), np.array(dynamic), resampled, notes)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from rwae_audio import __version__
-from rwae_audio.commands.common import DEVICE_HELP, Parser, free_output, guarded, say, say_resampled
+from rwae_audio.commands.common import DEVICE_HELP, Parser, free_output, guarded, say, say_notes
 from rwae_audio.files import InputError, write_tensors
 
 NAME = "rwae-embed"
@@ -66,7 +66,7 @@ def embed(options: argparse.Namespace) -> int:
     header["registers"] = json.dumps(registers)
     write_tensors(options.output, tensors, header)
     for name in names:
-        say_resampled(NAME, name, open_audio(name, bundle.sample_rate))
+        say_notes(NAME, name, open_audio(name, bundle.sample_rate))
     kinds = "static and dynamic codes" if options.dynamic else "static codes"
     say(NAME, f"wrote the {kinds} of {len(names)} recordings to {options.output}")
     return 0

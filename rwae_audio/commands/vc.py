@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rwae_audio.commands.common import DEVICE_HELP, Parser, free_output, guarded, say, say_resampled
+from rwae_audio.commands.common import DEVICE_HELP, Parser, beyond_full_scale, free_output, guarded, say, say_notes
 from rwae_audio.files import InputError
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def convert(options: argparse.Namespace) -> int:
     vocoder = the_vocoder(bundle, options)
     voice, pitch = the_voice(bundle, options)
     done, failed, interrupted = convert_each(bundle, jobs, voice, options, vocoder, pitch)
+    failed = sorted([*failed, *options.unreadable], key=lambda item: item["source"])
     for item in failed:
         say(NAME, item["reason"])  # which begins with the file's name
     if options.json:
@@ -138,6 +139,7 @@ def planned(options: argparse.Namespace) -> tuple[list[Job], list[Path]]:
 
 
 def file_job(options: argparse.Namespace) -> Job:
+    options.unreadable = []
     if not os.path.exists(options.source):
         raise InputError(f"{options.source} does not exist; expected a recording, or a folder of them")
     output = options.output or Path(f"{options.source.stem}_as_{voice_name(options)}.wav")
@@ -148,8 +150,12 @@ def file_job(options: argparse.Namespace) -> Job:
 
 
 def folder_jobs(options: argparse.Namespace) -> list[Job]:
-    """A recording below SOURCE → a .wav of its name at the same place below OUT; `left_out` counts what is none."""
-    from rwae_audio.corpora.base import SUFFIXES, audio_files
+    """Each recording below SOURCE, and the .wav of its name at the same place below OUT.
+
+    options.unreadable becomes the recordings that need PyAV where it is not installed, with the reason;
+    options.left_out becomes the number of other files.
+    """
+    from rwae_audio.corpora.base import EXTRA_SUFFIXES, SUFFIXES, audio_files
 
     source = options.source
     options.output = options.output or Path(f"{source.resolve().name}_as_{voice_name(options)}")
@@ -160,12 +166,29 @@ def folder_jobs(options: argparse.Namespace) -> list[Job]:
         raise InputError(f"the folder {output.parent} does not exist; expected one to make {output.name} in")
     if output.resolve().is_relative_to(source.resolve()):
         raise InputError(f"--output {output} lies in SOURCE {source}; expected a folder elsewhere")
-    names = sorted(name for _, name in audio_files(source))
+    names = sorted(name for _, name in audio_files(source, SUFFIXES + EXTRA_SUFFIXES))
     others = {Path(place, name) for place, _, files in os.walk(source) for name in files} - {source / n for n in names}
     if not names:
         raise InputError(f"{source} has no recordings ({len(others)} other files); expected {', '.join(SUFFIXES)}")
     options.left_out = len(others)
-    return [(source / name, (output / name).with_suffix(".wav")) for name in names]
+    options.unreadable = unreadable([source / name for name in names])
+    failed = {item["source"] for item in options.unreadable}
+    return [(source / n, (output / n).with_suffix(".wav")) for n in names if str(source / n) not in failed]
+
+
+def unreadable(paths: list[Path]) -> list[dict[str, str]]:
+    """The files that are recordings by their names but for which PyAV is missing, each with the reason."""
+    from rwae_audio.audio import open_audio
+    from rwae_audio.corpora.base import readable_suffixes
+
+    failed = []
+    for path in paths:
+        if path.suffix.lower() not in readable_suffixes():
+            try:
+                open_audio(path)
+            except InputError as error:
+                failed.append({"source": str(path), "reason": str(error)})
+    return failed
 
 
 def voice_name(options: argparse.Namespace) -> str:
@@ -258,6 +281,7 @@ def convert_each(
     converted raises InputError."""
     from tqdm import tqdm
 
+    from rwae_audio.audio import open_audio
     from rwae_audio.conversion import convert_file
 
     alone = not os.path.isdir(options.source)
@@ -267,6 +291,7 @@ def convert_each(
         for source, output in tqdm(jobs, desc="converting", unit="file", disable=alone or not sys.stderr.isatty()):
             began = time.perf_counter()
             try:
+                notes = open_audio(source, bundle.sample_rate).notes
                 made = convert_file(bundle, source, output, voice, options.seed, vocoder, pitch)
             except InputError as error:
                 if alone:
@@ -279,9 +304,11 @@ def convert_each(
                     "output": str(output),
                     "seconds": made.seconds,
                     "real_time_factor": (time.perf_counter() - began) / made.seconds,
-                    "silent": made.silent,
+                    "silent": made.level.silent,
+                    "peak": made.level.peak,
                     "scaled": made.gain if made.gain < 1 else None,
                     "resampled_from": made.source_rate if made.source_rate != bundle.sample_rate else None,
+                    "notes": list(notes),
                 }
             )
     except KeyboardInterrupt:
@@ -292,13 +319,18 @@ def convert_each(
 def say_done(bundle: Bundle, options: argparse.Namespace, done: list[dict[str, Any]]) -> None:
     """What one would want to know of each file, once all has gone well, because an error is to be the only line."""
     from rwae_audio.audio import open_audio
+    from rwae_audio.level import FAR_BEYOND
 
     if done and options.vocoder == "neural" and options.pitch_missing:
         names = options.voice or ", ".join(map(str, options.targets))
         say(NAME, f"warning: no pitch is known of the voice in {names}; the source's is kept")
     for path in [*([] if os.path.isdir(options.source) else [item["source"] for item in done]), *options.targets]:
-        say_resampled(NAME, path, open_audio(path, bundle.sample_rate))
+        say_notes(NAME, path, open_audio(path, bundle.sample_rate))
     for item in done:
+        for note in item["notes"] if os.path.isdir(options.source) else ():
+            say(NAME, f"{item['source']}: {note}")
+        if item["peak"] > FAR_BEYOND:
+            say(NAME, f"warning: {beyond_full_scale(item['source'], item['peak'])}")
         if item["silent"]:
             say(NAME, f"warning: {item['source']} is silent; {item['output']} is as silent")
         if item["scaled"]:
@@ -324,7 +356,7 @@ def say_counts(
         ),
         f"left {len(skipped)} as they were": skipped,
         f"could not convert {len(failed)}": failed,
-        f"passed over {options.left_out} that are hidden or no audio by their names": options.left_out,
+        f"skipped {options.left_out} other files (hidden, or without the suffix of a recording)": options.left_out,
     }
     say(NAME, "; ".join(text for text, there in counts.items() if there))
 

@@ -95,7 +95,7 @@ class Corpus:
 
 
 def readable_suffixes() -> tuple[str, ...]:
-    """The suffixes of the audio that this installation reads: those of PyAV count when it is installed."""
+    """The suffixes of recordings that can be read here: with PyAV those of EXTRA_SUFFIXES as well."""
     return SUFFIXES + EXTRA_SUFFIXES if importlib.util.find_spec("av") else SUFFIXES
 
 

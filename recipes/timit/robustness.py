@@ -1,0 +1,249 @@
+"""Measure how much of a speaker embedding is left after what recordings go through: level, hum, codecs, noise, a room.
+
+    python recipes/timit/robustness.py --trials FILE --audio-dir DIR [--bundle DIR]      the table, for a bundle's static code
+    python recipes/timit/robustness.py --trials FILE --audio-dir DIR --write DEGRADED    the degraded files alone
+    python recipes/timit/robustness.py --trials FILE --embeddings VECTORS                another system's vectors of them
+
+The second recording of each trial is degraded (test side), then both. DEGRADED has a folder for each condition; VECTORS has
+one file for each, such as plain.safetensors, of any kind that `rwae-eer --embeddings` reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from degradations import CONDITIONS, PLAIN, RATE, Condition, babblers, write_recording
+from tqdm import tqdm
+
+from rwae_audio.audio import load_audio
+from rwae_audio.commands.common import Parser, guarded, new_folder, recorded, say
+from rwae_audio.commands.eer import audio_paths
+from rwae_audio.files import InputError, whole_folder, write_json, write_text
+from rwae_audio.randomness import generator
+from rwae_audio.trials import Trials, read_trials, speakers_of
+from rwae_audio.vectors import read_vectors
+from rwae_audio.verification import bootstrap_eers, cosine_scores, eer, interval
+
+NAME = "robustness.py"
+SIDES = {"test": "test side", "both": "both sides"}
+Embed = Callable[[Sequence[Path]], Iterable[np.ndarray]]
+Vectors = dict[str, np.ndarray]  # name of a condition → (M, d), in the order of the trials' names
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=Path, required=True, metavar="FILE", help="a trial list, as of rwae-eer")
+    parser.add_argument("--audio-dir", type=Path, metavar="DIR", help="the names in the list are paths below it")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained bundle (the shipped one)")
+    parser.add_argument("--ecapa", type=Path, metavar="RUN", help="a run folder of ecapa.py, for a row of its network")
+    helped = "another system's vectors, a file for each condition; its row has the folder's name"
+    parser.add_argument("--embeddings", type=Path, action="append", default=[], metavar="DIR", help=helped)
+    parser.add_argument("--write", type=Path, metavar="DIR", help="write the degraded recordings, and stop")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder of the report (a new one in runs/)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(0)")
+    parser.add_argument("--replicates", type=int, default=200, metavar="N", help="bootstrap draws of speakers (200)")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (2)")
+    options = parser.parse_args(argv)
+    if options.audio_dir is None and (options.write or not options.embeddings):
+        parser.error("expected --audio-dir DIR, or --embeddings DIR with the vectors of degraded recordings")
+    if options.write and (options.embeddings or options.ecapa or options.bundle or options.out):
+        parser.error("--write goes with --trials, --audio-dir and --seed alone")
+    if min(options.threads, options.replicates) < 1:
+        parser.error("expected --threads and --replicates of at least 1")
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = arguments(argv)
+    import torch
+
+    torch.set_num_threads(options.threads)
+    trials = read_trials(options.trials)
+    speakers_of(trials)  # raises where the list contradicts itself, before minutes are spent on it
+    for folder in (options.write, options.out):
+        if folder is not None and folder.exists():
+            raise InputError(f"{folder} is there already; expected a new folder")
+    rows = {folder.resolve().name: read_conditions(folder, trials) for folder in options.embeddings}
+    if len(rows) < len(options.embeddings):
+        raise InputError("--embeddings has two folders of one name, which names a row; expected different names")
+    if options.audio_dir is not None:
+        paths = audio_paths(trials, options.audio_dir)
+        recordings = Recordings(trials.names, paths, babblers(trials, paths, options.audio_dir), options.seed)
+        if options.write:
+            write_all(recordings, options.write)
+            return 0
+        rows = {**embed_all(recordings, systems(options, rows)), **rows}
+    report = {
+        "command": spoken(sys.argv[1:]),
+        "seed": options.seed,
+        "trials": len(trials),
+        "target_trials": int(trials.target.sum()),
+        "replicates": options.replicates,
+        "rows": {name: score(trials, vectors, options.replicates) for name, vectors in rows.items()},
+    }
+    leave(new_folder(options.out, "robustness"), report)
+    return 0
+
+
+def spoken(words: list[str]) -> str:
+    """Return the command line as it means the same on another disk: a folder given from the root becomes $DIR."""
+    names = [f"$DIR/{Path(word).name}" if Path(word).is_absolute() else word for word in recorded(words)]
+    return " ".join(["python recipes/timit/robustness.py", *names])
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """The recordings of a trial list: names, paths, who may babble behind each (`babblers`), the seed of all that is drawn."""
+
+    names: tuple[str, ...]
+    paths: list[Path]
+    pools: list[list[list[Path]]]
+    seed: int
+
+    def write(self, condition: Condition, folder: Path, bar: tqdm) -> list[Path]:
+        """Write all recordings, degraded, below a folder, and return their paths.
+
+        Raises InputError when two of them would have one path.
+        """
+        written = [folder / condition.place(name) for name in self.names]
+        if len(set(written)) < len(written):
+            path = next(path for path in written if written.count(path) > 1)
+            raise InputError(f"the trial list has two recordings that become {path.name}; expected names that differ")
+        for name, source, path, pool in zip(self.names, self.paths, written, self.pools, strict=True):
+            rng = np.random.default_rng(generator(self.seed, f"{condition.name}/{name}").initial_seed())
+            chosen = rng.permutation(len(pool))[: condition.talkers]
+            talkers = [load_audio(pool[i][int(rng.integers(len(pool[i])))], RATE) for i in chosen]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_recording(path, condition.degrade(load_audio(source, RATE), rng, talkers), condition)
+            bar.update()
+        return written
+
+
+def write_all(recordings: Recordings, folder: Path) -> None:
+    """Write the folder of every condition, all or none of them."""
+    count = len(recordings.paths)
+    with whole_folder(folder) as temporary, progress(len(CONDITIONS) * count, "degrading") as bar:
+        for condition in CONDITIONS:
+            recordings.write(condition, temporary / condition.name, bar)
+    say(NAME, f"wrote {len(CONDITIONS)} conditions of {count} recordings to {folder}")
+
+
+def embed_all(recordings: Recordings, embedders: Mapping[str, Embed]) -> dict[str, Vectors]:
+    """Return the vectors of all systems in all conditions; the degraded files are removed again."""
+    rows: dict[str, Vectors] = {name: {} for name in embedders}
+    with progress(len(CONDITIONS) * len(recordings.paths) * (1 + len(embedders)), "degrading, embedding") as bar:
+        for condition in CONDITIONS:
+            with tempfile.TemporaryDirectory() as place:
+                paths = recordings.write(condition, Path(place) / condition.name, bar)
+                for name, embed in embedders.items():
+                    vectors = []
+                    for vector in embed(paths):
+                        vectors.append(vector)
+                        bar.update()
+                    rows[name][condition.name] = np.stack(vectors)
+    return rows
+
+
+def progress(total: int, words: str) -> tqdm:
+    """Return a progress bar, which is shown on a terminal alone."""
+    return tqdm(total=total, desc=words, unit="file", disable=not sys.stderr.isatty(), leave=False)
+
+
+def systems(options: argparse.Namespace, taken: Collection[str]) -> dict[str, Embed]:
+    """Return the rows that embed files; one that cannot be had is left out, with a line. InputError when a name is taken."""
+    from rwae_audio.bundle import load_bundle
+    from rwae_audio.conversion import voice_of_file
+
+    bundle = load_bundle(options.bundle)
+    static = bundle.config.objective.name
+    embedders: dict[str, Embed] = {static: lambda paths: (voice_of_file(bundle, path)[0].numpy() for path in paths)}
+    try:
+        from resemblyzer import VoiceEncoder, preprocess_wav
+
+        embed = VoiceEncoder("cpu", verbose=False).embed_utterance
+        embedders["d-vector"] = lambda paths: (embed(preprocess_wav(load_audio(path, RATE))) for path in paths)
+    except ImportError as error:
+        say(NAME, f"d-vector is left out: resemblyzer cannot be imported ({error}); pip install 'rwae-audio[judge]'")
+    if options.ecapa is None:
+        say(NAME, "ecapa is left out; expected --ecapa RUN, a run folder of ecapa.py")
+    else:
+        from ecapa import embedder
+
+        embedders["ecapa"] = embedder(options.ecapa)
+    if twice := set(taken) & set(embedders):
+        raise InputError(f"--embeddings {min(twice)} has the name of a row that is there; expected another folder name")
+    return embedders
+
+
+def read_conditions(folder: Path, trials: Trials) -> Vectors:
+    """Read the vectors of another system, one file for each condition. Raises InputError when one is missing."""
+    if not folder.is_dir():
+        raise InputError(f"--embeddings {folder} is not a folder; expected one with a file for each condition")
+    files = {path.stem: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
+    missing = [condition.name for condition in CONDITIONS if condition.name not in files]
+    if missing:
+        raise InputError(f"--embeddings {folder} has no vectors of {', '.join(missing)}; expected one file for each")
+    vectors = {condition.name: read_vectors(files[condition.name], trials)[1] for condition in CONDITIONS}
+    if len({matrix.shape[1] for matrix in vectors.values()}) > 1:
+        raise InputError(f"--embeddings {folder} has vectors of several lengths; expected one length in all conditions")
+    return vectors
+
+
+def score(trials: Trials, vectors: Vectors, replicates: int) -> dict[str, Any]:
+    """Return the EER and its interval for each condition and side, and for `mean`, the mean over the degradations."""
+    speakers = speakers_of(trials)
+    pairs = replace(trials, names=trials.names * 2, test=trials.test + len(trials.names))
+    report: dict[str, Any] = {}
+    draws: dict[str, list[np.ndarray]] = {side: [] for side in SIDES}
+    for name, degraded in vectors.items():
+        report[name] = {}
+        for side, enrol in (("test", vectors[PLAIN]), ("both", degraded)):
+            scores = cosine_scores(np.concatenate([enrol, degraded]), pairs)
+            drawn = bootstrap_eers(scores, trials, speakers, replicates)
+            report[name][side] = {"eer": eer(scores, trials.target), "interval": interval(drawn)}
+            if name != PLAIN:
+                draws[side].append(drawn)
+    report["mean"] = {}
+    for side in SIDES:
+        rate = float(np.mean([report[name][side]["eer"] for name in vectors if name != PLAIN]))
+        report["mean"][side] = {"eer": rate, "interval": interval(np.mean(draws[side], axis=0))}
+    return report
+
+
+def leave(folder: Path, report: dict[str, Any]) -> None:
+    """Print the table, and write it with the report and the picture."""
+    from rwae_audio.plots import robustness
+
+    labels = {condition.name: condition.label for condition in CONDITIONS} | {"mean": "mean of the degradations"}
+    header = ["recording", *(f"{row}, {side}" for row in report["rows"] for side in SIDES.values())]
+    cells = [
+        [label, *(cell(values[name][side]) for values in report["rows"].values() for side in SIDES)]
+        for name, label in labels.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    for line in (header, *cells):
+        print("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())
+    lines = ["EER in %, with 95 % intervals of a bootstrap over speakers.", ""]
+    lines += ["| " + " | ".join(line) + " |" for line in (header, ["---"] + ["---:"] * len(header[1:]), *cells)]
+    lines += ["", f"{report['trials']:,} trials, seed {report['seed']}: `{report['command']}`", ""]
+    write_json(folder / "robustness.json", report)
+    write_text(folder / "robustness.md", "\n".join(lines))
+    robustness(folder / "robustness.png", labels, report["rows"], SIDES)
+    say(NAME, f"wrote robustness.json, robustness.md and robustness.png to {folder}")
+
+
+def cell(summary: Mapping[str, Any]) -> str:
+    """Return an EER in %, with its interval, if there is one."""
+    span = summary["interval"]
+    return f"{100 * summary['eer']:.1f}" + (f" [{100 * span[0]:.1f}, {100 * span[1]:.1f}]" if span else "")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main, NAME))

@@ -1,0 +1,22 @@
+"""The import of torchaudio, which takes 0.1 s and fails beside some builds of torch."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from rwae_audio.files import InputError
+
+INSTALL = "pip install --force-reinstall --index-url https://pypi.org/simple torch torchaudio"
+
+
+def torchaudio() -> ModuleType:
+    """Return torchaudio. Raises InputError, with the command that installs the pair, when it does not load."""
+    try:
+        import torchaudio as module
+    except (ImportError, OSError) as error:
+        import torch
+
+        raise InputError(
+            f"torchaudio does not load beside torch {torch.__version__}; expected both from PyPI: {INSTALL}"
+        ) from error
+    return module
