@@ -17,7 +17,7 @@ from rwae_audio.audio import open_audio, resampled, write_blocks
 from rwae_audio.bundle import Bundle, pooled_voice
 from rwae_audio.features import MelConfig
 from rwae_audio.files import InputError, read_header, read_tensors
-from rwae_audio.level import Level, LevelMeter, Speech, measured, speech_of, waveform
+from rwae_audio.level import Level, Speech, active_level, measured, speech_of, waveform
 from rwae_audio.pitch import Register, fundamental_chunks, moved, pooled, register_of
 from rwae_audio.vocoder import griffin_lim_chunks
 
@@ -89,9 +89,7 @@ def convert_waveform(
     if vocoder is not None and pitch == "target":
         wanted = pooled(one for one in (_register(target, bundle.config.mel) for target in voices) if one is not None)
     samples = np.concatenate([*_sound(bundle, recording, voice, seed, vocoder, wanted)])
-    meter = LevelMeter(rate)
-    meter.add(samples)
-    return samples * np.float32(recording.level.active / max(meter.level.active, 1e-8))
+    return samples * np.float32(recording.level.active / max(active_level(samples, rate), 1e-8))
 
 
 def convert_file(

@@ -138,6 +138,13 @@ def active_power(powers: np.ndarray) -> float:
         active = louder
 
 
+def active_level(samples: np.ndarray, sample_rate: int) -> float:
+    """Return the RMS of speech in a waveform (N,) as it is, without the high-pass: the level of what a vocoder made."""
+    meter = LevelMeter(sample_rate)
+    meter.add(samples)
+    return meter.level.active
+
+
 @dataclass(frozen=True)
 class Speech:
     """A recording at the level that every network hears.

@@ -17,7 +17,7 @@ from rwae_audio.bundle import Bundle, load_bundle
 from rwae_audio.conversion import convert_file, convert_waveform, register_of_file, voice_of_file
 from rwae_audio.features import PRESETS
 from rwae_audio.files import InputError
-from rwae_audio.level import Level, LevelMeter, speech_of
+from rwae_audio.level import Level, active_level, speech_of
 from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, vocode
 from rwae_audio.pitch import fundamental, moved, pooled, register, register_of
 from rwae_audio.vocoder import griffin_lim
@@ -28,10 +28,7 @@ def level(samples: np.ndarray) -> Level:
 
 
 def active(samples: np.ndarray) -> float:
-    """The level of speech in a waveform that has no rumble."""
-    meter = LevelMeter(16000)
-    meter.add(samples)
-    return meter.level.active
+    return active_level(samples, 16000)
 
 
 @pytest.fixture(scope="module", params=["paper", "vocoder"])

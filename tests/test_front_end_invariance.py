@@ -14,7 +14,7 @@ from rwae_audio.bundle import Bundle, load_bundle
 from rwae_audio.conversion import voice_of_file
 from rwae_audio.corpora.base import audio_files
 
-RATE, FILES, SECONDS = 16000, 40, 3
+RATE, FILES, SECONDS = 16000, 16, 3
 LEVELS = (-40, -20, -6, 10)  # dB
 PLACES = ("an4/wav", "librispeech", "speechocean762/WAVE")
 

@@ -18,6 +18,7 @@ from rwae_audio.commands import vc
 from rwae_audio.commands.common import guarded
 from rwae_audio.conversion import convert_waveform
 from rwae_audio.files import InputError
+from rwae_audio.level import active_level, speech_of
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/voice_conversion"))
 import evaluate
@@ -85,7 +86,7 @@ def test_rwae_vc_converts_with_it(weights: Path, tmp_path: Path, monkeypatch: py
     made, rate = soundfile.read("a_as_b.wav")
     source = soundfile.read("a.wav")[0]
     assert (rate, len(made)) == (16000, len(source))
-    assert np.sqrt(np.mean(made**2)) == pytest.approx(np.sqrt(np.mean(source**2)), rel=0.05)
+    assert active_level(made, 16000) == pytest.approx(speech_of(source, 16000).level.active, rel=0.05)
     samples = [soundfile.read(name, dtype="float32")[0] for name in ("a.wav", "b.wav")]
     expected = convert_waveform(load_bundle(), samples[0], samples[1:], vocoder=hifigan.load_hifigan())
     np.testing.assert_allclose(made, expected, atol=2 / 32768)
@@ -126,4 +127,4 @@ def test_it_is_judged_where_its_weights_are(weights: Path, tmp_path: Path, monke
     for name in ("copy-hifigan", "rwae-hifigan"):
         made = rows[name].convert(source, [target])
         assert made.shape == source.shape
-        assert np.sqrt(np.mean(made**2)) == pytest.approx(np.sqrt(np.mean(source**2)), rel=0.05)
+        assert active_level(made, 16000) == pytest.approx(speech_of(source, 16000).level.active, rel=0.05)

@@ -14,7 +14,7 @@ from rwae_audio.conversion import convert_waveform
 from rwae_audio.files import InputError
 from rwae_audio.hifigan import Hifigan
 from rwae_audio.judges import RATE, fundamental
-from rwae_audio.level import speech_of
+from rwae_audio.level import active_level, speech_of
 from rwae_audio.neural_vocoder import Vocoder, vocode
 from rwae_audio.vocoder import griffin_lim
 
@@ -80,8 +80,7 @@ def vocoder_copy(bundle: Bundle, vocoder: Vocoder | Hifigan | None, samples: np.
 def as_loud(sound: np.ndarray, samples: np.ndarray) -> np.ndarray:
     """Return a sound (M,) as long and as loud as samples (N,)."""
     sound = np.pad(sound, (0, max(len(samples) - len(sound), 0)))[: len(samples)]
-    levels = [speech_of(part, RATE).level.active for part in (samples, sound)]
-    return sound * np.float32(levels[0] / max(levels[1], 1e-8))
+    return sound * np.float32(speech_of(samples, RATE).level.active / max(active_level(sound, RATE), 1e-8))
 
 
 def world(source: np.ndarray, voice: Sequence[np.ndarray]) -> np.ndarray:
