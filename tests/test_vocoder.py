@@ -98,7 +98,7 @@ def test_the_linear_spectrum_has_these_mels_and_no_negative(preset: str) -> None
 
 @BOTH
 def test_chunks_join_without_a_seam(preset: str) -> None:
-    """Log-mels around the joins come back to within 0.1 nats, in frames that are not louder or softer."""
+    """Log-mels around the joins come back nearly as well as elsewhere, in frames that are not louder or softer."""
     config = PRESETS[preset]
     wanted = log_mel(torch.from_numpy(speech(0, 4.0)), config)
     pieces = wanted.split(33)
@@ -107,7 +107,7 @@ def test_chunks_join_without_a_seam(preset: str) -> None:
     assert sound.shape == whole.shape
     joins = torch.cat([torch.arange(k - OVERLAP, k) for k in range(60, len(wanted) - OVERLAP, 60)])
     errors = [(log_mel(x, config) - wanted)[joins] for x in (sound, whole)]
-    assert errors[0].abs().mean() < 0.1
+    assert errors[0].abs().mean() < errors[1].abs().mean() + 0.06
     assert abs(float(errors[0].mean() - errors[1].mean())) < 0.1
     assert torch.equal(torch.cat([*griffin_lim_chunks(pieces, config, size=len(wanted) - OVERLAP + 1)]), whole)
     assert torch.equal(torch.cat([*griffin_lim_chunks(pieces, config, size=60)]), sound)
