@@ -434,6 +434,31 @@ def test_vc_of_two_long_names_says_that_their_join_is_too_long(recordings: Path,
     assert len(listing(tmp_path)) == 2
 
 
+def test_samples_at_the_scale_of_integers_are_brought_to_level_with_a_warning(
+    recordings: Path, run: Run, tmp_path: Path
+) -> None:
+    """Floats of ±32768 give the codes and the conversion of floats of ±1, which cannot be as loud as they were."""
+    plain = load_audio(recordings / "s0/a.wav")
+    (tmp_path / "in").mkdir()
+    soundfile.write("in/plain.wav", plain, 16000, subtype="FLOAT")
+    soundfile.write("in/large.wav", 32768 * plain, 16000, subtype="FLOAT")
+    for name, words in (
+        ("rwae-vc", ("in/large.wav", recordings / "s1/a.wav", "-o", "out.wav")),
+        ("rwae-vc", (recordings / "s1/a.wav", "in/large.wav", "-o", "as.wav")),
+        ("rwae-vc", ("in", recordings / "s1/a.wav", "-o", "out")),
+        ("rwae-embed", ("in/plain.wav", "in/large.wav", "-o", "x.safetensors")),
+    ):
+        code, _, err = run(name, *words)
+        assert code == 0, err
+        assert [line for line in err.splitlines() if "warning" in line and "in/large.wav has samples up to" in line], (
+            err
+        )
+    assert np.abs(load_audio("out.wav")).max() == pytest.approx(0.999, abs=1e-3)
+    with safe_open("x.safetensors", "pt") as file:
+        codes = [file.get_tensor(f"static/in/{name}.wav") for name in ("plain", "large")]
+    torch.testing.assert_close(*codes, rtol=1e-3, atol=1e-4)
+
+
 def test_vc_of_silence_is_silence_with_a_warning(recordings: Path, run: Run) -> None:
     code, _, err = run("rwae-vc", recordings / "silent.wav", recordings / "s1/a.wav", "-o", "out.wav")
     assert code == 0

@@ -16,7 +16,7 @@ from rwae_audio.config import nearest
 from rwae_audio.files import NO_ROOM, InputError
 
 if TYPE_CHECKING:
-    from rwae_audio.audio import Audio, Recording
+    from rwae_audio.audio import Recording
 
 
 DEVICE_HELP = "the device that the networks run on: cpu, cuda, cuda:1 or mps (cpu)"
@@ -143,12 +143,17 @@ def free_output(path: Path, force: bool) -> None:
         raise InputError(f"{path} is there already; expected a new name, or --force")
 
 
-def say_notes(command: str, path: str | Path, audio: Audio | Recording) -> None:
+def say_notes(command: str, path: str | Path, audio: Recording) -> None:
     """Say what a user should be told of a file, once all has gone well: an error is to be the only line."""
+    from rwae_audio.level import FAR_BEYOND, measured
+
     if audio.source_rate != audio.sample_rate:
         say(command, f"resampled {path} {audio.source_rate} → {audio.sample_rate} Hz")
     for note in audio.notes:
         say(command, f"{path}: {note}")
+    peak = measured(audio.blocks, audio.sample_rate).level.peak
+    if peak > FAR_BEYOND:
+        say(command, f"warning: {beyond_full_scale(path, peak)}")
 
 
 def beyond_full_scale(path: str | Path, peak: float) -> str:

@@ -324,12 +324,13 @@ def say_done(bundle: Bundle, options: argparse.Namespace, done: list[dict[str, A
     if done and options.vocoder == "neural" and options.pitch_missing:
         names = options.voice or ", ".join(map(str, options.targets))
         say(NAME, f"warning: no pitch is known of the voice in {names}; the source's is kept")
-    for path in [*([] if os.path.isdir(options.source) else [item["source"] for item in done]), *options.targets]:
+    folder = os.path.isdir(options.source)
+    for path in [*([] if folder else [item["source"] for item in done]), *options.targets]:
         say_notes(NAME, path, open_audio(path, bundle.sample_rate))
     for item in done:
-        for note in item["notes"] if os.path.isdir(options.source) else ():
+        for note in item["notes"] if folder else ():
             say(NAME, f"{item['source']}: {note}")
-        if item["peak"] > FAR_BEYOND:
+        if folder and item["peak"] > FAR_BEYOND:
             say(NAME, f"warning: {beyond_full_scale(item['source'], item['peak'])}")
         if item["silent"]:
             say(NAME, f"warning: {item['source']} is silent; {item['output']} is as silent")
