@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rwae_audio.audio import open_audio, resampled, write_blocks
 from rwae_audio.bundle import Bundle, pooled_voice
+from rwae_audio.decoding import MAX_RATE, MIN_RATE
 from rwae_audio.features import MelConfig
 from rwae_audio.files import InputError, read_header, read_tensors
 from rwae_audio.level import Level, Speech, active_level, measured, speech_of, waveform
@@ -74,6 +75,8 @@ def convert_waveform(
         raise InputError(f"pitch is {pitch!r}; expected 'target' or 'keep'")
     if not len(targets):
         raise InputError("targets is empty; expected at least one recording of the voice")
+    if sample_rate is not None and not MIN_RATE <= sample_rate <= MAX_RATE:
+        raise InputError(f"sample_rate is {sample_rate}; expected {MIN_RATE} to {MAX_RATE} Hz")
     check_vocoder(bundle, vocoder)
     rate = bundle.sample_rate
 

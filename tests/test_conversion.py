@@ -105,6 +105,8 @@ def test_what_is_no_speech_is_an_error_that_names_the_argument(bundle: Bundle) -
     ):
         with pytest.raises(InputError, match=name):
             convert_waveform(bundle, source, targets)
+    with pytest.raises(InputError, match="sample_rate is 0"):
+        convert_waveform(bundle, good, [good], sample_rate=0)
 
 
 def test_the_inputs_and_the_generator_are_left_alone(bundle: Bundle) -> None:
