@@ -6,6 +6,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -164,9 +165,11 @@ def test_a_resumed_run_shows_each_update_once(tmp_path: Path) -> None:
         patch.setenv("RWAE_CACHE", str(tmp_path / "cache"))
         short = prepare(RunConfig.of(SMALL), [corpus], "folder")
     train_and_show(short, folder)
+    time.sleep(1.1)  # TensorBoard reads event files in the order of their seconds
     later = TensorBoard(folder / "tensorboard", short.config.mel, step=2)  # by a process that was killed after update 4
     later.scalars(4, {"train/loss": -1.0})
     later.close()
+    time.sleep(1.1)
     longer = replace(short, config=replace(short.config, train=replace(short.config.train, updates=4)))
     train_and_show(longer, folder, resume=True)
     log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
