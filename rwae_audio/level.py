@@ -117,8 +117,8 @@ class LevelMeter:
     def level(self) -> Level:
         """The level of everything so far."""
         rest = [np.square(self.rest, dtype=np.float64).mean(keepdims=True)] if len(self.rest) else []
-        powers = np.concatenate([*self.powers, *rest]) if self.powers or rest else np.zeros(1)
-        return Level(self.count, self.peak, math.sqrt(active_power(powers)))
+        powers = np.concatenate([*self.powers, *rest, np.zeros(0)])
+        return Level(self.count, self.peak, math.sqrt(active_power(powers)) if len(powers) else 0.0)
 
 
 def active_power(powers: np.ndarray) -> float:
