@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwae_audio.posterior import ModelConfig, on_all
+from rwae_audio.posterior import ModelConfig, Network, on_all
 
 STRETCHES = 8  # that a sequence of any length is averaged into before its action is read off
 
@@ -25,7 +25,7 @@ class Action(NamedTuple):
     sample: Tensor
 
 
-class ActionEncoder(nn.Module):
+class ActionEncoder(Network):
     """q(a | z^m_{1:T}): convolutions over the codes less their mean over time, which says nothing of their order."""
 
     def __init__(self, config: ModelConfig) -> None:

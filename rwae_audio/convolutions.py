@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwae_audio.posterior import Standardise, frame_mask
+from rwae_audio.posterior import Standardise, frame_mask, in_float32
 
 
 class Convolutions(nn.Module):
@@ -28,11 +28,11 @@ class Convolutions(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
         """lengths (B,) of the frames; what stands in the padding is neither read nor of use."""
-        states = frames * frame_mask(lengths, frames)
+        states = _masked(frames, _mask(lengths, frames))
         kept = None if lengths is None else (lengths + self.stride - 1) // self.stride
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            states = _standardised(norm, F.relu(_over_time(layer, states)))
-            states = states * frame_mask(kept, states)
+            states = _standardised(norm, F.relu(over_time(layer, states)))
+            states = _masked(states, _mask(kept, states))
         return states
 
 
@@ -52,9 +52,9 @@ class ResidualConvolutions(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
         """lengths (B,) of the frames; what stands in the padding is neither read nor of use."""
-        states = _over_time(self.first, frames * frame_mask(lengths, frames))
-        mask = frame_mask(None if lengths is None else (lengths + self.stride - 1) // self.stride, states)
-        states = _standardised(self.first_norm, F.relu(states)) * mask
+        states = over_time(self.first, _masked(frames, _mask(lengths, frames)))
+        mask = _mask(None if lengths is None else (lengths + self.stride - 1) // self.stride, states)
+        states = _masked(_standardised(self.first_norm, F.relu(states)), mask)
         said = []
         for block in self.blocks:
             states = block(states, mask)
@@ -63,8 +63,11 @@ class ResidualConvolutions(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """States (B, S, width), mask (B, S, 1) → states + what SE-Res2 adds: a quarter of the channels as they are, each other
-    quarter convolved on top of the one before, and channels weighed by what all of them are over time."""
+    """The SE-Res2 block: states (B, S, width), mask (B, S, 1) or None → (B, S, width).
+
+    A quarter of the channels stays as it is, and each other quarter is convolved on top of the one before. Channels are
+    weighed by what all of them are over time.
+    """
 
     def __init__(self, width: int, dilation: int, parts: int = 4, squeezed: int = 64) -> None:
         super().__init__()
@@ -77,20 +80,41 @@ class ResidualBlock(nn.Module):
         self.norms = nn.ModuleList(Standardise(self.size) for _ in range(parts - 1))
         self.weigh = nn.Sequential(nn.Linear(width, squeezed), nn.ReLU(), nn.Linear(squeezed, width), nn.Sigmoid())
 
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        first, *parts = (_standardised(self.into_norm, F.relu(self.into(states))) * mask).split(self.size, dim=-1)
+    def forward(self, states: Tensor, mask: Tensor | None) -> Tensor:
+        into = _masked(_standardised(self.into_norm, F.relu(self.into(states))), mask)
+        first, *parts = into.split(self.size, dim=-1)
         said, last = [first], None
         for part, layer, norm in zip(parts, self.convolutions, self.norms, strict=True):
             heard = part if last is None else part + last
-            last = _standardised(norm, F.relu(_over_time(layer, heard))) * mask
+            last = _masked(_standardised(norm, F.relu(over_time(layer, heard))), mask)
             said.append(last)
-        new = _standardised(self.out_norm, F.relu(self.out(torch.cat(said, dim=-1)))) * mask
-        return states + new * self.weigh(new.sum(1) / mask.sum(1))[:, None]
+        new = _masked(_standardised(self.out_norm, F.relu(self.out(torch.cat(said, dim=-1)))), mask)
+        mean = new.mean(1) if mask is None else new.sum(1) / mask.sum(1)
+        return torch.addcmul(states, new, self.weigh(mean)[:, None].to(new))
 
 
-def _over_time(layer: nn.Module, states: Tensor) -> Tensor:
-    """A convolution of states (B, S, d) over their time."""
-    return layer(states.transpose(1, 2)).transpose(1, 2)
+def over_time(layer: nn.Module, states: Tensor) -> Tensor:
+    """Convolve states (B, S, d) over their time, which gives (B, S', d').
+
+    This is a convolution over images one pixel high. Their channels lie innermost in memory, as those of the states do,
+    so that nothing is copied. The depthwise convolution of a ConvNeXt block takes half of nn.Conv1d's time.
+    """
+    assert isinstance(layer, nn.Conv1d)
+    images = states.transpose(1, 2)[:, :, None]
+    padding, dilation = int(layer.padding[0]), layer.dilation[0]
+    convolved = F.conv2d(
+        images, layer.weight[:, :, None], layer.bias, (1, layer.stride[0]), (0, padding), (1, dilation), layer.groups
+    )
+    return convolved[:, :, 0].transpose(1, 2)
+
+
+def _mask(lengths: Tensor | None, states: Tensor) -> Tensor | None:
+    """Return the mask (B, S, 1) of sequences of these lengths, or None where there is no padding."""
+    return None if lengths is None else frame_mask(lengths, states)
+
+
+def _masked(states: Tensor, mask: Tensor | None) -> Tensor:
+    return states if mask is None else states * mask
 
 
 def _standardised(norm: nn.Module, states: Tensor) -> Tensor:
@@ -114,11 +138,13 @@ class ConvNeXtBlock(nn.Module):
         self.modulate = nn.Linear(condition, 2 * width) if condition else None
 
     def forward(self, states: Tensor, condition: Tensor | None = None) -> Tensor:
-        heard = self.norm(_over_time(self.time, states))
+        heard = self.norm(over_time(self.time, states))
         if self.modulate is not None:
             gain, shift = self.modulate(condition)[:, None].chunk(2, dim=-1)
-            heard = heard * (1 + gain) + shift
-        return states + self.scale * self.narrow(F.gelu(self.widen(heard)))
+            heard = torch.addcmul(shift.to(heard), heard, (1 + gain).to(heard))
+        # the share scales the last layer's few weights instead of its many results
+        weight, bias = self.scale[:, None] * self.narrow.weight, self.scale * self.narrow.bias
+        return states + F.linear(F.gelu(self.widen(heard)), weight, bias)
 
 
 class AttentivePooling(nn.Module):
@@ -134,8 +160,10 @@ class AttentivePooling(nn.Module):
         self.score = nn.Sequential(nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, width, bias=False))
         self.norm = Standardise(2 * width)
 
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        weight = self.score(states).masked_fill(mask == 0, -torch.inf).softmax(1)
+    def forward(self, states: Tensor, mask: Tensor | None) -> Tensor:
+        score = in_float32(self.score(states))
+        weight = (score if mask is None else score.masked_fill(mask == 0, -torch.inf)).softmax(1)
+        states = in_float32(states)
         mean = (weight * states).sum(1)
         variance = (weight * states.square()).sum(1) - mean.square()
         return self.norm(torch.cat([mean, variance.clamp_min(1e-5).sqrt()], dim=-1))

@@ -23,3 +23,13 @@ def find_device(name: str | torch.device) -> torch.device:
     if str(name) not in names:
         raise InputError(f"the device {name} is not available here; expected {' or '.join(names)}")
     return torch.device(name)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Return whether the device computes in bfloat16, instead of only storing it: CPUs with AVX512-BF16 or AMX, and GPUs."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False

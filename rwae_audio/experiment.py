@@ -28,12 +28,14 @@ from rwae_audio.corpora.base import Corpus
 from rwae_audio.distributed import first_one_first, local, rank, start
 from rwae_audio.features import Normaliser
 from rwae_audio.files import InputError, write_json
+from rwae_audio.health import code_state, collapsed_codes
 from rwae_audio.model import RWAE
 from rwae_audio.objectives import OBJECTIVES
 from rwae_audio.randomness import generator
 from rwae_audio.store import Batch, FrameStore, Sampler, open_store
-from rwae_audio.trainer import RunConfig, code_state, collapsed_codes, new_model, normalised, train
+from rwae_audio.trainer import RunConfig, new_model, train
 from rwae_audio.verification import det_points, write_scores
+from rwae_audio.views import normalised
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,23 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rwae_audio.actions import Action, ActionEncoder, one_hot
-from rwae_audio.convolutions import AttentivePooling, ConvNeXtBlock, Convolutions, ResidualConvolutions
+from rwae_audio.convolutions import (
+    AttentivePooling,
+    ConvNeXtBlock,
+    Convolutions,
+    ResidualConvolutions,
+    over_time,
+)
 from rwae_audio.posterior import (
     GaussianHead,
     ModelConfig,
+    Network,
     Output,
     Posterior,
     Standardise,
     frame_mask,
+    full_precision,
+    in_float32,
     last_state,
     mean_deviation,
     normal,
@@ -38,7 +47,7 @@ __all__ = ["RWAE", "Action", "ModelConfig", "Output", "Posterior", "Sample", "St
 Memory = tuple[Any, Any, Any]  # the dynamic encoder's: the states of its two LSTMs, and the last code drawn
 
 
-class StaticEncoder(nn.Module):
+class StaticEncoder(Network):
     """q(z^c | x_{1:S}): an LSTM over every `static_stride`-th frame of the window, or convolutions, pooled over time."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -73,15 +82,30 @@ class StaticEncoder(nn.Module):
         """States (B, S, hidden), lengths (B,) → what the code is read off, (B, hidden) or twice as wide."""
         if self.config.static_pooling == "last":
             return last_state(states, lengths)
-        mask = frame_mask(lengths, states)
         if self.config.static_pooling == "attentive":
-            return self.attention(states, mask)
-        return torch.cat(mean_deviation(states, mask), dim=-1)
+            return self.attention(states, None if lengths is None else frame_mask(lengths, states))
+        return torch.cat(mean_deviation(states, frame_mask(lengths, states)), dim=-1)
 
 
-class FrameStaticEncoder(nn.Module):
-    """q(z^c | h_1): features h_{1:T} of all frames, by an LSTM of both directions, and z^c from the first frame's alone
-    (whose backward half has seen the others).
+class FrameFeatures(Network):
+    """Features h_{1:T} of all frames, by an LSTM of both directions."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(config.n_mels, config.static_hidden, batch_first=True, bidirectional=True)
+        self.project = nn.Linear(2 * config.static_hidden, config.static_hidden)
+
+    def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """frames (B, T, n_mels), padded on the right where `lengths` (B,) says so → h, (B, T, static_hidden)."""
+        if lengths is None:
+            return self.project(self.lstm(frames)[0])
+        packed = pack_padded_sequence(frames, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=frames.shape[1])
+        return self.project(states)
+
+
+class FrameStaticEncoder(Network):
+    """q(z^c | h_1): z^c is read off the first frame's features alone, whose backward half has seen the other frames.
 
     Berman, Naiman, Arbiv, Fadlon, Azencot: "Sequential Disentanglement by Extracting Static Information From A Single
     Sequence Element", ICML 2024, arXiv 2406.18131; the layers are those of their published speech model.
@@ -90,25 +114,16 @@ class FrameStaticEncoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         hidden = config.static_hidden
-        self.lstm = nn.LSTM(config.n_mels, hidden, batch_first=True, bidirectional=True)
-        self.project = nn.Linear(2 * hidden, hidden)
+        self.features = FrameFeatures(config)
         self.first = nn.Linear(hidden, hidden)
         self.head = GaussianHead(hidden, config.static_dim, config.static_posterior, config.static_variance)
-
-    def features(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """frames (B, T, n_mels), padded on the right where `lengths` (B,) says so → h, (B, T, static_hidden)."""
-        if lengths is None:
-            return self.project(self.lstm(frames)[0])
-        packed = pack_padded_sequence(frames, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=frames.shape[1])
-        return self.project(states)
 
     def forward(self, frames: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Posterior:
         """frames (B, T, n_mels) → z^c, (B, static_dim)."""
         return self.head(torch.tanh(self.first(self.features(frames, lengths)[:, 0])), generator)
 
 
-class DynamicEncoder(nn.Module):
+class DynamicEncoder(Network):
     """q(z^m_t | z^m_{<t}, x_{≤t}): an LSTM over the frames and a second one over its states (and z^m_{t-1}).
 
     With `dynamic_look_ahead` L it is q(z^m_t | z^m_{<t}, x_{≤t+L}): the second LSTM is L frames behind the first one.
@@ -141,7 +156,8 @@ class DynamicEncoder(nn.Module):
         if self.config.dynamic_norm != "none":
             frames = self.normed(frames, *mean_deviation(frames, frame_mask(lengths, frames)))
         if self.config.dynamic_look_ahead:
-            frames = F.pad(frames * frame_mask(lengths, frames), (0, 0, 0, self.config.dynamic_look_ahead))
+            heard = frames if lengths is None else frames * frame_mask(lengths, frames)
+            frames = F.pad(heard, (0, 0, 0, self.config.dynamic_look_ahead))
         return self.advance(frames, generator, lengths, static)[0]
 
     def normed(self, frames: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
@@ -200,7 +216,7 @@ class DynamicEncoder(nn.Module):
         return Posterior(posterior.mean, variance, posterior.sample + offset)
 
 
-class DynamicPrior(nn.Module):
+class DynamicPrior(Network):
     """p_ψ(z^m_t | z^m_{<t}[, a]): an LSTM that emits a diagonal Gaussian a step; the first step follows a zero code.
 
     action (B, A), in a model with actions: stands beside each code.
@@ -238,7 +254,8 @@ class DynamicPrior(nn.Module):
         return torch.stack(codes, dim=1)
 
     def _gaussian(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_variance = self.head(states).chunk(2, dim=-1)
+        with full_precision(states):
+            mean, log_variance = self.head(in_float32(states)).chunk(2, dim=-1)
         return mean, log_variance.clamp(-10, 5).exp()
 
 
@@ -249,7 +266,7 @@ def beside(codes: Tensor, constant: Tensor | None) -> Tensor:
     return torch.cat([codes, constant[:, None].expand(-1, codes.shape[1], -1)], dim=-1)
 
 
-class Decoder(nn.Module):
+class Decoder(Network):
     """G(z^c, z^m_t[, a]): an LSTM over the codes whose state drives the frame, the same two layers frame by frame, or
     ConvNeXt blocks over the codes, `context` frames of which are heard on either side of one."""
 
@@ -292,7 +309,7 @@ class Decoder(nn.Module):
         if self.kind == "recurrent":
             codes, memory = self.lstm(codes, memory)
         elif self.kind == "convolutional":
-            codes = self.first(codes.transpose(1, 2)).transpose(1, 2)
+            codes = over_time(self.first, codes)
             for block in self.blocks:
                 codes = block(codes, static)
         return self.frame(codes), memory

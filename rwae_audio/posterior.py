@@ -5,9 +5,10 @@ The bricks of rwae_audio.model. Knows shapes, not losses. B sequences, T frames.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -176,6 +177,7 @@ def frame_mask(lengths: Tensor | None, frames: Tensor) -> Tensor:
 
 def mean_deviation(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over time, each (B, d), of values (B, T, d) inside the mask (B, T, 1)."""
+    values, mask = in_float32(values), in_float32(mask)
     count = mask.sum(1)
     mean = (values * mask).sum(1) / count
     variance = ((values - mean[:, None]) ** 2 * mask).sum(1) / count
@@ -189,8 +191,39 @@ def last_state(states: Tensor, lengths: Tensor | None) -> Tensor:
     return states[torch.arange(len(states), device=states.device), lengths - 1]
 
 
+class Network(nn.Module):
+    """A network whose passes run in the context that `autocast` makes, and whose results are float32 in any case.
+
+    The trainer sets `autocast` for training in bfloat16. Without it passes run in the precision of the weights.
+    """
+
+    autocast: Callable[[], contextlib.AbstractContextManager] | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run `forward` in the context."""
+        if self.autocast is None:
+            return super().__call__(*args, **kwargs)
+        with self.autocast():
+            return in_float32(super().__call__(*args, **kwargs))
+
+
+def in_float32(values: Any) -> Any:
+    """Return a tensor, or a (named) tuple of tensors, with 16-bit numbers as float32 and all else as it is."""
+    if isinstance(values, Tensor):
+        return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+    if isinstance(values, tuple):
+        parts = [in_float32(value) for value in values]
+        return type(values)(*parts) if hasattr(values, "_fields") else tuple(parts)
+    return values
+
+
+def full_precision(values: Tensor) -> contextlib.AbstractContextManager:
+    """Return a context in which autocast is off on the device of `values`: statistics and codes are float32."""
+    return torch.autocast(values.device.type, enabled=False)
+
+
 class GaussianHead(nn.Module):
-    """States (..., hidden) → a Posterior (..., d) of one of the three kinds."""
+    """States (..., hidden) → a Posterior (..., d) of one of the three kinds, computed in float32."""
 
     def __init__(self, hidden: int, dim: int, kind: PosteriorKind, variance: float) -> None:
         super().__init__()
@@ -202,6 +235,10 @@ class GaussianHead(nn.Module):
             nn.init.constant_(self.log_variance.bias, float(torch.tensor(variance).log()))
 
     def forward(self, states: Tensor, generator: torch.Generator | None, norm: nn.Module | None = None) -> Posterior:
+        with full_precision(states):
+            return self._posterior(in_float32(states), generator, norm)
+
+    def _posterior(self, states: Tensor, generator: torch.Generator | None, norm: nn.Module | None) -> Posterior:
         mean = self.mean(states)
         if norm is not None:
             mean = norm(mean.flatten(0, -2)).view_as(mean)

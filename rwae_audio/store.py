@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -153,10 +153,10 @@ class Batch:
     second_frames: Tensor | None
     utterances: Tensor
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """The same change to all frames that there are."""
-        static, second = (None if part is None else change(part) for part in (self.static_frames, self.second_frames))
-        return Batch(change(self.frames), static, second, self.utterances)
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        parts = (self.frames, self.static_frames, self.second_frames, self.utterances)
+        return Batch(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
 
 
 class Sampler:
@@ -181,6 +181,18 @@ class Sampler:
             raise InputError(f"the longest training utterance has {longest} frames; expected {self.window} or more")
         self.starts, self.lengths = store.offsets[:-1][utterances[long_enough]], lengths[long_enough]
         self.weights = torch.from_numpy(np.sqrt(self.lengths))
+        self.device = torch.device("cpu")
+        self.resident: Tensor | None = None  # all frames, once they are on a GPU
+
+    def to(self, device: torch.device) -> Sampler:
+        """Draw batches on a device from here on, and return the sampler.
+
+        The frames move to a GPU once, where they take less than half of its free memory. Otherwise each batch does.
+        """
+        self.device, self.resident = device, None
+        if device.type == "cuda" and self.store.frames.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+            self.resident = torch.from_numpy(np.asarray(self.store.frames)).to(device)
+        return self
 
     @property
     def segments(self) -> Tensor:
@@ -192,22 +204,28 @@ class Sampler:
         rows = torch.multinomial(self.weights, size, replacement=True, generator=generator).numpy()
         segment, window = (torch.rand(size, generator=generator, dtype=torch.float64).numpy() for _ in range(2))
         rows, segment, window = rows[part], segment[part], window[part]
-        drawn = torch.from_numpy(rows)
+        drawn = torch.from_numpy(rows).to(self.device)
         first, length = self.starts[rows], self.lengths[rows]
         begin = np.floor(segment * (length - self.segment + 1)).astype(np.int64)
-        frames = self.store.gather(first + begin, self.segment)
+        frames = self._gather(first + begin, self.segment)
         if self.of_segment:
             return Batch(frames, None, None, drawn)
         if self.static_from == "another":
             other = np.floor(window * (length - self.window + 1)).astype(np.int64)
         else:
             other = np.clip(begin - (self.window - self.segment) // 2, 0, length - self.window)
-        static_frames = self.store.gather(first + other, self.window)
+        static_frames = self._gather(first + other, self.window)
         if not self.pairs:
             return Batch(frames, static_frames, None, drawn)
         again = torch.rand(size, generator=generator, dtype=torch.float64).numpy()[part]
         second = apart(other, length, self.window, again)
-        return Batch(frames, static_frames, self.store.gather(first + second, self.window), drawn)
+        return Batch(frames, static_frames, self._gather(first + second, self.window), drawn)
+
+    def _gather(self, starts: np.ndarray, length: int) -> Tensor:
+        """Return log-mels (B, length, n_mels) that begin at the rows `starts` (B,), on the sampler's device."""
+        if self.resident is None:
+            return self.store.gather(starts, length).to(self.device)
+        return self.resident[torch.from_numpy(starts[:, None] + np.arange(length)).to(self.device)]
 
 
 def apart(other: np.ndarray, length: np.ndarray, window: int, drawn: np.ndarray) -> np.ndarray:

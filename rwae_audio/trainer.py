@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import math
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -17,18 +16,18 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from rwae_audio.actions import word_shape
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.config import resolve
-from rwae_audio.distributed import average_numbers, barrier, local, mean_gradients, rank, start
+from rwae_audio.devices import has_bf16
+from rwae_audio.distributed import local, mean_gradients, rank, start
 from rwae_audio.features import MelConfig, Normaliser
 from rwae_audio.files import InputError
-from rwae_audio.loop import Interrupted, MetricsLog, clip_gradients, interruptible
-from rwae_audio.model import RWAE, ModelConfig
+from rwae_audio.health import DETERMINISTIC, code_state, collapse_warning, collapsed_codes
+from rwae_audio.loop import MetricsLog, clip_gradients, train_loop
+from rwae_audio.model import RWAE, ModelConfig, Network
 from rwae_audio.objectives import OBJECTIVES, Objective, ObjectiveConfig
-from rwae_audio.perturb import CHANNELS, channelled, equalised, warp_frequencies, warp_mels
+from rwae_audio.perturb import CHANNELS
 from rwae_audio.randomness import generator
 from rwae_audio.store import Batch, Sampler
-
-COLLAPSED = 0.05  # a code whose absence costs less reconstruction error than this, relatively, is collapsed
-DETERMINISTIC = 0.1  # a posterior variance under this
+from rwae_audio.views import normalised, perturbed_views
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,8 @@ class TrainConfig:
                 from and what is kept (Polyak & Juditsky 1992); at 0 there is none, and the weights are as they are
     channel     what the static encoder's second window (its only one, where the objective has no second) goes through, each
                 with a chance of a half, drawn anew: names of perturb.CHANNELS in their order
+    precision   of the networks' passes: `float32`, or `bf16`, bfloat16 by autocast, where the device computes in it. Losses,
+                distances, statistics and the optimizer are float32 in any case
     choose      what makes a checkpoint the best one on development speakers: the `gap` between dynamic and static EER, or
                 the least reconstruction `error`
     action_start    for so many updates an action is to be the cluster (k-means) of what the utterance sounds like; then what
@@ -73,6 +74,7 @@ class TrainConfig:
     ema_decay: float = 0.0
     channel: tuple[str, ...] = ()
     choose: Literal["gap", "error"] = "gap"
+    precision: Literal["float32", "bf16"] = "float32"
     action_start: int = 0
     temperature_start: float = 1.0
     temperature_end: float = 0.3
@@ -152,6 +154,7 @@ def train(
     folder: Path,
     *,
     resume: bool = False,
+    minutes: float | None = None,
     say: Callable[[str], None] = lambda line: None,
     progress: bool = False,
     board: Board | None = None,
@@ -159,142 +162,156 @@ def train(
 ) -> RWAE:
     """Train, and return the model with the weights that scored best on the development speakers.
 
-    held_out: raw log-mels of development speakers, for the collapse check; evaluate: the model → numbers to log, of
-    which `score` (higher is better) chooses the checkpoint; folder: the run's, which gets metrics.jsonl and
-    checkpoints/; initial: whose weights to begin with, drawn by the seed if None. Raises Interrupted on Ctrl-C, once the
-    checkpoint is written.
+    Among several processes (rwae_audio.distributed) each calls it alike. The first one alone evaluates and writes.
 
-    Among several processes (rwae_audio.distributed) each calls it alike; the first one alone evaluates and writes.
+    Args:
+        held_out: Raw log-mels of development speakers, for the collapse check.
+        evaluate: Returns numbers to log for a model. Its `score` chooses the checkpoint: higher is better.
+        folder: The run's folder, which gets metrics.jsonl and checkpoints/.
+        resume: Go on from the folder's latest checkpoint, if it has one.
+        minutes: The time after which the run stops with a checkpoint.
+        initial: The model whose weights to begin with; drawn by the seed if None.
+
+    Raises:
+        Interrupted: On Ctrl-C, once the checkpoint is written; TimeIsUp when the minutes are over.
     """
-    from accelerate import Accelerator
-    from tqdm import tqdm
-
     start()
-    accelerator, first = Accelerator(), rank() == 0
-    settings = config.train
-    model = new_model(config)
-    if initial is not None:
-        model.load_state_dict(initial.state_dict())
-    model = accelerator.prepare_model(model, evaluation_mode=True)  # no wrapper: see mean_gradients
-    objective = new_objective(config, sampler.segments).to(accelerator.device)
-    learned = [*model.parameters(), *objective.joint_parameters()]
-    optimizer = accelerator.prepare_optimizer(torch.optim.Adam(learned, lr=settings.learning_rate))
-    average = ema(model, settings.ema_decay) if settings.ema_decay else None
-    judged: RWAE = model if average is None else cast(RWAE, average.module)  # what is looked at and kept
-    state = RunState(model, optimizer.optimizer, objective, average)
-    rows = local(settings.batch)
-    latest, best = (folder / "checkpoints" / f"{name}.safetensors" for name in ("latest", "best"))
-    started = resume and latest.exists()  # a run that was stopped before its first checkpoint begins anew
-    clusters = shape_clusters(sampler, config) if config.model.actions and settings.action_start else None
-    position = load_checkpoint(latest, config, state) if started else Position()
-    log = MetricsLog(folder / "metrics.jsonl")
-    if first:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        log.drop_after(position.step)
+    trainer = Trainer(config, sampler, normaliser, held_out, evaluate, folder, say, board, initial)
+    trainer.begin(resume)
+    train_loop(
+        trainer.update,
+        trainer.look,
+        trainer.save,
+        trainer.position,
+        updates=config.train.updates,
+        evaluate_every=config.train.evaluate_every,
+        minutes=minutes,
+        progress=progress,
+    )
+    return trainer.best_model()
 
-    def update(step: int) -> dict[str, float]:
-        for group in optimizer.param_groups:
+
+class Trainer:
+    """One run: what learns, what it learns from, and where it stands."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        sampler: Sampler,
+        normaliser: Normaliser,
+        held_out: Batch,
+        evaluate: Callable[[RWAE], Mapping[str, float]],
+        folder: Path,
+        say: Callable[[str], None],
+        board: Board | None,
+        initial: RWAE | None,
+    ) -> None:
+        from accelerate import PartialState
+
+        settings, self.device = config.train, PartialState().device
+        self.config, self.settings, self.held_out, self.evaluate = config, settings, held_out, evaluate
+        self.folder, self.say, self.board = folder, say, board
+        self.model = new_model(config)
+        if initial is not None:
+            self.model.load_state_dict(initial.state_dict())
+        self.model.to(self.device).train()
+        self.objective = new_objective(config, sampler.segments).to(self.device)
+        self.learned = [*self.model.parameters(), *self.objective.joint_parameters()]
+        self.optimizer = torch.optim.Adam(self.learned, lr=settings.learning_rate, fused=True)
+        average = ema(self.model, settings.ema_decay) if settings.ema_decay else None
+        self.judged = self.model if average is None else cast(RWAE, average.module)  # what is looked at and kept
+        self.state = RunState(self.model, self.optimizer, self.objective, average)
+        self.clusters = None
+        if config.model.actions and settings.action_start:
+            self.clusters = shape_clusters(sampler, config).to(self.device)
+        self.sampler, self.normaliser = sampler.to(self.device), normaliser.to(self.device)
+        self.rows = local(settings.batch)
+        self.bf16 = settings.precision == "bf16" and has_bf16(self.device)
+        if settings.precision == "bf16" and not self.bf16:
+            say(f"this {self.device.type} has no bfloat16 arithmetic: training in float32")
+        self.latest, self.best = (folder / "checkpoints" / f"{name}.safetensors" for name in ("latest", "best"))
+        self.log = MetricsLog(folder / "metrics.jsonl")
+        self.position = Position()
+
+    def begin(self, resume: bool) -> None:
+        """Go on from the latest checkpoint, or begin anew where there is none."""
+        if resume and self.latest.exists():
+            self.position = load_checkpoint(self.latest, self.config, self.state)
+        if rank() == 0:
+            self.latest.parent.mkdir(parents=True, exist_ok=True)
+            self.log.drop_after(self.position.step)
+        self.autocast(self.bf16)
+
+    def autocast(self, on: bool) -> None:
+        """Let the networks' passes run in bfloat16, or in the precision of their weights."""
+        for network in self.model.modules():
+            if isinstance(network, Network):
+                network.autocast = functools.partial(torch.autocast, self.device.type, torch.bfloat16) if on else None
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """Make one update, and return its losses and the norm of its gradient."""
+        settings, seed = self.settings, self.settings.seed
+        for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
-        batch = sampler.draw(settings.batch, generator(settings.seed, "batch", step), rows)
-        shapes = word_shape(batch.frames).to(accelerator.device) if config.model.actions else None
-        if settings.voice_warp:
-            batch = batch.map(
-                lambda part: warp_mels(part, settings.voice_warp, generator(settings.seed, "voice", step))
-            )
-        if settings.tract_warp:
-            batch = batch.map(
-                lambda part: warp_frequencies(
-                    part, settings.tract_warp, generator(settings.seed, "tract", step), config.mel
-                )
-            )
-        if settings.channel:
-            batch = through_channels(batch, config, step)
-        frames, static_frames = normalised(batch, normaliser, accelerator.device)
-        dynamic_frames, second_frames = None, None
-        if settings.colour:
-            coloured = equalised(batch.frames, settings.colour, generator(settings.seed, "colour", step))
-            dynamic_frames = normaliser(coloured).to(accelerator.device)
-        if settings.mel_warp:
-            heard = frames if dynamic_frames is None else dynamic_frames
-            dynamic_frames = warp_mels(heard, settings.mel_warp, generator(settings.seed, "warp", step))
-        if batch.second_frames is not None:
-            other = equalised(batch.second_frames, settings.equalise, generator(settings.seed, "equalise", step))
-            second_frames = normaliser(other).to(accelerator.device)
-        noise = generator(settings.seed, "posterior", step)
-        output = model(
-            frames,
-            static_frames,
-            noise,
-            dynamic_frames=dynamic_frames,
-            second_frames=second_frames,
+        batch = self.sampler.draw(settings.batch, generator(seed, "batch", step), self.rows)
+        shapes = word_shape(batch.frames) if self.config.model.actions else None
+        views = perturbed_views(batch, self.normaliser, self.config, step)
+        output = self.model(
+            views.frames,
+            views.static_frames,
+            generator(seed, "posterior", step),
+            dynamic_frames=views.dynamic_frames,
+            second_frames=views.second_frames,
             temperature=temperature(settings, step),
         )
-        output = output._replace(
-            static_frames=static_frames, utterances=batch.utterances.to(accelerator.device), shapes=shapes
-        )
-        if step < settings.action_start and clusters is not None:
-            output = output._replace(clusters=clusters[batch.utterances].to(accelerator.device))
-        critics = objective.step_critics(model, output, generator(settings.seed, "critic", step))
-        terms = objective(model, output, frames, generator(settings.seed, "prior", step))
+        output = output._replace(static_frames=views.static_frames, utterances=batch.utterances, shapes=shapes)
+        if step < settings.action_start and self.clusters is not None:
+            output = output._replace(clusters=self.clusters[batch.utterances])
+        critics = self.objective.step_critics(self.model, output, generator(seed, "critic", step))
+        terms = self.objective(self.model, output, views.frames, generator(seed, "prior", step))
         loss = torch.stack(list(terms.values())).sum()
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        mean_gradients(learned)
-        norm = clip_gradients(learned, settings.gradient_clip, step)
-        optimizer.step()
-        if average is not None:
-            average.update_parameters(model)
-        logged = {name: term.item() for name, term in terms.items()}
-        return average_numbers({"loss": loss.item(), **logged, **critics, "gradient": norm}, accelerator.device)
+        self.optimizer.zero_grad()
+        loss.backward()
+        mean_gradients(self.learned)
+        norm = clip_gradients(self.learned, settings.gradient_clip)
+        self.optimizer.step()
+        if self.state.average is not None:
+            cast(AveragedModel, self.state.average).update_parameters(self.model)
+        return {"loss": loss, **terms, **critics, "gradient": norm}
 
-    def look() -> None:
-        """The end of an epoch: averages, the development speakers, the collapse check, the best checkpoint."""
-        count = position.sums.pop("updates")
-        values = {f"train/{name}": total / count for name, total in position.sums.items()}
-        position.sums = {}
-        codes = code_state(judged, *normalised(held_out, normaliser, accelerator.device))
-        scores = dict(evaluate(judged))
+    def look(self, averages: dict[str, float]) -> None:
+        """End an epoch: averages, the development speakers, the collapse check, the best checkpoint."""
+        position = self.position
+        self.autocast(False)
+        codes = code_state(self.judged, *normalised(self.held_out, self.normaliser, self.device))
+        scores = dict(self.evaluate(self.judged))
+        self.autocast(self.bf16)
         collapsed = collapsed_codes(codes)
-        score = scores.pop("score") if settings.choose == "gap" else -codes["error"]
+        score = scores.pop("score") if self.settings.choose == "gap" else -codes["error"]
         score -= len(collapsed)  # a run without one of its codes is never the best one
-        values |= {f"dev/{name}": value for name, value in {**codes, **scores, "score": score}.items()}
-        log.write({"step": position.step, **values, "seconds": round(position.seconds, 1)})
-        if board is not None:
-            board.scalars(position.step, values)
-            board.pictures(position.step, judged, normaliser, held_out)
+        values = {**averages, **{f"dev/{name}": value for name, value in {**codes, **scores, "score": score}.items()}}
+        self.log.write({"step": position.step, **values, "seconds": round(position.seconds, 1)})
+        if self.board is not None:
+            self.board.scalars(position.step, values)
+            self.board.pictures(position.step, self.judged, self.normaliser, self.held_out)
+        position.sums = {}
         if score > position.best_score:
             position.best_score, position.best_step = score, position.step
-            save_checkpoint(best, config, state, position)
-        save_checkpoint(latest, config, state, position)
-        say(epoch_line(position, settings.updates, values))
+            save_checkpoint(self.best, self.config, self.state, position)
+        self.save()
+        self.say(epoch_line(position, self.settings.updates, values))
         for code in collapsed:
-            say(collapse_warning(code, codes, getattr(config.model, f"{code}_posterior")))
+            self.say(collapse_warning(code, codes, getattr(self.config.model, f"{code}_posterior")))
 
-    model.train()
-    bar = tqdm(
-        total=settings.updates, initial=position.step, unit="update", disable=None if progress and first else True
-    )
-    with interruptible() as stopped, contextlib.closing(bar):
-        while position.step < settings.updates:
-            began = time.monotonic()
-            values = update(position.step)
-            position.seconds += time.monotonic() - began
-            position.step += 1
-            for name, value in {**values, "updates": 1}.items():
-                position.sums[name] = position.sums.get(name, 0.0) + value
-            bar.update()
-            bar.set_postfix(loss=f"{values['loss']:.0f}", refresh=False)
-            if position.step % settings.evaluate_every == 0 or position.step == settings.updates:
-                if first:
-                    look()
-                barrier()
-            if average_numbers({"stopped": stopped()}, accelerator.device)["stopped"]:  # any of the processes
-                if first:
-                    save_checkpoint(latest, config, state, position)
-                barrier()
-                raise Interrupted(f"stopped after update {position.step} of {settings.updates}")
-    load_checkpoint(best, config, RunState(model, average=average))
-    return accelerator.unwrap_model(judged).eval()
+    def save(self) -> None:
+        """Write the checkpoint that the run goes on with."""
+        save_checkpoint(self.latest, self.config, self.state, self.position)
+
+    def best_model(self) -> RWAE:
+        """Return the model with the weights of the best checkpoint, for evaluation."""
+        self.autocast(False)
+        load_checkpoint(self.best, self.config, RunState(self.model, average=self.state.average))
+        return self.judged.eval()
 
 
 def new_model(config: RunConfig) -> RWAE:
@@ -322,26 +339,6 @@ def new_objective(config: RunConfig, segments: Tensor | None = None) -> Objectiv
         return objective
 
 
-def normalised(batch: Batch, normaliser: Normaliser, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """The two parts of a batch as the model wants them."""
-    static = None if batch.static_frames is None else normaliser(batch.static_frames).to(device)
-    return normaliser(batch.frames).to(device), static
-
-
-def through_channels(batch: Batch, config: RunConfig, step: int) -> Batch:
-    """Return the batch with one window of the static encoder through random channels, and the other one as it was.
-
-    An objective without a second window has its only one changed. A static code that is read off the segment itself has
-    no window, and nothing changes.
-    """
-    name = "static_frames" if batch.second_frames is None else "second_frames"
-    window = getattr(batch, name)
-    if window is None:
-        return batch
-    noise = generator(config.train.seed, "channel", step)
-    return replace(batch, **{name: channelled(window, config.train.channel, noise, config.mel)})
-
-
 def shape_clusters(sampler: Sampler, config: RunConfig) -> Tensor:
     """The cluster (U,) of each training utterance by `word_shape` of its first segment: k-means, one cluster an action."""
     from sklearn.cluster import KMeans
@@ -364,53 +361,6 @@ def temperature(settings: TrainConfig, step: int) -> float:
     """Of the draw of an action in update `step`, counted from 0."""
     fall = settings.temperature_end / settings.temperature_start
     return settings.temperature_start * fall ** (step / settings.updates)
-
-
-@torch.no_grad()
-def code_state(model: RWAE, frames: Tensor, static_frames: Tensor | None) -> dict[str, float]:
-    """Is either code alive? frames (B, T, n_mels), normalised, of held-out speakers.
-
-    `*_effect`: how much the squared error grows, relatively, when the code is replaced by its mean over the batch;
-    `*_variance`: the posterior's mean variance; `error`: the squared error a frame and bin.
-    """
-    training = model.training
-    model.eval()
-    output = model(frames, static_frames)
-    static, dynamic = output.static.mean, output.dynamic.mean
-    action = None if output.action is None else output.action.sample
-
-    def error(static: Tensor, dynamic: Tensor) -> float:
-        return float((model.decoder(static, dynamic, action) - frames).square().mean())
-
-    whole = error(static, dynamic)
-    without_static = error(static.mean(0).expand_as(static), dynamic)
-    without_dynamic = error(static, dynamic.mean((0, 1)).expand_as(dynamic))
-    model.train(training)
-    return {
-        "error": whole,
-        "static_effect": without_static / whole - 1,
-        "dynamic_effect": without_dynamic / whole - 1,
-        "static_variance": float(output.static.variance.mean()),
-        "dynamic_variance": float(output.dynamic.variance.mean()),
-    }
-
-
-def collapsed_codes(state: Mapping[str, float]) -> list[str]:
-    """Which of the codes have collapsed, by code_state's effects."""
-    return [code for code in ("static", "dynamic") if state[f"{code}_effect"] < COLLAPSED]
-
-
-def collapse_warning(code: str, state: Mapping[str, float], posterior: str) -> str:
-    """What is wrong, in words, and what to try; posterior: the kind that the model is configured with."""
-    kind = "deterministic" if state[f"{code}_variance"] < DETERMINISTIC else "noisy"
-    advice = f"a smaller [objective] {code}_weight, or train for longer"
-    if posterior == "learned":
-        advice = f'{code}_posterior = "fixed" (a learned one may ignore its input at no cost), or {advice}'
-    return (
-        f"warning: the {code} code has collapsed: without it the reconstruction error grows by only "
-        f"{100 * state[f'{code}_effect']:.1f} % (posterior {kind}, mean variance {state[f'{code}_variance']:.3g}); "
-        f"try {advice}"
-    )
 
 
 def epoch_line(position: Position, updates: int, values: Mapping[str, float]) -> str:

@@ -20,6 +20,7 @@ from rwae_audio.checkpoint import RunState, load_checkpoint
 from rwae_audio.corpora.base import Utterance
 from rwae_audio.features import MelConfig, Normaliser
 from rwae_audio.files import InputError
+from rwae_audio.health import code_state, collapse_warning
 from rwae_audio.loop import Interrupted, interruptible
 from rwae_audio.model import RWAE, ModelConfig, Output
 from rwae_audio.objectives import OBJECTIVES, ObjectiveConfig
@@ -28,15 +29,13 @@ from rwae_audio.store import Batch, FrameStore, Sampler
 from rwae_audio.trainer import (
     RunConfig,
     TrainConfig,
-    code_state,
-    collapse_warning,
     ema,
     learning_rate,
     new_model,
     new_objective,
-    through_channels,
     train,
 )
+from rwae_audio.views import through_channels
 
 MODEL = ModelConfig(
     n_mels=8,

@@ -133,7 +133,7 @@ def last(folder: Path) -> dict[str, Any]:
 def taken(found: dict[str, dict[str, Any]]) -> str | None:
     """The trial with the widest gap of those that use both codes, or the method as it is (""), where that is not AHEAD of
     it; None when the method as it is is not there."""
-    from rwae_audio.trainer import collapsed_codes
+    from rwae_audio.health import collapsed_codes
 
     if "" not in found:
         return None

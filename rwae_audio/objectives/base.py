@@ -141,7 +141,7 @@ class Objective(nn.Module):
         """What the objective learns together with the model, by the model's optimizer and down the same loss."""
         return []
 
-    def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, float]:
+    def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, Tensor]:
         """One step of the critics on the codes of this pass, and what to log. Leaves no gradient in the model."""
         return {}
 

@@ -26,7 +26,7 @@ class RwaeGan(Objective):
         self.static_critic = Critic(model.static_dim, 1, hidden, rate)
         self.dynamic_critic = Critic(model.dynamic_dim, 1, hidden, rate, history=True)
 
-    def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, float]:
+    def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, Tensor]:
         with torch.no_grad():
             static, dynamic = output.static.sample.detach(), output.dynamic.sample.detach()
             drawn_static = normal(static.shape, generator, static)
@@ -35,7 +35,7 @@ class RwaeGan(Objective):
         self.static_critic.step(static_loss, mean_gradients)
         dynamic_loss = real(self.dynamic_critic(drawn_dynamic, dynamic)) + fake(self.dynamic_critic(dynamic, dynamic))
         self.dynamic_critic.step(dynamic_loss, mean_gradients)
-        return {"static_critic": static_loss.item(), "dynamic_critic": dynamic_loss.item()}
+        return {"static_critic": static_loss.detach(), "dynamic_critic": dynamic_loss.detach()}
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         return {

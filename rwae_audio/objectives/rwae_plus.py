@@ -40,7 +40,7 @@ class RwaePlus(Objective):
             )
         self.critics = RwaeGan(config, model) if config.critic_weight else None
 
-    def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, float]:
+    def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, Tensor]:
         return {} if self.critics is None else self.critics.step_critics(model, output, generator)
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

@@ -23,13 +23,13 @@ class RwaeSmmd(Objective):
         inputs = model.dynamic_dim * (2 if config.dynamic_match == "joint" else 1)
         self.features = Critic(inputs, config.feature_dim, config.critic_hidden, config.critic_learning_rate)
 
-    def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, float]:
+    def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, Tensor]:
         with torch.no_grad():
             dynamic = output.dynamic.sample.detach()
             drawn, _ = prior_draws(model, dynamic, generator)
         penalty = self.penalty(dynamic, drawn)
         self.features.step(-penalty, mean_gradients)
-        return {"features": penalty.item()}
+        return {"features": penalty.detach()}
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         static = static_penalty(output.static.sample, generator)
