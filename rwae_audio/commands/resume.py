@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from rwae_audio.commands.common import set_value
 from rwae_audio.files import InputError, read_json
 
 if TYPE_CHECKING:
-    from rwae_audio.corpora import Corpus
+    from rwae_audio.corpora import Corpus, Source
 
 BESIDE = ("resume", "data", "set", "threads", "no_tensorboard")  # the options that go with it
 HELP = (
@@ -44,19 +45,39 @@ def check_beside_resume(parser: argparse.ArgumentParser, options: argparse.Names
 def read_plan(folder: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
     """The run.json of a run; kinds: the types of what it has to hold. Raises InputError."""
     plan = read_json(folder / "run.json", "the folder of an earlier run")
-    if not isinstance(plan, dict) or any(not isinstance(plan.get(name), kind) for name, kind in kinds.items()):
+    whole = isinstance(plan, dict) and all(isinstance(plan.get(name), kind) for name, kind in kinds.items())
+    if not whole or not _lists(plan, "data", [str, str, str]) or not _lists(plan, "hold_out", [str, str, int]):
         raise InputError(f"{folder / 'run.json'} does not say what was run; expected the folder of an earlier run")
     return plan
 
 
-def moved(data: Mapping[str, str], items: Sequence[str], run: Path) -> dict[str, str]:
-    """The corpora's folders of a run, with those that --data names now. Raises InputError for a corpus of another run."""
-    from rwae_audio.corpora import corpus_folders
+def _lists(plan: Mapping[str, Any], name: str, kinds: Sequence[type]) -> bool:
+    """Is this entry of a plan, where it has one, a list of lists of values of these types?"""
+    rows = plan.get(name, [])
+    return isinstance(rows, list) and all(isinstance(row, list) and [*map(type, row)] == kinds for row in rows)
 
-    folders = corpus_folders(items)
-    if other := [name for name in folders if name not in data]:
-        raise InputError(f"--data {other[0]} is no corpus of the run in {run}; expected {', '.join(data)}")
-    return {**data, **folders}
+
+def moved(sources: Sequence[Source], items: Sequence[str], run: Path) -> list[Source]:
+    """The corpora's folders of a run, with those that `--data NAME=DIR` says now.
+
+    NAME is a corpus of the run, or the reader of a single one. All folders of a corpus are replaced by those given, so
+    that one with several folders needs all of them. Raises InputError for a corpus of another run.
+    """
+    from rwae_audio.corpora import Source, by_corpus, relocated
+
+    known = by_corpus(sources)
+    readers = {name: folders[0].reader for name, folders in known.items()}
+    now = []
+    for item in items:
+        name, _, place = item.partition("=")
+        if not place:
+            raise InputError(f"--data {item}; expected NAME=DIR")
+        meant = [name] if name in known else [corpus for corpus, reader in readers.items() if reader == name]
+        if len(meant) != 1:
+            what = f"is the reader of {' and '.join(meant)}" if meant else f"is no corpus of the run in {run}"
+            raise InputError(f"--data {name} {what}; expected {', '.join(known)}")
+        now.append(Source(readers[meant[0]], os.path.abspath(place), meant[0]))
+    return relocated(sources, now)
 
 
 def lengthened(
