@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,6 +53,12 @@ def with_benchmark(corpus: Corpus) -> Corpus:
     note = "has no development and test speakers of its own: some of its training speakers are held out"
     utterances = tuple(u for u in corpus.utterances if u.split == "train")
     return replace(corpus, utterances=hold_out(utterances), notes=(*corpus.notes, note))
+
+
+def benchmarks(store: FrameStore, corpora: Sequence[Corpus], tested: Sequence[str], split: str) -> dict[str, Benchmark]:
+    """The benchmark of each tested corpus, by its name, in the order of `tested`."""
+    named = {corpus.name: corpus for corpus in corpora}
+    return {name: benchmark(store, named[name], split) for name in tested}
 
 
 def benchmark(store: FrameStore, corpus: Corpus, split: str, per_speaker: int = 8) -> Benchmark:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from rwae_audio import plots
 from rwae_audio.benchmark import (
     Benchmark,
     Row,
-    benchmark,
+    benchmarks,
     dynamic_mean,
     embed_rows,
     log_mel_rows,
@@ -40,9 +40,10 @@ from rwae_audio.views import normalised
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that a run needs: frames, normaliser and crops of the training speakers, both benchmarks.
+    """Everything that a run needs: frames, normaliser and crops of the training speakers, the benchmarks.
 
-    held_out: segments of development speakers, on which collapse is watched; initial: the bundle that training begins with.
+    dev, test: the benchmarks of each tested corpus, by its name; held_out: segments of the development speakers of all of
+    them, on which collapse is watched; initial: the bundle that training begins with.
     """
 
     config: RunConfig
@@ -52,8 +53,8 @@ class Experiment:
     normaliser: Normaliser
     sampler: Sampler
     held_out: Batch
-    dev: Benchmark
-    test: Benchmark
+    dev: Mapping[str, Benchmark]
+    test: Mapping[str, Benchmark]
     initial: Bundle | None = None
 
     @property
@@ -75,17 +76,41 @@ class Experiment:
         return {**report, "codes": state, "collapsed": collapsed_codes(state)}, scores
 
     def on_dev(self, model: RWAE) -> dict[str, float]:
-        """Static and dynamic EER on the development speakers; `score`, their distance, chooses the checkpoint."""
-        vectors = embed_rows(self.dev, model, self.normaliser, self.config.mel)
-        report, _ = model_row(self.dev, vectors, self.dynamic_mean(model, most=256), replicates=0)
-        static, dynamic = report["static"]["eer"], report["dynamic"]["eer"]
-        return {"static_eer": static, "dynamic_eer": dynamic, "score": dynamic - static}
+        """Static and dynamic EER on the development speakers, means over the tested corpora.
+
+        `score`, their distance, chooses the checkpoint. With several corpora, those of each are NAME/static_eer and
+        NAME/dynamic_eer.
+        """
+        mean = self.dynamic_mean(model, most=256)
+        rates = {}
+        for name, bench in self.dev.items():
+            vectors = embed_rows(bench, model, self.normaliser, self.config.mel)
+            report, _ = model_row(bench, vectors, mean, replicates=0)
+            rates[name] = {f"{code}_eer": report[code]["eer"] for code in ("static", "dynamic")}
+        means = {
+            code: float(np.mean([rate[code] for rate in rates.values()])) for code in ("static_eer", "dynamic_eer")
+        }
+        each = {f"{name}/{code}": rate for name, found in rates.items() for code, rate in found.items()}
+        return {**means, **(each if len(rates) > 1 else {}), "score": means["dynamic_eer"] - means["static_eer"]}
+
+    def place(self, folder: Path, corpus: str) -> Path:
+        """Where a run keeps what it says of a tested corpus: `folder`, with several corpora a folder in it for each."""
+        return corpus_place(folder, corpus, self.test)
+
+
+def corpus_place(folder: Path, corpus: str, tested: Collection[str]) -> Path:
+    """The folder of a tested corpus in scores/ or plots/ of a run: `folder` itself when no other corpus is tested."""
+    return folder / corpus if len(tested) > 1 else folder
 
 
 def prepare(
-    config: RunConfig, corpora: Sequence[Corpus], tested: str, progress: bool = False, initial: Bundle | None = None
+    config: RunConfig,
+    corpora: Sequence[Corpus],
+    tested: Sequence[str],
+    progress: bool = False,
+    initial: Bundle | None = None,
 ) -> Experiment:
-    """The frames of all corpora, trained on together; development and test speakers are those of the corpus `tested`.
+    """The frames of all corpora, trained on together; development and test speakers are those of the corpora `tested`.
 
     initial: whose weights and normaliser to begin with. Raises InputError when its frames or weights are of another kind.
     """
@@ -106,7 +131,6 @@ def prepare(
     local(config.train.batch)  # raises now what training would raise after all the reading
     with first_one_first():  # the store is built once
         store = open_store(corpora, config.mel, progress=progress)
-    corpus = next(corpus for corpus in corpora if corpus.name == tested)
     rows = store.indices("train")
     if initial is not None:
         normaliser = initial.normaliser
@@ -114,8 +138,9 @@ def prepare(
         normaliser = Normaliser.fit(store.frames[store.offsets[row] : store.offsets[row + 1]] for row in rows)
     pairs = OBJECTIVES[config.objective.name].pairs
     sampler = Sampler(store, rows, config.mel.segment, config.model, pairs)
-    dev, test = (benchmark(store, corpus, split) for split in ("dev", "test"))
-    held_out = Sampler(store, dev.rows, config.mel.segment, config.model).draw(128, generator(0, "held-out"))
+    dev, test = (benchmarks(store, corpora, tested, split) for split in ("dev", "test"))
+    heard = np.concatenate([bench.rows for bench in dev.values()])
+    held_out = Sampler(store, heard, config.mel.segment, config.model).draw(128, generator(0, "held-out"))
     return Experiment(config, corpora, store, rows, normaliser, sampler, held_out, dev, test, initial)
 
 
@@ -124,6 +149,7 @@ def run(
     folder: Path,
     *,
     resume: bool = False,
+    minutes: float | None = None,
     say: Callable[[str], None] = lambda line: None,
     progress: bool = False,
     tensorboard: bool = True,
@@ -143,6 +169,7 @@ def run(
             experiment.on_dev,
             folder,
             resume=resume,
+            minutes=minutes,
             say=say,
             progress=progress,
             board=board,
@@ -174,44 +201,60 @@ def leave_bundle(
     return load_bundle(folder / "bundle")
 
 
-def test_rows(experiment: Experiment, model: RWAE, name: str) -> dict[str, Row]:
-    """The table of a run: the model, called `name`, its static code of frames without speech, the untrained model, and
-    no model at all."""
-    mel, bench = experiment.config.mel, experiment.test
+def test_rows(experiment: Experiment, model: RWAE, name: str) -> dict[str, dict[str, Row]]:
+    """The tables of a run, one for each tested corpus: the model, called `name`, its static code of frames without speech,
+    the untrained model, and no model at all."""
+    mel, untrained = experiment.config.mel, new_model(experiment.config).eval()
     return {
-        name: experiment.row(bench, model),
-        f"{name}:non-speech": non_speech_row(bench, model, experiment.normaliser, mel),
-        "untrained": experiment.row(bench, new_model(experiment.config).eval()),
-        **log_mel_rows(bench, experiment.normaliser),
+        corpus: {
+            name: experiment.row(bench, model),
+            f"{name}:non-speech": non_speech_row(bench, model, experiment.normaliser, mel),
+            "untrained": experiment.row(bench, untrained),
+            **log_mel_rows(bench, experiment.normaliser),
+        }
+        for corpus, bench in experiment.test.items()
     }
 
 
-def leave_results(experiment: Experiment, model: RWAE, name: str, rows: Mapping[str, Row], folder: Path) -> None:
-    """eer.json (the model's row, `name`), table.json (all rows), scores/ and plots/."""
-    bench = experiment.test
-    write_json(folder / "table.json", {key: report for key, (report, _) in rows.items()})
-    (folder / "scores").mkdir(exist_ok=True)
-    for key, (_, scores) in rows.items():
-        for kind, values in scores.items():
-            write_scores(folder / "scores" / f"{key.replace(':', '-')}.{kind}.txt", bench.trials, values)
-    (folder / "plots").mkdir(exist_ok=True)
+def leave_results(
+    experiment: Experiment, model: RWAE, name: str, tables: Mapping[str, Mapping[str, Row]], folder: Path
+) -> None:
+    """eer.json (corpus → the model's row, `name`), table.json (corpus → all rows), scores/ and plots/."""
+    said = {corpus: {key: report for key, (report, _) in rows.items()} for corpus, rows in tables.items()}
+    write_json(folder / "table.json", said)
+    for corpus, rows in tables.items():
+        bench, scores_of = experiment.test[corpus], experiment.place(folder / "scores", corpus)
+        scores_of.mkdir(parents=True, exist_ok=True)
+        for key, (_, scores) in rows.items():
+            for kind, values in scores.items():
+                write_scores(scores_of / f"{key.replace(':', '-')}.{kind}.txt", bench.trials, values)
+        plots_of = experiment.place(folder / "plots", corpus)
+        plots_of.mkdir(parents=True, exist_ok=True)
+        leave_plots(experiment, model, name, rows, bench, plots_of)
+        leave_pictures(experiment, model, experiment.dev[corpus], plots_of)
+    kept = {
+        corpus: {key: value for key, value in rows[name].items() if key not in ("codes", "collapsed")}
+        for corpus, rows in said.items()
+    }
+    write_json(folder / "eer.json", kept)  # what rwae-eer would say; last: a run with an eer.json is whole
+
+
+def leave_plots(
+    experiment: Experiment, model: RWAE, name: str, rows: Mapping[str, Row], bench: Benchmark, folder: Path
+) -> None:
+    """The DET curves of a table's rows, and the map of the test speakers' static codes."""
     target = bench.trials.target
     curves = {f"{key}, static": det_points(scores["static"], target) for key, (_, scores) in rows.items()}
     curves[f"{name}, dynamic"] = det_points(rows[name][1]["dynamic_plain"], target)
-    plots.det(folder / "plots" / "det.png", curves, "Synthetic speech" if bench.synthetic else "")
+    plots.det(folder / "det.png", curves, "Synthetic speech" if bench.synthetic else "")
     vectors = embed_rows(bench, model, experiment.normaliser, experiment.config.mel)
-    plots.speaker_map(
-        folder / "plots" / "speakers.png", vectors.static, bench.speakers, "Static codes of test speakers"
-    )
-    leave_pictures(experiment, model, folder / "plots")
-    row = {key: value for key, value in rows[name][0].items() if key not in ("codes", "collapsed")}
-    write_json(folder / "eer.json", row)  # what rwae-eer would say; last: a run with an eer.json is whole
+    plots.speaker_map(folder / "speakers.png", vectors.static, bench.speakers, "Static codes of test speakers")
 
 
-def leave_pictures(experiment: Experiment, model: RWAE, folder: Path, count: int = 4) -> None:
+def leave_pictures(experiment: Experiment, model: RWAE, bench: Benchmark, folder: Path, count: int = 4) -> None:
     """Reconstructions and swaps of one utterance each of some development speakers, spread over their names (at most 2 s):
     corpora that name women f… and men m… show both."""
-    mel, bench = experiment.config.mel, experiment.dev
+    mel = experiment.config.mel
     seconds = mel.hop_length / mel.sample_rate
     everyone = sorted(set(bench.speakers))
     chosen = [everyone[i] for i in np.linspace(0, len(everyone) - 1, min(count, len(everyone))).round().astype(int)]
@@ -231,11 +274,11 @@ def leave_pictures(experiment: Experiment, model: RWAE, folder: Path, count: int
 
 def finish(
     experiment: Experiment, model: RWAE, folder: Path, name: str, meta: Mapping[str, Any], half: bool = False
-) -> dict[str, Row]:
-    """All that is left after training: bundle (half: in float16), table (the model's row is called `name`), scores, plots.
-    Returns the rows."""
+) -> dict[str, dict[str, Row]]:
+    """All that is left after training: bundle (half: in float16), tables (the model's row is called `name`), scores, plots.
+    Returns the rows of each tested corpus."""
     write_json(folder / "config.json", experiment.config.tables())
     bundle = leave_bundle(experiment, model, folder, meta, half)
-    rows = test_rows(experiment, bundle.model, name)
-    leave_results(experiment, bundle.model, name, rows, folder)
-    return rows
+    tables = test_rows(experiment, bundle.model, name)
+    leave_results(experiment, bundle.model, name, tables, folder)
+    return tables

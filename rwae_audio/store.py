@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,12 +35,25 @@ class FrameStore:
         offsets: (U + 1,).
         utterances: Those that speech was heard in.
         silent: Those without any sound, which have no frames.
+        corpora: The corpus of each utterance; () where there is only one.
     """
 
     frames: np.ndarray
     offsets: np.ndarray
     utterances: tuple[Utterance, ...]
     silent: tuple[Utterance, ...] = ()
+    corpora: tuple[str, ...] = ()
+
+    @cached_property
+    def speakers(self) -> np.ndarray:
+        """(U,) a number for the speaker of each utterance.
+
+        The same name in two corpora is two speakers; in two folders of one corpus it is one.
+        """
+        corpora = self.corpora or ("",) * len(self.utterances)
+        numbers: dict[tuple[str, str], int] = {}
+        names = ((corpus, u.speaker) for corpus, u in zip(corpora, self.utterances, strict=True))
+        return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -70,11 +84,12 @@ def open_store(
 ) -> FrameStore:
     """The store of these corpora with these mel settings, built in `folder` (cache_folder() when None) if it is missing.
 
-    The file's name is a digest of the mel settings and of every utterance's id, stretch, size and time of change: another
-    corpus has another store, and the index, written last, says that a store is whole.
+    The file's name is a digest of the mel settings that frames depend on, and of every utterance's id, stretch, size and
+    time of change: another corpus has another store. The index, written last, says that a store is whole.
     """
     folder = cache_folder() if folder is None else Path(folder)
     utterances = tuple(utterance for corpus in corpora for utterance in corpus.utterances)
+    names = [corpus.name for corpus in corpora for _ in corpus.utterances]
     if not utterances:
         raise InputError("no utterance was given; expected at least one corpus with audio in it")
     try:
@@ -85,8 +100,8 @@ def open_store(
         raise InputError(
             f"{error.filename} cannot be found any more ({error.strerror}); expected it to stay"
         ) from error
-    digest = hashlib.sha256(json.dumps([asdict(mel), NOMINAL, CUTOFF, stats]).encode()).hexdigest()[:16]
-    name = "-".join(corpus.name for corpus in corpora) + f"-{digest}"
+    digest = hashlib.sha256(json.dumps([asdict(mel.frames()), NOMINAL, CUTOFF, stats]).encode()).hexdigest()[:16]
+    name = "-".join(corpus.name for corpus in corpora)[:48] + f"-{digest}"
     data, index = folder / f"{name}.f32", folder / f"{name}.json"
     if not index.exists():
         _build(utterances, mel, data, index, progress, workers)
@@ -105,6 +120,7 @@ def open_store(
         offsets[np.append(True, heard)],
         tuple(u for u, sound in zip(utterances, heard, strict=True) if sound),
         tuple(u for u, sound in zip(utterances, heard, strict=True) if not sound),
+        tuple(name for name, sound in zip(names, heard, strict=True) if sound),
     )
 
 
@@ -159,8 +175,19 @@ class Batch:
         return Batch(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
 
 
+def drawing_weights(lengths: np.ndarray, speakers: np.ndarray) -> np.ndarray:
+    """Return how often an utterance is drawn, (U,), up to a factor, by its length and its speaker's number, both (U,).
+
+    A speaker is drawn by the square root of the length of all speech of theirs, so that a voice with one recording counts
+    beside one with half an hour. An utterance of theirs is then drawn in proportion to its length.
+    """
+    _, who = np.unique(speakers, return_inverse=True)
+    return lengths / np.sqrt(np.bincount(who, weights=lengths))[who]
+
+
 class Sampler:
-    """Draws training batches: utterances by the square root of their length, crops uniformly within them.
+    """Draws training batches: speakers by the square root of how much they say, in utterances of a window or more; an
+    utterance of theirs by its length; crops uniformly within it. Speakers are told apart as FrameStore.speakers does.
 
     With `pairs`, a second window for the static encoder is drawn from each utterance.
     """
@@ -180,7 +207,7 @@ class Sampler:
             longest = int(lengths.max()) if len(lengths) else 0
             raise InputError(f"the longest training utterance has {longest} frames; expected {self.window} or more")
         self.starts, self.lengths = store.offsets[:-1][utterances[long_enough]], lengths[long_enough]
-        self.weights = torch.from_numpy(np.sqrt(self.lengths))
+        self.weights = torch.from_numpy(drawing_weights(self.lengths, store.speakers[utterances[long_enough]]))
         self.device = torch.device("cpu")
         self.resident: Tensor | None = None  # all frames, once they are on a GPU
 

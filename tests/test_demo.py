@@ -75,5 +75,5 @@ def test_the_recipe_without_data_trains_on_it(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[0].startswith("no corpus was given")
     assert "18,336 trials, 672 of them target" in done.stdout
     assert "synthetic speech: these numbers say nothing about people" in done.stdout
-    assert json.loads((tmp_path / "runs/demo-rwae-mmd/eer.json").read_text())["synthetic"] is True
+    assert json.loads((tmp_path / "runs/demo-rwae-mmd/eer.json").read_text())["demo"]["synthetic"] is True
     assert "runs/demo-rwae-mmd/bundle" in done.stdout

@@ -374,14 +374,17 @@ def test_nul_bytes_are_one_line(recordings: Path, bundle_folder: Path, tmp_path:
     bundle = Path(shutil.copytree(bundle_folder, tmp_path / "bundle"))
     (bundle / "config.json").write_bytes(bytes(300))
     refused(run("rwae-vc", *words[:4], "--bundle", bundle), "rwae-vc", "config.json is not JSON")
-    plan = {"config": {}, "name": "x", "data": {"folder": "\0"}, "test": "folder", "command": ""}
+    plan = {"config": {}, "name": "x", "data": [["folder", "\0", "x"]], "test": ["x"], "command": ""}
     (tmp_path / "run").mkdir()
     write_json(tmp_path / "run/run.json", plan)
     refused(run("train.py", "--resume", tmp_path / "run"), "train.py", "is missing; expected the corpus's folder")
     assert not (tmp_path / "x.wav").exists()
 
 
-@pytest.mark.parametrize("plan", ["[]", "3", "{}", '{"config": 1, "data": 2}', "[" * 100_000])
+BENT = '{"config": {}, "name": "x", "data": [["an4", 3, "an4"]], "test": ["an4"], "command": ""}'
+
+
+@pytest.mark.parametrize("plan", ["[]", "3", "{}", '{"config": 1, "data": 2}', BENT, "[" * 100_000])
 def test_a_run_json_that_is_none_is_one_line(plan: str, tmp_path: Path, run: Run) -> None:
     (tmp_path / "run.json").write_text(plan)
     refused(run("train.py", "--resume", tmp_path), "train.py", "run.json does not say what was run", "is not JSON")
@@ -470,7 +473,7 @@ def test_two_processes_in_one_run_folder(recordings: Path, tmp_path: Path, run: 
     """The lock goes with its owner, by SIGKILL as well; `--out` of a folder that is there is refused anyway."""
     folder = tmp_path / "run"
     folder.mkdir()
-    plan = {"config": {}, "name": "x", "data": {"folder": str(recordings)}, "test": "folder", "command": ""}
+    plan = {"config": {}, "name": "x", "data": [["folder", str(recordings), "x"]], "test": ["x"], "command": ""}
     write_json(folder / "run.json", plan)
     code = f"""
 import time

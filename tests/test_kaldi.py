@@ -56,7 +56,7 @@ def splits(corpus: Corpus) -> dict[str, tuple[str, ...]]:
 def test_one_data_folder(tmp_path: Path) -> None:
     data_set(tmp_path, tmp_path, "s1 s2 s3")
     corpus = read_kaldi(tmp_path)
-    assert corpus.name == "kaldi"
+    assert corpus.name == tmp_path.name
     assert [(u.id, u.speaker, u.text) for u in corpus.utterances[:3]] == [
         ("WAVE/s1/s1-1.wav", "s1", None),
         ("WAVE/s1/s1-2.wav", "s1", "SAID BY  s1"),

@@ -226,7 +226,7 @@ def test_training_what_is_missing_and_hearing_strangers(
         *("trials.safetensors", "ladder.csv", "ladder.md", "ladder.png", "det.png"),
     }
     row, untrained = (json.loads((here / name / "row.json").read_text()) for name in ("rwae-mmd-3", "untrained-3"))
-    whole = json.loads((tmp_path / "runs/rwae-mmd-3/eer.json").read_text())
+    whole = json.loads((tmp_path / "runs/rwae-mmd-3/eer.json").read_text())["folder"]
     for code in ("static", "dynamic"):
         assert row[code]["eer"] == pytest.approx(whole[code]["eer"], abs=5e-4)
     assert row["elsewhere"]["librispeech"]["speakers"] == 3
@@ -290,9 +290,13 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.
     assert "is no run of this ladder" in capsys.readouterr().err
     assert mine.read_text() == "mine"
     mine.unlink()
-    (mine.parent / "run.json").write_text(json.dumps({"data": {"an4": "x"}, "test": "an4"}))
+    plan = {"config": {}, "name": "dsvae", "data": [["an4", "x", "an4"]], "test": ["an4"], "command": ""}
+    (mine.parent / "run.json").write_text(json.dumps(plan))
     assert call(*words, "--into", tmp_path / "ladder") == 2
-    assert "is a run on an4, tested on an4; expected folder" in capsys.readouterr().err
+    assert (
+        "is a run on an4, tested on an4; expected speech, tested on speech, or another --runs"
+        in capsys.readouterr().err
+    )
 
 
 def test_what_is_not_alike_is_said(place: Path, tmp_path: Path) -> None:

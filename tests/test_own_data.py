@@ -87,7 +87,7 @@ def test_the_page_goes_from_recordings_to_a_voice() -> None:
 
 def test_a_bundle_is_left(done: tuple[Path, list[str]]) -> None:
     where, printed = done
-    assert "folder: utterances (speakers): train 9 (3), dev 6 (2), test 6 (2)" in printed[0]
+    assert "recordings: utterances (speakers): train 9 (3), dev 6 (2), test 6 (2)" in printed[0]
     assert load_bundle(where / "runs/mine/bundle").synthetic is False
 
 
@@ -95,7 +95,7 @@ def test_the_eer_of_the_list_is_the_runs(done: tuple[Path, list[str]]) -> None:
     where, printed = done
     trials = read_trials(where / "trials.txt")
     assert (len(trials), int(trials.target.sum())) == (15, 6)
-    static = json.loads((where / "runs/mine/eer.json").read_text())["static"]["eer"]
+    static = json.loads((where / "runs/mine/eer.json").read_text())["recordings"]["static"]["eer"]
     assert "15 trials, 6 of them target, 2 speakers" in printed[2]
     assert f"{100 * static:.1f} [" in printed[2].splitlines()[-1]
 

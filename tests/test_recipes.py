@@ -64,7 +64,7 @@ def finished(
     return where / "run", done.stdout
 
 
-def test_a_run_leaves_what_the_readme_says(finished: tuple[Path, str]) -> None:
+def test_a_run_leaves_what_the_readme_says(finished: tuple[Path, str], recordings: Path) -> None:
     folder, printed = finished
     for name in ("run.json", "config.json", "metrics.jsonl", "eer.json", "table.json", "checkpoints/best.safetensors"):
         assert (folder / name).is_file(), name
@@ -73,26 +73,69 @@ def test_a_run_leaves_what_the_readme_says(finished: tuple[Path, str]) -> None:
     for name in ("det", "reconstructions", "swaps", "speakers"):
         assert (folder / "plots" / f"{name}.png").stat().st_size > 5000
     assert list((folder / "tensorboard").glob("events*"))
-    report = json.loads((folder / "eer.json").read_text())
-    row = json.loads((folder / "table.json").read_text())["rwae-mmd"]
+    report = json.loads((folder / "eer.json").read_text())[recordings.name]
+    row = json.loads((folder / "table.json").read_text())[recordings.name]["rwae-mmd"]
     assert {**report, "codes": row["codes"], "collapsed": row["collapsed"]} == row
     assert report["synthetic"] is False
     assert set(report) >= {"trials", "static", "dynamic", "gap"}
     assert set(report["dynamic"]) >= {"eer", "plain", "centred", "interval", "min_dcf"}
-    table = json.loads((folder / "table.json").read_text())
+    table = json.loads((folder / "table.json").read_text())[recordings.name]
     assert set(table) == {"rwae-mmd", "rwae-mmd:non-speech", "untrained", "log-mel", "log-mel-mvn"}
     assert "run/bundle" in printed
     assert len(re.findall(r"^update \d+/6", printed, re.M)) == 2
 
 
-def test_the_scores_of_a_run_give_its_eer(finished: tuple[Path, str]) -> None:
+def test_the_scores_of_a_run_give_its_eer(finished: tuple[Path, str], recordings: Path) -> None:
     from rwae_audio.verification import eer, read_scores
 
     folder, _ = finished
     scores, _, target = read_scores(folder / "scores/rwae-mmd.static.txt")
     assert eer(scores, target) == pytest.approx(
-        json.loads((folder / "eer.json").read_text())["static"]["eer"], abs=1e-9
+        json.loads((folder / "eer.json").read_text())[recordings.name]["static"]["eer"], abs=1e-9
     )
+
+
+def test_two_corpora_are_tested_and_one_has_two_folders(
+    recordings: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Also with speakers held out, and goes on from where the folders lie now."""
+    for speaker in range(8):
+        for folder, number in (("libri", 0), ("more", 1)):
+            path = tmp_path / folder / f"train-clean-100/{speaker}/1/{speaker}-1-000{number}.wav"
+            path.parent.mkdir(parents=True)
+            shutil.copy(recordings / f"s{speaker}/{number}.wav", path)
+    (tmp_path / "out.txt").write_text(f"librispeech 7\n{recordings.name} s0  # whoever that is\n")
+    words = ["--data", "librispeech=libri", "--data", f"folder={recordings}", "--data", "librispeech=more"]
+    words += ["--test", "librispeech", "--test", recordings.name, "--hold-out", "out.txt", "--no-tensorboard"]
+    done = call(environment, tmp_path, *words, "--out", "run", *TINY)
+    assert done.returncode == 0, done.stderr
+    assert "librispeech: utterances (speakers): train 6 (3), dev 4 (2), test 4 (2)" in done.stdout
+    assert re.findall(r"^(\w+): [\d,]+ trials, ", done.stdout, re.M) == ["librispeech", recordings.name]
+    folder, names = tmp_path / "run", {"librispeech", recordings.name}
+    eers, tables = (json.loads((folder / f"{name}.json").read_text()) for name in ("eer", "table"))
+    assert set(eers) == set(tables) == names
+    for name in names:
+        assert tables[name]["rwae-mmd"]["static"] == eers[name]["static"]
+        assert (folder / "scores" / name / "rwae-mmd.static.txt").is_file()
+        assert (folder / "plots" / name / "swaps.png").is_file()
+    heard = (folder / "scores" / recordings.name / "rwae-mmd.static.txt").read_text()
+    assert "s0/" not in heard
+    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in log:
+        rates = {code: [line[f"dev/{name}/{code}_eer"] for name in names] for code in ("static", "dynamic")}
+        assert {code: line[f"dev/{code}_eer"] for code in rates} == pytest.approx(
+            {c: np.mean(r) for c, r in rates.items()}
+        )
+
+    (tmp_path / "libri").rename(tmp_path / "there")
+    (tmp_path / "out.txt").unlink()
+    moved = ["--data", "librispeech=there", "--data", "librispeech=more"]
+    done = call(environment, tmp_path, "--resume", "run", *moved, "--set", "train.updates=7", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    assert "librispeech: 2 utterances of 1 speakers are held out: 7" in done.stdout
+    done = call(environment, tmp_path, "--resume", "run", "--data", "librispeech=there", "--threads", "1")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "librispeech has other utterances than when the run began (7 now, 14 then)" in done.stderr
 
 
 def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(
@@ -140,7 +183,7 @@ def test_two_processes_leave_one_run_like_that_of_one(
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    folder = tmp_path / "runs/folder-rwae-mmd"
+    folder = tmp_path / "runs" / f"{recordings.name}-rwae-mmd"
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
     def names(of: Path) -> set[str]:
@@ -191,7 +234,7 @@ def test_a_run_goes_on_from_a_bundle(
         (["--data", "an5=x"], "did you mean 'an4'"),
         (["--data", "an4"], "expected NAME=DIR"),
         (["--data", "folder=missing"], "missing"),
-        (["--data", "folder={}", "--test", "timit"], "expected one of folder"),
+        (["--data", "folder={}", "--test", "timit"], "expected one of recordings"),
         (["--data", "folder={}", "--set", "model.decodr=frame"], "did you mean 'decoder'"),
         (["--data", "folder={}", "--set", "decoder"], "expected TABLE.KEY=VALUE"),
         (["--data", "folder={}", "--config", "broken.toml"], "is not TOML"),
@@ -240,8 +283,12 @@ def run_folder(folder: Path, name: str, seed: int, noise: float) -> Path:
     (folder / "scores").mkdir(parents=True)
     for kind, values in scores.items():
         write_scores(folder / "scores" / f"{name}.{kind}.txt", trials, values)
-    plan = {"name": name, "command": f"python train.py --config {name}.toml --seed {seed} --out {folder}"}
-    for file, value in {"run": plan, "config": {"train": {"seed": seed}}, "table": {name: said}}.items():
+    plan = {
+        "name": name,
+        "test": ["an4"],
+        "command": f"python train.py --config {name}.toml --seed {seed} --out {folder}",
+    }
+    for file, value in {"run": plan, "config": {"train": {"seed": seed}}, "table": {"an4": {name: said}}}.items():
         (folder / f"{file}.json").write_text(json.dumps(value))
     return folder
 
@@ -253,9 +300,9 @@ def test_rows_of_several_seeds_are_compared_in_pairs(tmp_path: Path) -> None:
     runs = [run_folder(tmp_path / f"plain{seed}", "rwae-mmd", seed, 0.6) for seed in (0, 1)]
     worse = [run_folder(tmp_path / f"vae{seed}", "dsvae", seed, 2.0) for seed in (0, 1)]
     same = [run_folder(tmp_path / f"feedback{seed}", "rwae-feedback", seed, 0.6) for seed in (0, 1)]
-    rows = collect([*runs, *worse, *same])
+    rows = collect([*runs, *worse, *same], "an4")
     assert list(rows) == ["rwae-mmd", "rwae-feedback", "dsvae"]
-    tables = [json.loads((run / "table.json").read_text())["rwae-mmd"] for run in runs]
+    tables = [json.loads((run / "table.json").read_text())["an4"]["rwae-mmd"] for run in runs]
     assert rows["rwae-mmd"]["static"]["eer"] == pytest.approx(np.mean([table["static"]["eer"] for table in tables]))
     assert rows["rwae-mmd"]["seeds"] == [0, 1]
     better, level = rows["rwae-mmd"]["against"], rows["rwae-feedback"]["against"]

@@ -20,13 +20,14 @@ from rwae_audio.audio import write_audio
 from rwae_audio.board import TensorBoard
 from rwae_audio.checkpoint import read_position
 from rwae_audio.commands.resume import add_resume, check_beside_resume, keep_content, lengthened, moved, read_plan
-from rwae_audio.corpora import Corpus, Utterance, read_corpus
+from rwae_audio.corpora import Corpus, Source, Utterance, read_corpus
 from rwae_audio.experiment import prepare
 from rwae_audio.experiment import run as train_and_show
 from rwae_audio.files import InputError, read_tensors
 from rwae_audio.trainer import RunConfig
 
 RECIPES = Path(__file__).parent.parent / "recipes"
+READ = ("an4", "librispeech", "librispeech")
 LATEST = "checkpoints/latest.safetensors"
 SMALL = {
     "model": {f"{part}_hidden": 8 for part in ("static", "dynamic", "prior", "decoder")} | {"static_window": 30},
@@ -80,18 +81,30 @@ def test_each_recipe_refuses_in_one_line(script: str, option: str, tmp_path: Pat
 
 
 def test_a_plan_that_is_none_is_said(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"data": {"an4": "/a"}, "test": 3}')
-    assert read_plan(tmp_path, {"data": dict})["data"] == {"an4": "/a"}
+    (tmp_path / "run.json").write_text('{"data": [["an4", "/a", "an4"]], "test": 3}')
+    assert read_plan(tmp_path, {"data": list})["data"] == [["an4", "/a", "an4"]]
     with pytest.raises(InputError, match=r"run\.json does not say what was run"):
-        read_plan(tmp_path, {"data": dict, "test": str})
+        read_plan(tmp_path, {"data": list, "test": list})
 
 
 def test_corpora_that_have_moved(tmp_path: Path) -> None:
-    data = {"an4": "/a", "timit": "/t"}
-    assert moved(data, [], tmp_path) == data
-    assert moved(data, [f"timit={tmp_path}"], tmp_path) == {"an4": "/a", "timit": str(tmp_path.resolve())}
-    with pytest.raises(InputError, match=r"--data folder is no corpus of the run in .*; expected an4, timit"):
-        moved(data, [f"folder={tmp_path}"], tmp_path)
+    an4, libri, more = (Source(reader, f"/{folder}", reader) for reader, folder in zip(READ, "alm", strict=True))
+    mine, theirs = Source("folder", "/x/mine", "mine"), Source("folder", "/x/theirs", "theirs")
+    here = str(tmp_path)
+    assert moved([an4, libri], [], tmp_path) == [an4, libri]
+    assert moved([an4, libri, more], [f"librispeech={here}"], tmp_path) == [an4, libri._replace(folder=here)]
+    both = [f"librispeech={here}/l", f"librispeech={here}/m"]
+    assert [source.folder for source in moved([libri, an4, more], both, tmp_path)] == [f"{here}/l", f"{here}/m", "/a"]
+    # a folder of another name is still the corpus that the run knows, called by its name or its reader's
+    assert moved([an4, mine], [f"mine={here}"], tmp_path) == [an4, mine._replace(folder=here)]
+    assert moved([an4, mine], [f"folder={here}"], tmp_path) == [an4, mine._replace(folder=here)]
+    for item, words in {
+        f"timit={here}": r"--data timit is no corpus of the run in .*; expected an4, mine, theirs",
+        f"folder={here}": r"--data folder is the reader of mine and theirs; expected an4, mine, theirs",
+        "an4": "--data an4; expected NAME=DIR",
+    }.items():
+        with pytest.raises(InputError, match=words):
+            moved([an4, mine, theirs], [item], tmp_path)
 
 
 def test_the_corpora_have_to_hold_what_they_held() -> None:
@@ -163,7 +176,7 @@ def test_a_resumed_run_shows_each_update_once(tmp_path: Path) -> None:
     corpus, folder = read_corpus("folder", tmp_path / "data"), tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RWAE_CACHE", str(tmp_path / "cache"))
-        short = prepare(RunConfig.of(SMALL), [corpus], "folder")
+        short = prepare(RunConfig.of(SMALL), [corpus], ["data"])
     train_and_show(short, folder)
     time.sleep(1.1)  # TensorBoard reads event files in the order of their seconds
     later = TensorBoard(folder / "tensorboard", short.config.mel, step=2)  # by a process that was killed after update 4

@@ -21,6 +21,8 @@ from rwae_audio.randomness import generator
 from rwae_audio.store import FrameStore, Sampler, apart, open_store
 
 MEL = MelConfig(segment=10)
+NEAR = {"atol": 0.015, "rtol": 0.0}
+HALVES = {"first": slice(0, 3), "second": slice(3, 5)}
 
 
 @pytest.fixture
@@ -100,11 +102,13 @@ def test_a_silent_recording_is_left_out_and_named(corpus: Corpus, tmp_path: Path
         open_store([corpus], MEL, tmp_path / "cache")
 
 
-def numbered(lengths: list[int]) -> FrameStore:
-    """Every frame says which utterance it is of, and where in it."""
+def numbered(lengths: list[int], speakers: str = "", corpora: tuple[str, ...] = ()) -> FrameStore:
+    """Every frame says which utterance it is of, and where in it; speakers: a letter an utterance, each its own without."""
+    speakers = speakers or "".join(chr(97 + i) for i in range(len(lengths)))
     frames = [np.stack([np.full(n, u), np.arange(n)], 1) for u, n in enumerate(lengths)]
-    utterances = tuple(Utterance(f"{u}", "s", "train", Path("x")) for u in range(len(lengths)))
-    return FrameStore(np.concatenate(frames).astype(np.float32), np.cumsum([0, *lengths]), utterances)
+    utterances = tuple(Utterance(f"{u}", speaker, "train", Path("x")) for u, speaker in enumerate(speakers))
+    offsets = np.cumsum([0, *lengths])
+    return FrameStore(np.concatenate(frames).astype(np.float32), offsets, utterances, corpora=corpora)
 
 
 @pytest.mark.parametrize("where", ["segment", "frame", "longer", "another"])
@@ -162,12 +166,51 @@ def test_places_apart_are_equally_likely() -> None:
     assert (counts == 500).all()
 
 
-def test_utterances_are_drawn_by_the_root_of_their_length() -> None:
-    store = numbered([25, 100, 400])
-    sampler = Sampler(store, np.arange(3), 10, ModelConfig(static_from="segment"))
+def shares(store: FrameStore, rows: np.ndarray) -> torch.Tensor:
+    """How often each of the rows is drawn, of 20,000 times."""
+    sampler = Sampler(store, rows, 10, ModelConfig(static_from="segment"))
     owner = sampler.draw(20000, generator(0, "batch")).frames[:, 0, 0]
-    shares = torch.bincount(owner.long()).float() / 20000
-    torch.testing.assert_close(shares, torch.tensor([5.0, 10.0, 20.0]) / 35, atol=0.015, rtol=0)
+    return torch.bincount(owner.long(), minlength=len(store.utterances))[rows].float() / 20000
+
+
+def test_speakers_are_drawn_by_the_root_of_all_that_they_say() -> None:
+    """The first has 100 frames in one utterance, the second 400 in three; what is too short for a window does not count."""
+    store = numbered([100, 100, 250, 50, 9], speakers="abbbb")
+    expected = torch.tensor([10.0, 20 * 100 / 400, 20 * 250 / 400, 20 * 50 / 400]) / 30
+    torch.testing.assert_close(shares(store, np.arange(5))[:4], expected, atol=0.015, rtol=0)
+    # of the second, one utterance alone: its length is then all that is said
+    torch.testing.assert_close(shares(store, np.array([0, 3])), torch.tensor([10.0, 50**0.5]) / (10 + 50**0.5), **NEAR)
+
+
+def test_one_name_in_two_corpora_is_two_speakers() -> None:
+    same, other = (numbered([100, 100, 100], "aaa", corpora) for corpora in (("x", "x", "x"), ("x", "x", "y")))
+    assert same.speakers.tolist() == [0, 0, 0]
+    assert other.speakers.tolist() == [0, 0, 1]
+    torch.testing.assert_close(shares(same, np.arange(3)), torch.full((3,), 1 / 3), **NEAR)
+    two = torch.tensor([200**0.5 / 2, 200**0.5 / 2, 10.0])
+    torch.testing.assert_close(shares(other, np.arange(3)), two / two.sum(), **NEAR)
+
+
+def test_a_store_knows_the_corpus_of_each_utterance(corpus: Corpus, tmp_path: Path) -> None:
+    """Also where a silent one is left out before them."""
+    soundfile.write(corpus.utterances[0].path, np.zeros(9000), 16000)
+    halves = [replace(corpus, name=name, utterances=corpus.utterances[part]) for name, part in HALVES.items()]
+    store = open_store(halves, MEL, tmp_path / "cache")
+    assert store.corpora == ("first", "first", "second", "second")
+    assert [u.speaker for u in store.utterances] == ["s1", "s2", "s3", "s4"]
+
+
+def test_another_segment_has_the_same_frames(corpus: Corpus, tmp_path: Path) -> None:
+    for segment in (10, 20):
+        open_store([corpus], replace(MEL, segment=segment), tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.json"))) == 1
+
+
+def test_a_store_of_corpora_with_long_names_can_be_written(corpus: Corpus, tmp_path: Path) -> None:
+    parts = [
+        replace(corpus, name=letter * 60, utterances=corpus.utterances[i : i + 1]) for i, letter in enumerate("äöüé")
+    ]
+    assert len(open_store(parts, MEL, tmp_path / "cache").utterances) == 4
 
 
 def test_windows_cover_every_frame_once_and_the_last_is_right_aligned() -> None:

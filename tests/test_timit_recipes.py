@@ -105,7 +105,7 @@ def test_training_on_all_630_speakers(timit_tree: Path, environment: dict[str, s
     assert done.returncode == 0, done.stderr
     assert "timit: utterances (speakers): train 3696 (462), dev 400 (50), test 192 (24)" in done.stdout
     assert "timit: 18,336 trials, 672 of them target" in done.stdout
-    table = json.loads((tmp_path / "run/table.json").read_text())
+    table = json.loads((tmp_path / "run/table.json").read_text())["timit"]
     assert all(row["trials"] == 18336 and "partial" not in row for row in table.values())
 
 
@@ -122,7 +122,7 @@ def test_training_on_a_part(timit_tree: Path, environment: dict[str, str], tmp_p
     assert "train 380 (38)" in done.stdout
     mark = r"TIMIT without [\d,]+ of 5,360 files; 1,128 of the 18,336 trials of its list remain"
     assert re.search(rf"^partial: {mark}$", done.stdout, re.M)
-    table = json.loads((tmp_path / "run/table.json").read_text())
+    table = json.loads((tmp_path / "run/table.json").read_text())["timit"]
     assert all(re.fullmatch(mark, row["partial"]) for row in table.values())
 
 

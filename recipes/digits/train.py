@@ -111,9 +111,12 @@ def read_plan(folder: Path) -> dict[str, Any]:
 
 def resumed_plan(options: argparse.Namespace) -> dict[str, Any]:
     """The plan of the run of --resume, with what --data and --set say now."""
+    from rwae_audio.corpora import Source
+
     run, plan = options.resume, read_plan(options.resume)
     items = [options.data] if options.data else []
-    plan["folder"] = resume.moved({plan["corpus"]: plan["folder"]}, items, run)[plan["corpus"]]
+    here = Source(plan["corpus"], plan["folder"], plan["corpus"])
+    plan["folder"] = resume.moved([here], items, run)[0].folder
     return resume.lengthened(plan, options.set, run, "checkpoints/latest.safetensors", "recipes/digits/train.py")
 
 

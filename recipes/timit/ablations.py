@@ -17,14 +17,18 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import train
 
 from rwae_audio.commands.common import Parser, guarded, say, set_value
+from rwae_audio.commands.data import add_data, tested
 from rwae_audio.config import nearest, read_toml
 from rwae_audio.files import InputError, only_one, read_json, read_text, whole_folder, write_json, write_text
+
+if TYPE_CHECKING:
+    from rwae_audio.corpora import Source
 
 NAME = "ablations.py"
 HERE = Path(__file__).resolve().parent
@@ -42,8 +46,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 def table_arguments(parser: argparse.ArgumentParser, table: str) -> None:
     """What a table of short runs is asked for: NAME.toml has the rows, runs/NAME/ the runs."""
     runs = Path("runs") / table
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="a corpus to train on")
-    parser.add_argument("--test", metavar="NAME", help="the corpus of the development speakers (the first one given)")
+    add_data(parser, "a corpus to train on")
+    parser.add_argument("--test", metavar="CORPUS", help="the corpus of the development speakers (the first one given)")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help=f"of {table}.toml (all)")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="a setting of every row")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (1)")
@@ -69,21 +73,21 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def opened(options: argparse.Namespace, table: str) -> tuple[dict[str, Any], dict[str, str], str, Path]:
+def opened(options: argparse.Namespace, table: str) -> tuple[dict[str, Any], list[Source], str, Path]:
     """The rows of TABLE.toml, the corpora, the one with the development speakers, and where its folders and tables are."""
     rows = read_toml(HERE / f"{table}.toml")
     for name in options.rows or []:
         if name not in rows:
             raise InputError(f"--rows {name}; {nearest(name, list(rows))}")
-    from rwae_audio.corpora import corpus_folders
+    from rwae_audio.corpora import corpus_sources
 
-    data = corpus_folders(options.data)
-    test = options.test if options.no_train and options.test else train.tested(options.test, data)
+    data, named = corpus_sources(options.data), [options.test] if options.test else []
+    (test,) = named if options.no_train and named else tested(named, data)
     return rows, data, test, options.into / test
 
 
 def trained(
-    tables: dict[str, Any], data: dict[str, str], test: str, folder: Path, kept: Path, threads: int, probes: bool = True
+    tables: dict[str, Any], data: list[Source], test: str, folder: Path, kept: Path, threads: int, probes: bool = True
 ) -> None:
     """Train this configuration in `folder` and leave it and the dev log in `kept`, and what the `probes` say, which take
     as long again."""
@@ -98,7 +102,7 @@ def trained(
 
     torch.set_num_threads(threads)
     config = RunConfig.of(tables)
-    ready = train.prepare(config, {"data": data, "test": test}, tell=lambda line: None)
+    ready = train.prepare(config, {"data": data, "test": [test]}, tell=lambda line: None)
     folder.mkdir(parents=True, exist_ok=True)
     with only_one(folder):
         try:
@@ -110,7 +114,9 @@ def trained(
         corpus = next(corpus for corpus in ready.corpora if corpus.name == test)
         spoken = any(u.text or u.phones for u in corpus.utterances)
         phones = phones_of(corpus).phones if spoken else {}
-        probed = probe_report(ready.store, ready.train_rows, ready.dev, model, ready.normaliser, config.mel, phones)
+        probed = probe_report(
+            ready.store, ready.train_rows, ready.dev[test], model, ready.normaliser, config.mel, phones
+        )
     kept.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(kept) as temporary:
         write_json(temporary / "config.json", config.tables())

@@ -12,9 +12,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from train import command, corpora_arguments, new_folder, tested
+from train import command, corpora_arguments, new_folder
 
 from rwae_audio.commands.common import Parser, guarded
+from rwae_audio.commands.data import tested
 from rwae_audio.files import InputError, write_json, write_tensors
 
 NAME = "dvector.py"
@@ -40,17 +41,18 @@ def main(argv: list[str] | None = None) -> int:
     from ladder_runs import heard_elsewhere, leave_vectors
 
     from rwae_audio.audio import load_audio
-    from rwae_audio.benchmark import Benchmark, benchmark, with_benchmark
-    from rwae_audio.corpora import corpus_folders, read_corpus
+    from rwae_audio.benchmark import Benchmark, benchmarks, with_benchmark
+    from rwae_audio.corpora import corpus_sources, read_corpora
+    from rwae_audio.experiment import corpus_place
     from rwae_audio.store import open_store
     from rwae_audio.trainer import RunConfig
 
-    data, elsewhere = corpus_folders(options.data), corpus_folders(options.elsewhere, "--elsewhere")
-    test = tested(options.test, data)
-    config = RunConfig()
-    corpus = with_benchmark(read_corpus(test, Path(data[test])))
-    store = open_store([corpus], config.mel)  # its lengths choose the utterances where the corpus has no list
-    bench = benchmark(store, corpus, options.split)
+    sources, elsewhere = corpus_sources(options.data), corpus_sources(options.elsewhere, "--elsewhere")
+    test = tested(options.test, sources)
+    config, sources = RunConfig(), [source for source in sources if source.corpus in test]
+    corpora = [with_benchmark(corpus) for corpus in read_corpora(sources)]
+    store = open_store(corpora, config.mel)  # its lengths choose the utterances where a corpus has no list
+    benches = benchmarks(store, corpora, test, options.split)
     encoder = VoiceEncoder("cpu", verbose=False)
 
     def embed(bench: Benchmark) -> np.ndarray:
@@ -58,16 +60,21 @@ def main(argv: list[str] | None = None) -> int:
         waveforms = (load_audio(u.path, 16000, u.start, u.end) for u in utterances)
         return np.stack([encoder.embed_utterance(preprocess_wav(waveform)) for waveform in waveforms])
 
-    vectors = embed(bench)
-    folder = new_folder(options.out, f"{test}-d-vector")
-    plan = {"config": {}, "name": "d-vector", "data": {test: data[test]}, "test": test, "supervised": True}
+    vectors = {name: embed(bench) for name, bench in benches.items()}
+    folder = new_folder(options.out, f"{'-'.join(test)}-d-vector")
+    plan = {"config": {}, "name": "d-vector", "data": sources, "test": test, "supervised": True}
     write_json(folder / "run.json", {**plan, "seedless": True, "command": command(NAME)})
     write_json(folder / "config.json", config.tables())
-    write_tensors(folder / "vectors.safetensors", dict(zip(bench.trials.names, torch.from_numpy(vectors), strict=True)))
+    for name, bench in benches.items():
+        place = corpus_place(folder, name, test)
+        place.mkdir(exist_ok=True)
+        rows = dict(zip(bench.trials.names, torch.from_numpy(vectors[name]), strict=True))
+        write_tensors(place / "vectors.safetensors", rows)
     count = sum(weight.numel() for weight in encoder.parameters())
     there = heard_elsewhere(elsewhere, config.mel, embed)
-    said = leave_vectors(folder, "d-vector", bench, vectors, {"parameters": count, "elsewhere": there})
-    print(f"{test}, {options.split}: EER {100 * said['static']['eer']:.2f} %, in {folder}")
+    extra = {"parameters": count, "elsewhere": there}
+    for name, said in leave_vectors(folder, "d-vector", benches, vectors, extra).items():
+        print(f"{name}, {options.split}: EER {100 * said['static']['eer']:.2f} %, in {folder}")
     return 0
 
 

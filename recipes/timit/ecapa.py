@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from train import command, corpora_arguments, new_folder, prepare, say, set_value, tested
+from train import command, corpora_arguments, new_folder, prepare, say, set_value
 
 from rwae_audio.commands.common import Parser, guarded
+from rwae_audio.commands.data import add_hold_out, data_plan
 from rwae_audio.files import InputError, only_one, read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ TRAIN = {"updates": 1800, "evaluate_every": 150, "batch": 64, "learning_rate": 2
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     corpora_arguments(parser, "a corpus to train on")
+    add_hold_out(parser)
     parser.add_argument(
         "--config", type=Path, default=HERE / "conf" / "rwae-mmd.toml", help="whose frames (rwae-mmd's)"
     )
@@ -56,15 +58,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     from rwae_audio.config import read_toml
-    from rwae_audio.corpora import corpus_folders
 
-    data = corpus_folders(options.data)
-    test = tested(options.test, data)
     tables = read_toml(options.config) | {"train": {**TRAIN, "seed": options.seed}}
     for setting in options.set:
         set_value(tables, setting)
     spoken = command(NAME)
-    plan = {"config": tables, "name": "ecapa", "data": data, "test": test, "command": spoken, "supervised": True}
+    plan = {"config": tables, "name": "ecapa", **data_plan(options), "command": spoken, "supervised": True}
     return run(options, plan)
 
 
@@ -73,16 +72,16 @@ def run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
     import torch
     from ladder_runs import heard_elsewhere, leave_vectors
 
-    from rwae_audio.corpora import corpus_folders
+    from rwae_audio.corpora import by_corpus, corpus_sources
     from rwae_audio.trainer import RunConfig
 
-    elsewhere = corpus_folders(options.elsewhere, "--elsewhere")
-    elsewhere = {name: folder for name, folder in elsewhere.items() if name not in plan["data"]}
+    heard = by_corpus(plan["data"])
+    elsewhere = [s for s in corpus_sources(options.elsewhere, "--elsewhere") if s.corpus not in heard]
     if options.threads:
         torch.set_num_threads(options.threads)
     config = RunConfig.of(plan["config"])
     ready = prepare(config, plan)
-    folder = new_folder(options.out, f"{plan['test']}-ecapa")
+    folder = new_folder(options.out, f"{'-'.join(plan['test'])}-ecapa")
     with only_one(folder):
         write_json(folder / "run.json", plan)
         network, count = train(ready, folder)
@@ -90,10 +89,11 @@ def run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
         save(network, ready.normaliser, folder / WEIGHTS)
         if options.no_test:
             return 0
-        vectors = embed(network, ready.normaliser, ready.test)
+        vectors = {name: embed(network, ready.normaliser, bench) for name, bench in ready.test.items()}
         there = heard_elsewhere(elsewhere, config.mel, lambda bench: embed(network, ready.normaliser, bench))
-        said = leave_vectors(folder, plan["name"], ready.test, vectors, {"parameters": count, "elsewhere": there})
-        say(f"{plan['test']}: EER {100 * said['static']['eer']:.2f} %, in {folder}")
+        extra = {"parameters": count, "elsewhere": there}
+        for name, said in leave_vectors(folder, plan["name"], ready.test, vectors, extra).items():
+            say(f"{name}: EER {100 * said['static']['eer']:.2f} %, in {folder}")
     return 0
 
 
@@ -148,6 +148,7 @@ def embedder(run: Path) -> Callable[[Sequence[Path]], Iterator[np.ndarray]]:
 
 def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
     """The network with the least EER on development speakers, in evaluation mode, and its number of parameters."""
+    import numpy as np
     import torch
 
     try:
@@ -160,17 +161,16 @@ def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
     from rwae_audio.loop import MetricsLog
     from rwae_audio.randomness import generator
     from rwae_audio.trainer import learning_rate
-    from rwae_audio.verification import cosine_scores, eer
 
     settings = ready.config.train
-    who = {name: i for i, name in enumerate(sorted({ready.store.utterances[row].speaker for row in ready.train_rows}))}
+    known = np.unique(ready.store.speakers[ready.train_rows])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(settings.seed, "ecapa").initial_seed() % 2**31)
         network = new_network(ready.config.mel.n_mels)
-        classifier = Classifier(DIM, out_neurons=len(who))
+        classifier = Classifier(DIM, out_neurons=len(known))
     count = sum(p.numel() for p in network.parameters())
     say(
-        f"ecapa, {settings.updates} updates, seed {settings.seed}, {count:,} parameters, {len(who)} speakers, in {folder}"
+        f"ecapa, {settings.updates} updates, seed {settings.seed}, {count:,} parameters, {len(known)} speakers, in {folder}"
     )
     weights = [*network.parameters(), *classifier.parameters()]
     optimizer = torch.optim.Adam(weights)
@@ -182,7 +182,7 @@ def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
         frames, rows = crops(ready, generator(settings.seed, "batch", step))
-        labels = torch.tensor([who[ready.store.utterances[row].speaker] for row in rows])
+        labels = torch.from_numpy(np.searchsorted(known, ready.store.speakers[rows]))
         vectors = network.train()(ready.normaliser(frames))
         loss = loss_of(classifier(vectors), labels[:, None])
         optimizer.zero_grad()
@@ -191,8 +191,7 @@ def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
         optimizer.step()
         seconds += time.monotonic() - began
         if (step + 1) % settings.evaluate_every == 0 or step + 1 == settings.updates:
-            dev = ready.dev.trials
-            rate = eer(cosine_scores(embed(network, ready.normaliser, ready.dev), dev), dev.target)
+            rate = dev_rate(network, ready)
             said = {"step": step + 1, "train/loss": loss.item(), "dev/static_eer": rate, "seconds": round(seconds, 1)}
             log.write(said)
             say(
@@ -204,16 +203,31 @@ def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
     return network.eval(), count
 
 
+def dev_rate(network: torch.nn.Module, ready: Experiment) -> float:
+    """The EER on development speakers, the mean over the tested corpora."""
+    import numpy as np
+
+    from rwae_audio.verification import cosine_scores, eer
+
+    rates = [
+        eer(cosine_scores(embed(network, ready.normaliser, bench), bench.trials), bench.trials.target)
+        for bench in ready.dev.values()
+    ]
+    return float(np.mean(rates))
+
+
 def crops(ready: Experiment, noise: torch.Generator) -> tuple[torch.Tensor, np.ndarray]:
-    """Raw log-mels (B, CROP, n_mels) and the utterances (B,) they are of, as store.Sampler draws them: by the
-    square root of their length, uniformly within."""
+    """Raw log-mels (B, CROP, n_mels) and the utterances (B,) they are of, as store.Sampler draws them."""
     import numpy as np
     import torch
+
+    from rwae_audio.store import drawing_weights
 
     size = ready.config.train.batch
     rows = ready.train_rows[ready.store.lengths[ready.train_rows] >= CROP]
     lengths = ready.store.lengths[rows]
-    drawn = torch.multinomial(torch.from_numpy(np.sqrt(lengths)), size, replacement=True, generator=noise).numpy()
+    weights = torch.from_numpy(drawing_weights(lengths, ready.store.speakers[rows]))
+    drawn = torch.multinomial(weights, size, replacement=True, generator=noise).numpy()
     place = torch.rand(size, generator=noise, dtype=torch.float64).numpy()
     begin = np.floor(place * (lengths[drawn] - CROP + 1)).astype(np.int64)
     return ready.store.gather(ready.store.offsets[rows[drawn]] + begin, CROP), rows[drawn]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rwae_audio.commands.common import DEVICE_HELP, Parser, guarded, say
+from rwae_audio.commands.data import add_data
 from rwae_audio.files import InputError
 
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ PROBED = 800  # training utterances at most: 40 minutes of TIMIT, more frames th
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", required=True, metavar="NAME=DIR", help="timit, or another corpus: an4, librispeech …"
-    )
+    add_data(parser, "the corpus to score on")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained bundle (the shipped one)")
     parser.add_argument("--device", default="cpu", help=DEVICE_HELP)
     parser.add_argument("--partial", action="store_true", help="go on when files of TIMIT are missing; marks the table")
@@ -73,10 +72,13 @@ def main(argv: list[str] | None = None) -> int:
 def read(options: argparse.Namespace) -> Corpus:
     """The corpus with test speakers; of its training speakers no more utterances than the phone probe needs."""
     from rwae_audio.benchmark import with_benchmark
-    from rwae_audio.corpora import corpus_folders, read_corpus
+    from rwae_audio.corpora import by_corpus, corpus_sources, read_corpora
 
-    ((name, folder),) = corpus_folders([options.data]).items()
-    corpus = read_corpus(name, Path(folder), with_sa=options.with_sa, partial=options.partial)
+    sources = corpus_sources(options.data)
+    if len(given := by_corpus(sources)) != 1:
+        raise InputError(f"--data names {', '.join(given) or 'nothing'}; expected one corpus, such as timit=DIR")
+    how = {"with_sa": options.with_sa, "partial": options.partial}
+    (corpus,) = read_corpora(sources, options={source.reader: how for source in sources})
     corpus = corpus if corpus.of("test") else with_benchmark(corpus)
     labelled = [u for u in corpus.of("train") if u.phones]
     probed = random.Random(0).sample(labelled, min(PROBED, len(labelled)))

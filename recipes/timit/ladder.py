@@ -19,12 +19,17 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import train
 
 from rwae_audio.commands.common import Parser, guarded, say
+from rwae_audio.commands.data import tested as data_tested
 from rwae_audio.config import nearest
-from rwae_audio.files import InputError, read_json
+from rwae_audio.files import InputError
+
+if TYPE_CHECKING:
+    from rwae_audio.corpora import Source
 
 NAME = "ladder.py"
 HERE = Path(__file__).resolve().parent
@@ -64,41 +69,40 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    from rwae_audio.corpora import corpus_folders
+    from rwae_audio.corpora import corpus_sources
 
-    data, elsewhere = corpus_folders(options.data), corpus_folders(options.elsewhere, "--elsewhere")
-    tests = {tested(options, data)} if not options.collect else set()
+    data, elsewhere = corpus_sources(options.data), corpus_sources(options.elsewhere, "--elsewhere")
     if options.collect:
-        tests = {measure(run, options.into, data, elsewhere, options.label) for run in options.collect}
-    elif not options.no_train:
-        (test,) = tests
-        train_missing(options, data, elsewhere, test)
+        tests = [t for run in options.collect for t in measure(run, options.into, data, elsewhere, options.label)]
+    else:
+        tests = tested(options, data)
+        if not options.no_train:
+            train_missing(options, data, elsewhere, tests)
 
     from ladder_table import write_tables
 
-    for test in sorted(tests):
+    for test in sorted(set(tests)):
         for path in write_tables(options.into / test):
             print(path)
     return 0
 
 
-def tested(options: argparse.Namespace, data: dict[str, str]) -> str:
-    """The corpus whose ladder it is. Raises InputError when there is neither speech to train on nor a row to show."""
+def tested(options: argparse.Namespace, data: list[Source]) -> list[str]:
+    """The corpora whose ladders they are. Raises InputError when there is neither speech to train on nor a row to show."""
+    if not options.no_train:
+        return data_tested(options.test, data)
     kept = sorted(path.parent.name for path in options.into.glob("*/trials.safetensors"))
-    test = options.test or next(iter(data), None)
-    if options.no_train:
-        if test is None and len(kept) == 1:
-            return kept[0]
+    names = options.test or [source.corpus for source in data[:1]] or (kept if len(kept) == 1 else [])
+    for test in names or [None]:
         if test not in kept:
             raise InputError(
                 f"--test {test}; expected a corpus with rows in {options.into}: {', '.join(kept) or 'none'}"
             )
-        return test
-    return train.tested(test, data)
+    return names
 
 
-def train_missing(options: argparse.Namespace, data: dict[str, str], elsewhere: dict[str, str], test: str) -> None:
-    """Train every row and seed that has no row folder, some at once, and measure each when it is through."""
+def train_missing(options: argparse.Namespace, data: list[Source], elsewhere: list[Source], tests: list[str]) -> None:
+    """Train every row and seed that lacks a row folder, some at once, and measure each when it is through."""
     names = options.rows or [*(name for name in ROWS if conf(name).is_file()), *references()]
     known = [*sorted(path.stem for path in (HERE / "conf").glob("*.toml")), *SUPERVISED]
     for name in names:
@@ -108,8 +112,11 @@ def train_missing(options: argparse.Namespace, data: dict[str, str], elsewhere: 
     from ladder_runs import row_folder
 
     wanted = list(dict.fromkeys((n, s) for n in names for s in ([None] if n == "d-vector" else options.seeds)))
-    missing = [(n, s) for n, s in wanted if not (row_folder(options.into / test, n, s) / "row.json").is_file()]
-    say(NAME, f"{len(wanted) - len(missing)} of {len(wanted)} runs are in {options.into / test}")
+    places = [options.into / test for test in tests]
+    missing = [
+        (n, s) for n, s in wanted if not all((row_folder(place, n, s) / "row.json").is_file() for place in places)
+    ]
+    say(NAME, f"{len(wanted) - len(missing)} of {len(wanted)} runs are in {' and '.join(map(str, places))}")
     try:
         options.runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -118,7 +125,7 @@ def train_missing(options: argparse.Namespace, data: dict[str, str], elsewhere: 
         ) from error
     with ThreadPoolExecutor(max(options.jobs, 1)) as pool:
         try:
-            runs = [pool.submit(trained, options, data, elsewhere, test, name, seed) for name, seed in missing]
+            runs = [pool.submit(trained, options, data, elsewhere, tests, name, seed) for name, seed in missing]
             for run in runs:
                 measure(run.result(), options.into, data, elsewhere)
         except BaseException:
@@ -141,19 +148,24 @@ def references() -> list[str]:
 
 
 def trained(
-    options: argparse.Namespace, data: dict[str, str], elsewhere: dict[str, str], test: str, name: str, seed: int | None
+    options: argparse.Namespace,
+    data: list[Source],
+    elsewhere: list[Source],
+    tests: list[str],
+    name: str,
+    seed: int | None,
 ) -> Path:
     """The finished run folder of a row and seed: trained, or gone on with, as by hand. Its output is in RUN.log."""
     from ladder_runs import row_folder
 
     run = row_folder(options.runs, name, seed)
     if (run / "run.json").is_file():
-        plan = read_json(run / "run.json", "a run of the ladder")
-        if plan.get("test") != test or (name != "d-vector" and set(plan.get("data", {})) != set(data)):
-            heard = f"{', '.join(plan.get('data', {}))}, tested on {plan.get('test')}"
-            raise InputError(
-                f"{run} is a run on {heard}; expected {', '.join(data)}, tested on {test}, or another --runs"
-            )
+        plan = train.old_plan(run)
+        given, heard = ({source[2] for source in sources} for sources in (data, plan["data"]))
+        if plan["test"] != tests or (name != "d-vector" and heard != given):
+            come = f"{', '.join(sorted(heard))}, tested on {', '.join(plan['test'])}"
+            wanted = f"{', '.join(sorted(given))}, tested on {', '.join(tests)}"
+            raise InputError(f"{run} is a run on {come}; expected {wanted}, or another --runs")
         if name not in SUPERVISED and plan.get("config") != train.tables_of(conf(name), options.set, seed):
             raise InputError(
                 f"{run} is a run with other settings than {conf(name).name} and --set; expected these, or another --runs"
@@ -165,7 +177,7 @@ def trained(
         words += ["--resume", str(run)]
     else:
         make_room(run)
-        words += ["--out", str(run), "--test", test, *named("--data", data)]
+        words += ["--out", str(run), *(word for test in tests for word in ("--test", test)), *named("--data", data)]
         if name in SUPERVISED:
             words += named("--elsewhere", elsewhere)
         else:
@@ -195,18 +207,18 @@ def make_room(run: Path) -> None:
     shutil.rmtree(run)
 
 
-def named(option: str, folders: dict[str, str]) -> list[str]:
+def named(option: str, sources: list[Source]) -> list[str]:
     """--data NAME=DIR, or another option, for each."""
-    return [word for name, folder in folders.items() for word in (option, f"{name}={folder}")]
+    return [word for source in sources for word in (option, f"{source.reader}={source.folder}")]
 
 
-def measure(run: Path, into: Path, data: dict[str, str], elsewhere: dict[str, str], label: str | None = None) -> str:
-    """The row folders of a finished run; returns the corpus that it was tested on."""
+def measure(run: Path, into: Path, data: list[Source], elsewhere: list[Source], label: str | None = None) -> list[str]:
+    """The row folders of a finished run; returns the corpora that it was tested on."""
     from ladder_runs import collect
 
     folders = collect(run, into, data, elsewhere, label, progress=sys.stderr.isatty())
-    say(NAME, f"{run}: {', '.join(folder.name for folder in folders)}")
-    return folders[0].parent.name
+    say(NAME, f"{run}: {', '.join(dict.fromkeys(folder.name for folder in folders))}")
+    return list(dict.fromkeys(folder.parent.name for folder in folders))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,8 @@ from rwae_audio.alignment import bytes_lost, phones_of
 from rwae_audio.audio import load_audio
 from rwae_audio.benchmark import Benchmark, Row, benchmark, embed_rows, log_mel_rows, model_row
 from rwae_audio.bundle import load_bundle
-from rwae_audio.corpora import read_corpus
+from rwae_audio.corpora import Source, by_corpus, planned_sources, read_corpora, relocated
+from rwae_audio.experiment import corpus_place
 from rwae_audio.features import MelConfig
 from rwae_audio.files import (
     InputError,
@@ -74,77 +75,79 @@ def half(scores: np.ndarray) -> np.ndarray:
 def collect(
     run: Path,
     into: Path,
-    data: Mapping[str, str],
-    elsewhere: Mapping[str, str],
+    data: Sequence[Source],
+    elsewhere: Sequence[Source],
     label: str | None = None,
     progress: bool = False,
 ) -> list[Path]:
     """Measure a finished run, and write its row folder (and those that it gives of the rows without training, unless
-    they are there) under into/<corpus tested on>. data: folders of its corpora, where they are not where they were;
-    elsewhere: of corpora to test on as well, but for those that the run has heard; label: the row's name instead of
-    its configuration's. Returns the folders written. Raises InputError."""
+    they are there) under into/CORPUS, for each corpus that it was tested on. data: folders of its corpora, where they are
+    not where they were; elsewhere: of corpora to test on as well, but for those that the run has heard; label: the row's
+    name instead of its configuration's. Returns the folders written. Raises InputError."""
     plan = old_plan(run)
     if not (run / "eer.json").is_file():
         raise InputError(f"{run} is not finished; expected a run with an eer.json, or train.py --resume {run}")
-    table, config = (read_json(run / f"{name}.json", "a finished run") for name in ("table", "config"))
-    own, place, seed = plan["name"], into / plan["test"], config["train"]["seed"]
+    tables, config = (read_json(run / f"{name}.json", "a finished run") for name in ("table", "config"))
+    own, seed = plan["name"], config["train"]["seed"]
     called = {own: (label or own, None if plan.get("seedless") else seed)}
     if own == BASE:
         called |= {UNTRAINED: (UNTRAINED, seed), **{name: (name, None) for name in FEATURES}}
-    folders = {key: row_folder(place, *called[key]) for key in called if key in table}
-    missing = {key: folder for key, folder in folders.items() if key == own or not (folder / "row.json").is_file()}
-    scores = {key: read_rounded(run, key) for key in missing}
-    for trials, _ in scores.values():
-        same_list(run, digest(trials), place)
-    plan["data"] = {name: data.get(name, folder) for name, folder in plan["data"].items()}
-    new = {name: folder for name, folder in elsewhere.items() if name not in plan["data"]}
-    columns = measured(run, plan, new, progress)
-    for key, folder in missing.items():
-        trials, values = scores[key]
-        row = dict(zip(("name", "seed"), called[key], strict=True)) | {
-            "test": plan["test"],
-            "trial_list": digest(trials),
-        }
-        row |= of_training(run, plan, table) if key == own else {}
-        row |= report_codes(values, trials, code_draws(values, trials), synthetic=table[key]["synthetic"])
-        row |= {name: table[key][name] for name in KEPT if name in table[key]}
-        row |= columns[key]() if key in columns else {}
-        write_list(place, trials)
-        write_row(folder, row, values, config, run / "metrics.jsonl" if key == own else None)
-    return list(missing.values())
+    plan["data"] = relocated(planned_sources(plan), data)
+    heard = by_corpus(plan["data"])
+    new = [source for source in elsewhere if source.corpus not in heard]
+    written = []
+    for test in plan["test"]:
+        table, place = tables[test], into / test
+        folders = {key: row_folder(place, *called[key]) for key in called if key in table}
+        missing = {key: folder for key, folder in folders.items() if key == own or not (folder / "row.json").is_file()}
+        scores = {key: read_rounded(run, plan["test"], test, key) for key in missing}
+        for trials, _ in scores.values():
+            same_list(run, digest(trials), place)
+        columns = measured(run, plan, test, new, progress)
+        for key, folder in missing.items():
+            trials, values = scores[key]
+            row = {"name": called[key][0], "seed": called[key][1], "test": test, "trial_list": digest(trials)}
+            row |= of_training(run, plan, test, table) if key == own else {}
+            row |= report_codes(values, trials, code_draws(values, trials), synthetic=table[key]["synthetic"])
+            row |= {name: table[key][name] for name in KEPT if name in table[key]}
+            row |= columns[key]() if key in columns else {}
+            write_list(place, trials)
+            write_row(folder, row, values, config, run / "metrics.jsonl" if key == own else None)
+        written += missing.values()
+    return written
 
 
-def of_training(run: Path, plan: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+def of_training(run: Path, plan: Mapping[str, Any], test: str, table: Mapping[str, Any]) -> dict[str, Any]:
     """What only a run's own row says: its command, how long it took, and its code of the frames without speech."""
     command = re.sub(r" --(out|threads) \S+| --no-tensorboard", "", plan["command"])
     said = {"command": command, "supervised": bool(plan.get("supervised")), **times(run / "metrics.jsonl")}
     if (key := f"{plan['name']}:non-speech") in table:
-        trials, scores = read_rounded(run, key)
+        trials, scores = read_rounded(run, plan["test"], test, key)
         said["non_speech"] = report_codes(scores, trials, code_draws(scores, trials), synthetic=False)["static"]
     return said
 
 
 def measured(
-    run: Path, plan: dict[str, Any], elsewhere: Mapping[str, str], progress: bool
+    run: Path, plan: dict[str, Any], test: str, elsewhere: Sequence[Source], progress: bool
 ) -> dict[str, Callable[[], dict[str, Any]]]:
-    """The columns that need a model and speech, to be called for: of the run's model and of the one it began as
-    (`phone` and `speaker`: rwae_audio.probes; `parameters`; `elsewhere`), and `elsewhere` of the log-mels; none of a run
-    that leaves no bundle."""
+    """The columns that need a model and speech, on the corpus `test`, to be called for: of the run's model and of the one it
+    began as (`phone` and `speaker`: rwae_audio.probes; `parameters`; `elsewhere`), and `elsewhere` of the log-mels; none of
+    a run that leaves no bundle."""
     if not (run / "bundle").is_dir():
         return {}
     bundle = load_bundle(run / "bundle")
     ready = prepare(bundle.config, plan, tell=lambda line: None)
-    corpus = next(corpus for corpus in ready.corpora if corpus.name == plan["test"])
+    corpus = next(corpus for corpus in ready.corpora if corpus.name == test)
     spoken = any(u.text or u.phones for u in corpus.utterances)
     phones = phones_of(corpus, progress=progress).phones if spoken else {}
     mel, normaliser = bundle.config.mel, bundle.normaliser
 
     def there(row: Callable[[Benchmark], Row]) -> dict[str, Any]:
-        places = {name: strangers(name, folder, mel) for name, folder in elsewhere.items()}
+        places = {name: strangers(folders, mel) for name, folders in by_corpus(elsewhere).items()}
         return {"elsewhere": {name: hear(row(bench), bench, lost) for name, (bench, lost) in places.items()}}
 
     def columns(model: RWAE, mean: np.ndarray) -> dict[str, Any]:
-        probed = probe_report(ready.store, ready.train_rows, ready.test, model, normaliser, mel, phones)
+        probed = probe_report(ready.store, ready.train_rows, ready.test[test], model, normaliser, mel, phones)
         heard = there(lambda bench: model_row(bench, embed_rows(bench, model, normaliser, mel), mean, 0))
         return {**probed, **heard, "parameters": parameters(model)}
 
@@ -167,13 +170,14 @@ def hear(row: Row, bench: Benchmark, left_out: int) -> Report:
 
 
 @cache
-def strangers(name: str, folder: str, mel: MelConfig) -> tuple[Benchmark, int]:
-    """The benchmark of a corpus that nothing is trained on: of its test speakers, or of all where it has none, those
-    with two utterances or more (of the LibriSpeech with one of most: the long speakers); and how many recordings of
-    NLTK's TIMIT sample were left out because they lost bytes."""
-    corpus = read_corpus(name, Path(folder))
+def strangers(folders: tuple[Source, ...], mel: MelConfig) -> tuple[Benchmark, int]:
+    """The benchmark of a corpus that nothing is trained on, in these folders: of its test speakers, or of all where it has
+    none, those with two utterances or more (of the LibriSpeech with one of most: the long speakers); and how many
+    recordings of NLTK's TIMIT sample were left out because they lost bytes."""
+    (corpus,) = read_corpora(folders)
     utterances = [replace(u, split="test") for u in corpus.of("test") or corpus.utterances]
-    lost = [u for u in utterances if name == "timit" and bytes_lost(load_audio(u.path, 16000))]
+    damaged = folders[0].reader == "timit"
+    lost = [u for u in utterances if damaged and bytes_lost(load_audio(u.path, 16000))]
     for left in (lost, []):  # all of them stay if that would leave no trials of both kinds
         kept = [u for u in utterances if u not in left]
         several = [u for u in kept if sum(v.speaker == u.speaker for v in kept) > 1]
@@ -183,22 +187,32 @@ def strangers(name: str, folder: str, mel: MelConfig) -> tuple[Benchmark, int]:
     return benchmark(open_store([corpus], mel), corpus, "test"), len(left)
 
 
-def leave_vectors(folder: Path, name: str, bench: Benchmark, vectors: np.ndarray, extra: Mapping[str, Any]) -> Report:
-    """What is left of a system with one vector an utterance, vectors (M, d): scores/, table.json (with `extra`) and
-    eer.json in its run folder, from which `collect` makes a row. Returns the report."""
-    said, scores = report(vectors, None, bench.trials, None, synthetic=bench.synthetic)
-    (folder / "scores").mkdir(exist_ok=True)
-    write_scores(folder / "scores" / f"{name}.static.txt", bench.trials, scores["static"])
-    write_json(folder / "table.json", {name: {**said, **extra}})
-    write_json(folder / "eer.json", said)
-    return said
+def leave_vectors(
+    folder: Path,
+    name: str,
+    benches: Mapping[str, Benchmark],
+    vectors: Mapping[str, np.ndarray],
+    extra: Mapping[str, Any],
+) -> dict[str, Report]:
+    """What is left of a system with one vector an utterance, (M, d) of each tested corpus: scores/, table.json (with
+    `extra`) and eer.json in its run folder, from which `collect` makes rows. Returns the reports."""
+    reports = {}
+    for corpus, bench in benches.items():
+        said, scores = report(vectors[corpus], None, bench.trials, None, synthetic=bench.synthetic)
+        place = corpus_place(folder / "scores", corpus, benches)
+        place.mkdir(parents=True, exist_ok=True)
+        write_scores(place / f"{name}.static.txt", bench.trials, scores["static"])
+        reports[corpus] = said
+    write_json(folder / "table.json", {corpus: {name: {**said, **extra}} for corpus, said in reports.items()})
+    write_json(folder / "eer.json", reports)
+    return reports
 
 
 def heard_elsewhere(
-    elsewhere: Mapping[str, str], mel: MelConfig, embed: Callable[[Benchmark], np.ndarray]
+    elsewhere: Sequence[Source], mel: MelConfig, embed: Callable[[Benchmark], np.ndarray]
 ) -> dict[str, Report]:
     """`elsewhere` of such a system: embed gives the vectors (M, d) of a benchmark."""
-    places = {name: strangers(name, folder, mel) for name, folder in elsewhere.items()}
+    places = {name: strangers(folders, mel) for name, folders in by_corpus(elsewhere).items()}
     rows = {
         name: report(embed(bench), None, bench.trials, None, synthetic=False, replicates=0)
         for name, (bench, _) in places.items()
@@ -238,11 +252,13 @@ def read_list(place: Path) -> Trials:
     return Trials(tuple(names), enrol, test, tensors["target"].numpy())
 
 
-def read_rounded(run: Path, key: str) -> tuple[Trials, dict[str, np.ndarray]]:
-    """The trials of a run's row, and its scores by kind as the ladder has them."""
+def read_rounded(run: Path, tests: Sequence[str], test: str, key: str) -> tuple[Trials, dict[str, np.ndarray]]:
+    """The trials of a run's row on the corpus `test` of those it was tested on, and its scores by kind as the ladder has
+    them."""
+    place = corpus_place(run / "scores", test, tests)
     found: dict[str, np.ndarray] = {}
     for kind in KINDS:
-        path = run / "scores" / f"{key.replace(':', '-')}.{kind}.txt"
+        path = place / f"{key.replace(':', '-')}.{kind}.txt"
         if kind == "static" or path.is_file():
             values, trials, _ = read_scores(path)
             found[kind] = half(values)

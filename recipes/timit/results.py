@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 
 from rwae_audio.commands.common import Parser, guarded
+from rwae_audio.commands.resume import read_plan
 from rwae_audio.comparison import difference, difference_line, mean_row, same_settings
+from rwae_audio.experiment import corpus_place
 from rwae_audio.files import InputError, read_json, read_text, whole_file, write_json, write_text
 from rwae_audio.verification import code_draws, markdown_table, read_scores
 
@@ -41,12 +43,17 @@ BEGIN, END = "<!-- results.json: begin -->", "<!-- results.json: end -->"
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="results.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="finished run folders")
+    parser.add_argument(
+        "--test", metavar="CORPUS", help="whose table it is (the first one that the first run is tested on)"
+    )
     options = parser.parse_args(argv)
     if options.runs:
-        write_json(HERE / "results.json", collect(options.runs))
+        test = options.test or tested_on(options.runs[0])[0]
+        write_json(HERE / "results.json", collect(options.runs, test))
+        plots = corpus_place(options.runs[0] / "plots", test, tested_on(options.runs[0]))
         for name in PICTURES:
             with whole_file(HERE / f"{name}.png") as temporary:
-                shutil.copyfile(options.runs[0] / "plots" / f"{name}.png", temporary)
+                shutil.copyfile(plots / f"{name}.png", temporary)
     results = read_json(HERE / "results.json", "the results of this recipe")
     for readme in READMES:
         write_text(readme, rendered(read_text(readme, "a README with a table"), results))
@@ -54,11 +61,28 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def collect(runs: list[Path]) -> dict[str, Any]:
-    """row → the keys of eer.json, and its command, configuration and seeds. Rows without training come from the first run."""
+def tested_on(run: Path) -> list[str]:
+    """The corpora that a run was tested on. Raises InputError."""
+    tests = read_plan(run, {"test": list, "name": str, "command": str})["test"]
+    if not tests:
+        raise InputError(f"{run} was tested on no corpus; expected a finished run")
+    return tests
+
+
+def table_of(run: Path, test: str) -> dict[str, Any]:
+    """The table of a run on the corpus `test`. Raises InputError when it was not tested there."""
+    tables = read_json(run / "table.json", "a finished run")
+    if test not in tables:
+        raise InputError(f"{run} was tested on {', '.join(tables)}; expected {test} among them")
+    return tables[test]
+
+
+def collect(runs: list[Path], test: str) -> dict[str, Any]:
+    """row → its rates on the corpus `test`, as eer.json has them, and its command, configuration and seeds. Rows without
+    training come from the first run."""
     groups: dict[str, list[Path]] = defaultdict(list)
     for run in runs:
-        plan, table = (read_json(run / name, "a finished run") for name in ("run.json", "table.json"))
+        plan, table = read_json(run / "run.json", "a finished run"), table_of(run, test)
         for key in table:
             trained = key.split(":")[0] == plan["name"]
             if trained or not groups[key]:
@@ -82,32 +106,32 @@ def collect(runs: list[Path]) -> dict[str, Any]:
     keys = sorted(
         groups, key=lambda key: (":" in key, order.index(k) if (k := key.split(":")[0]) in order else len(order))
     )
-    rows = {key: row(key, groups[key]) for key in keys}
+    rows = {key: row(key, groups[key], test) for key in keys}
     for key, other in COMPARED.items():
         if key in rows and other in rows:
-            draws = ([replicates(run, name) for run in groups[name]] for name in (key, other))
+            draws = ([replicates(run, test, name) for run in groups[name]] for name in (key, other))
             rows[key]["against"] = {"row": other, **difference(rows[key], rows[other], *draws)}
     return rows
 
 
-def row(key: str, runs: list[Path]) -> dict[str, Any]:
+def row(key: str, runs: list[Path], test: str) -> dict[str, Any]:
     """One row of results.json."""
-    tables = [read_json(run / "table.json", "a finished run")[key] for run in runs]
+    tables = [table_of(run, test)[key] for run in runs]
     plans = [read_json(run / "run.json", "a finished run") for run in runs]
     configs = [read_json(run / "config.json", "a finished run") for run in runs]
     same_settings(key, configs)
-    merged = mean_row(tables, [replicates(run, key) for run in runs] if len(runs) > 1 else [])
+    merged = mean_row(tables, [replicates(run, test, key) for run in runs] if len(runs) > 1 else [])
     command = re.sub(r" --(seed|out|threads) \S+| --no-tensorboard", "", plans[0]["command"])
     seeds = [config["train"]["seed"] for config in configs]
     return {**merged, "command": command, "config": plans[0]["name"], "seeds": seeds}
 
 
 @functools.cache  # a row is averaged, and compared
-def replicates(run: Path, key: str) -> dict[str, np.ndarray]:
+def replicates(run: Path, test: str, key: str) -> dict[str, np.ndarray]:
     """Bootstrap draws of a run's static and dynamic EER, from its score files."""
-    scores, trials = {}, None
+    scores, trials, place = {}, None, corpus_place(run / "scores", test, tested_on(run))
     for kind in ("static", "dynamic_plain", "dynamic_centred"):
-        path = run / "scores" / f"{key.replace(':', '-')}.{kind}.txt"
+        path = place / f"{key.replace(':', '-')}.{kind}.txt"
         if path.exists():
             scores[kind], trials, _ = read_scores(path)
     assert trials is not None  # our own files have names

@@ -3,7 +3,7 @@
     python recipes/timit/train.py                                   the built-in demo corpus (synthetic), about 6 minutes
     python recipes/timit/train.py --data timit=DIR                  TIMIT: the paper's benchmark
     python recipes/timit/train.py --config recipes/timit/conf/rwae-mmd.toml \
-        --data an4=DIR --data librispeech=DIR --test an4            several corpora; tested on one of them
+        --data an4=DIR --data librispeech=DIR --test an4            several corpora; tested on one of them, or on more
     python recipes/timit/train.py --resume runs/an4-rwae-mmd        go on after an interruption
     python recipes/timit/train.py --resume runs/an4-rwae-mmd --set train.updates=5000        or for longer
     python recipes/timit/train.py --download an4 --to corpora       fetch, check and unpack a corpus
@@ -23,7 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from rwae_audio.commands.common import Parser, guarded, new_folder, recorded, set_value
-from rwae_audio.commands.resume import add_resume, check_beside_resume, keep_content, lengthened, moved, read_plan
+from rwae_audio.commands.data import add_data, add_hold_out, add_test, data_plan
+from rwae_audio.commands.resume import (
+    add_minutes,
+    add_resume,
+    check_beside_resume,
+    keep_content,
+    lengthened,
+    minutes_left,
+    moved,
+    read_plan,
+)
 from rwae_audio.files import InputError, only_one, write_json
 
 HERE = Path(__file__).parent
@@ -34,16 +44,16 @@ FIRST = os.environ.get("RANK", "0") == "0"
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, help="TOML of differences from the defaults (conf/*.toml)")
-    parser.add_argument(
-        "--data", action="append", default=[], metavar="NAME=DIR", help="an4, librispeech, timit, kaldi, folder"
-    )
-    parser.add_argument("--test", metavar="NAME", help="the corpus to test on (the first one given)")
+    add_data(parser, "a corpus to train on")
+    add_test(parser)
+    add_hold_out(parser)
     parser.add_argument("--with-sa", action="store_true", help="keep TIMIT's SA1 and SA2, which everybody says")
     parser.add_argument("--partial", action="store_true", help="go on when files of TIMIT are missing; marks the table")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="one setting, as in TOML")
     parser.add_argument("--seed", type=int, help="instead of the configuration's")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
     add_resume(parser)
+    add_minutes(parser)
     parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
     parser.add_argument(
         "--init",
@@ -76,7 +86,7 @@ def train_run(options: argparse.Namespace, plan: dict[str, Any], locks: contextl
     import torch  # slow to load, so only now that the command line is known to be right
 
     from rwae_audio.distributed import from_first
-    from rwae_audio.loop import Interrupted
+    from rwae_audio.loop import Interrupted, TimeIsUp
     from rwae_audio.trainer import RunConfig
     from rwae_audio.verification import format_table
 
@@ -84,7 +94,8 @@ def train_run(options: argparse.Namespace, plan: dict[str, Any], locks: contextl
     if options.threads:
         torch.set_num_threads(options.threads)
     experiment = prepare(config, plan)
-    folder = options.resume or from_first(lambda: new_folder(options.out, f"{plan['test']}-{config.objective.name}"))
+    named = f"{'-'.join(plan['test'])}-{config.objective.name}"
+    folder = options.resume or from_first(lambda: new_folder(options.out, named))
     if FIRST:
         if not options.resume:
             locks.enter_context(only_one(folder))
@@ -92,16 +103,19 @@ def train_run(options: argparse.Namespace, plan: dict[str, Any], locks: contextl
             (folder / "eer.json").unlink(missing_ok=True)  # which says that a run is whole
         write_json(folder / "run.json", plan)
     try:
-        rows = train_and_test(experiment, folder, plan, bool(options.resume), not options.no_tensorboard)
+        tables = train_and_test(experiment, folder, plan, options)
     except (Interrupted, KeyboardInterrupt) as stop:  # the second: before the first update, or after the last
+        late = isinstance(stop, TimeIsUp)
+        line = f"{stop or 'stopped'}; go on with: python recipes/timit/train.py --resume {folder}"
         if FIRST:
-            print(f"{stop or 'stopped'}; go on with: python recipes/timit/train.py --resume {folder}", file=sys.stderr)
-        return 130 * FIRST  # torchrun would stop the first one for another's error
+            print(line, file=sys.stdout if late else sys.stderr)
+        return 0 if late else 130 * FIRST  # torchrun would stop the first one for another's error
     if not FIRST:
         return 0
-    trials = experiment.test.trials
-    print(f"\n{plan['test']}: {len(trials):,} trials, {int(trials.target.sum())} of them target, test speakers only")
-    print(format_table({name: report for name, (report, _) in rows.items()}))
+    for corpus, rows in tables.items():
+        trials = experiment.test[corpus].trials
+        print(f"\n{corpus}: {len(trials):,} trials, {int(trials.target.sum())} of them target, test speakers only")
+        print(format_table({name: report for name, (report, _) in rows.items()}))
     for name, what in LEFT.items():
         print(f"{folder / name}: {what}")
     return 0
@@ -118,7 +132,7 @@ def fetch(name: str, to: Path) -> int:
 
 LEFT = {
     "bundle": "the model, for rwae-eer, rwae-embed and rwae-vc (--bundle)",
-    "eer.json": "the model's row; table.json has all rows, scores/ the scores behind them",
+    "eer.json": "the model's row of each corpus; table.json has all rows, scores/ the scores behind them",
     "plots": "DET, reconstructions, swaps, map of static codes",
     "metrics.jsonl": "a line an epoch; tensorboard/ has pictures and sound as well",
     "checkpoints": "latest and best on the development speakers",
@@ -136,15 +150,12 @@ def prepare(config: Any, plan: dict[str, Any], tell: Callable[[str], None] = say
     from rwae_audio import experiment
     from rwae_audio.benchmark import with_benchmark
     from rwae_audio.bundle import load_bundle
-    from rwae_audio.corpora import read_corpus
+    from rwae_audio.corpora import planned_corpora
 
     initial = load_bundle(plan["init"]) if plan.get("init") else None
-    how = {"timit": plan.get("timit", {})}
-    corpora = [
-        read_corpus(name, Path(place) if place else None, **how.get(name, {})) for name, place in plan["data"].items()
-    ]
+    corpora = planned_corpora(plan)
     keep_content(plan, corpora)
-    corpora = [with_benchmark(corpus) if corpus.name == plan["test"] else corpus for corpus in corpora]
+    corpora = [with_benchmark(corpus) if corpus.name in plan["test"] else corpus for corpus in corpora]
     for corpus in corpora:
         counts = [
             f"{split} {len(corpus.of(split))} ({len(corpus.speakers(split))})" for split in ("train", "dev", "test")
@@ -162,7 +173,7 @@ def prepare(config: Any, plan: dict[str, Any], tell: Callable[[str], None] = say
     return ready
 
 
-def train_and_test(experiment: Any, folder: Path, plan: dict[str, Any], resume: bool, tensorboard: bool) -> Any:
+def train_and_test(experiment: Any, folder: Path, plan: dict[str, Any], options: argparse.Namespace) -> Any:
     """Returns the rows of the table, as experiment.finish does; none but in the first process, which tests alone."""
     from rwae_audio.card import commands
     from rwae_audio.distributed import leave
@@ -172,7 +183,15 @@ def train_and_test(experiment: Any, folder: Path, plan: dict[str, Any], resume: 
     began = time.monotonic()
     config = experiment.config
     say(f"{config.objective.name}, {config.train.updates} updates, seed {config.train.seed}, in {folder}")
-    model = run(experiment, folder, resume=resume, say=say, progress=True, tensorboard=tensorboard)
+    model = run(
+        experiment,
+        folder,
+        resume=bool(options.resume),
+        minutes=minutes_left(options.minutes),
+        say=say,
+        progress=True,
+        tensorboard=not options.no_tensorboard,
+    )
     leave()
     if not FIRST:
         return {}
@@ -186,34 +205,34 @@ def train_and_test(experiment: Any, folder: Path, plan: dict[str, Any], resume: 
 
 def old_plan(folder: Path) -> dict[str, Any]:
     """What new_plan made of the run in this folder."""
-    return read_plan(folder, {"config": dict, "name": str, "data": dict, "test": str, "command": str})
+    return read_plan(folder, {"config": dict, "name": str, "data": list, "test": list, "command": str})
 
 
 def resumed_plan(options: argparse.Namespace) -> dict[str, Any]:
     """The plan of the run of --resume, with what --data and --set say now."""
+    from rwae_audio.corpora import planned_sources
+
     run, plan = options.resume, old_plan(options.resume)
-    plan["data"] = moved(plan["data"], options.data, run)
+    plan["data"] = moved(planned_sources(plan), options.data, run)
     return lengthened(plan, options.set, run, "checkpoints/latest.safetensors", "recipes/timit/train.py")
 
 
 def new_plan(options: argparse.Namespace) -> dict[str, Any]:
-    """What run.json keeps: the configuration's tables, its name (the table's row), the corpora's folders, the corpus to
-    test on, how to read TIMIT, the command."""
-    from rwae_audio.corpora import corpus_folders
+    """What run.json keeps: the configuration's tables, its name (the table's row), the corpora's folders, the corpora to
+    test on, the speakers held out, how to read TIMIT, the command."""
+    from rwae_audio.corpora import Source
 
-    data, source = corpus_folders(options.data), options.config
-    if (options.partial or options.with_sa) and "timit" not in data:
+    source = options.config
+    if (options.partial or options.with_sa) and not any(item.startswith("timit=") for item in options.data):
         raise InputError(f"{'--partial' if options.partial else '--with-sa'} is for timit; expected --data timit=DIR")
-    if not data:
+    if not options.data:
         say("no corpus was given (--data NAME=DIR): training on the built-in demo corpus of synthetic speech")
-        data, source = {"demo": ""}, source or HERE / "conf" / "demo.toml"
-    test = tested(options.test, data)
+        source = source or HERE / "conf" / "demo.toml"
     tables = tables_of(source, options.set, options.seed)
     return {
         "config": tables,
         "name": options.config.stem if options.config else tables.get("objective", {}).get("name", "rwae-mmd"),
-        "data": data,
-        "test": test,
+        **data_plan(options, [Source("demo", "", "demo")]),
         "timit": {"with_sa": options.with_sa, "partial": options.partial},
         "init": str(options.init) if options.init else None,
         "half": options.half,
@@ -233,32 +252,24 @@ def tables_of(source: Path | None, changes: list[str], seed: int | None) -> dict
     return tables
 
 
-def tested(test: str | None, data: dict[str, str]) -> str:
-    """The corpus of `data` to test on: --test, or the first one. Raises InputError."""
-    if not data:
-        raise InputError("no corpus was given; expected --data NAME=DIR")
-    test = test or next(iter(data))
-    if test not in data:
-        raise InputError(f"--test {test} is not among the corpora given; expected one of {', '.join(data)}")
-    return test
-
-
-def corpora_arguments(parser: argparse.ArgumentParser, data: str) -> None:
-    """--data (of what use it is: `data`), --test and --elsewhere."""
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help=data)
-    parser.add_argument("--test", metavar="NAME", help="the corpus to test on (the first one given)")
+def corpora_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    """--data (`what`: of which use a corpus is), --test and --elsewhere."""
+    add_data(parser, what)
+    add_test(parser)
     parser.add_argument(
         "--elsewhere", action="append", default=[], metavar="NAME=DIR", help="a corpus to test on, never trained on"
     )
 
 
 def command(script: str = "train.py") -> str:
-    """How this run, of a script beside this one, was called; folders named after their corpora, and a configuration of
-    this recipe by its place in the project, so that the line means the same on another disk."""
+    """How this run, of a script beside this one, was called; folders named after their corpora, and files of the
+    recipes by their place in the project, so that the line means the same on another disk."""
     words: list[str] = []
+    recipes = HERE.resolve().parent
     for word in recorded(sys.argv[1:]):
-        ours = words and words[-1] == "--config" and Path(word).resolve().parent == (HERE / "conf").resolve()
-        words.append(f"recipes/timit/conf/{Path(word).name}" if ours else word)
+        place = Path(word).resolve()
+        ours = words and words[-1] in ("--config", "--hold-out") and place.is_relative_to(recipes)
+        words.append(f"recipes/{place.relative_to(recipes).as_posix()}" if ours else word)
     return " ".join([f"python recipes/timit/{script}", *words])
 
 

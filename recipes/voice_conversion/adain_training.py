@@ -8,15 +8,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from adain_vc import MEL, AdaInConfig, AdaInVc, AdaInVoice, losses, save_adain
 from torch import Tensor
 
-from rwae_audio.benchmark import benchmark, with_benchmark
+from rwae_audio.benchmark import benchmarks, with_benchmark
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.commands.resume import keep_content
 from rwae_audio.config import resolve
-from rwae_audio.corpora import read_corpus
+from rwae_audio.corpora import planned_corpora
 from rwae_audio.features import Normaliser
 from rwae_audio.files import InputError
 from rwae_audio.loop import Interrupted, MetricsLog, clip_gradients, interruptible
@@ -97,18 +98,19 @@ class Speech:
 
 
 def read_frames(plan: dict[str, Any], config: RunConfig) -> Speech:
-    """The training speakers of all corpora, and the development speakers of `test`, held out of the others where it has none.
-    Raises InputError when these say too little."""
+    """The training speakers of all corpora, and the development speakers of those of `test`, held out of the others where
+    one has none. Raises InputError when these say too little."""
     size, test = config.train.frames, plan["test"]
-    corpora = [read_corpus(name, Path(folder)) for name, folder in plan["data"].items()]
+    corpora = planned_corpora(plan)
     keep_content(plan, corpora)
-    corpora = [with_benchmark(corpus) if corpus.name == test else corpus for corpus in corpora]
+    corpora = [with_benchmark(corpus) if corpus.name in test else corpus for corpus in corpora]
     store = open_store(corpora, MEL, progress=True)
     rows, model = store.indices("train"), ModelConfig(static_from="segment")
     normaliser = Normaliser.fit(store.frames[store.offsets[row] : store.offsets[row + 1]] for row in rows)
-    dev = benchmark(store, next(corpus for corpus in corpora if corpus.name == test), "dev").rows
+    dev = np.concatenate([bench.rows for bench in benchmarks(store, corpora, test, "dev").values()])
     if (longest := int(store.lengths[dev].max())) < size:
-        raise InputError(f"the longest development utterance of {test} has {longest} frames; expected {size} or more")
+        named = " and ".join(test)
+        raise InputError(f"the longest development utterance of {named} has {longest} frames; expected {size} or more")
     held_out = Sampler(store, dev, size, model).draw(128, generator(0, "held-out")).frames
     hours = float(store.lengths[rows].sum()) * MEL.hop_length / MEL.sample_rate / 3600
     return Speech(Sampler(store, rows, size, model), normaliser, normaliser(held_out), hours)

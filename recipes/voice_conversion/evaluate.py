@@ -76,7 +76,7 @@ def judge_rows(options: argparse.Namespace, place: Path) -> None:
     """Judge every row that has no file yet, pair by pair."""
     from tqdm import tqdm
 
-    from rwae_audio.corpora import corpus_folders
+    from rwae_audio.corpora import corpus_sources
 
     rows = systems(named("--bundle", options.bundle), options.vocoder, named("--adain", options.adain))
     for name in options.rows or []:
@@ -88,7 +88,7 @@ def judge_rows(options: argparse.Namespace, place: Path) -> None:
     same_weights(natural, made_of)
     for name in options.rows or rows:
         same_weights(place / f"{name}.csv", {**made_of, **rows[name].weights})
-    everyone = Judges(heard_in(options.list, corpus_folders(options.data)), pairs, heard_errors(HERE / "pairs"))
+    everyone = Judges(heard_in(options.list, corpus_sources(options.data)), pairs, heard_errors(HERE / "pairs"))
     place.mkdir(parents=True, exist_ok=True)
     if not natural.is_file():
         write_json(natural.with_suffix(".json"), made_of)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rwae_audio.commands.common import Parser, guarded, say
-from rwae_audio.corpora.base import Corpus, Utterance
+from rwae_audio.corpora import Corpus, Source, Utterance
 from rwae_audio.files import InputError, read_text, write_text
 
 NAME = "pairs.py"
@@ -48,14 +48,14 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    from rwae_audio.corpora import corpus_folders
+    from rwae_audio.corpora import by_corpus, corpus_sources
 
-    data = corpus_folders(options.data)
-    if set(data) != {"an4", "timit"}:
-        raise InputError(f"--data names {', '.join(data) or 'nothing'}; expected an4=DIR and timit=DIR")
+    sources = corpus_sources(options.data)
+    if set(given := by_corpus(sources)) != {"an4", "timit"}:
+        raise InputError(f"--data names {', '.join(given) or 'nothing'}; expected an4=DIR and timit=DIR")
     from rwae_audio.judges import whisper
 
-    corpora = read_corpora(data)
+    corpora = named_corpora(sources)
     hear = whisper(threads=2)
     options.into.mkdir(parents=True, exist_ok=True)
     for name, count in LISTS.items():
@@ -70,19 +70,20 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def read_corpora(data: Mapping[str, str]) -> dict[str, Corpus]:
+def named_corpora(sources: Sequence[Source]) -> dict[str, Corpus]:
     """The corpora by their names."""
-    from rwae_audio.corpora import read_corpus
+    from rwae_audio.corpora import read_corpora
 
-    return {name: read_corpus(name, Path(folder)) for name, folder in data.items()}
+    return {corpus.name: corpus for corpus in read_corpora(sources)}
 
 
-def heard_in(listed: str, folders: Mapping[str, str]) -> dict[str, Utterance]:
-    """The utterances, by their ids, that a list's pairs are of. Raises InputError where `folders` lacks one of its corpora."""
+def heard_in(listed: str, sources: Sequence[Source]) -> dict[str, Utterance]:
+    """The utterances, by their ids, that a list's pairs are of. Raises InputError where `sources` lacks one of its corpora."""
     needed = {"an4", "timit"} if listed == "timit" else {"an4"}
-    if not needed <= set(folders):
-        raise InputError(f"--data names {', '.join(folders) or 'nothing'}; expected {' and '.join(sorted(needed))}")
-    corpora = read_corpora({name: folders[name] for name in needed})
+    given = list(dict.fromkeys(source.corpus for source in sources))
+    if not needed <= set(given):
+        raise InputError(f"--data names {', '.join(given) or 'nothing'}; expected {' and '.join(sorted(needed))}")
+    corpora = named_corpora([source for source in sources if source.corpus in needed])
     return {u.id: u for corpus in corpora.values() for u in corpus.utterances}
 
 

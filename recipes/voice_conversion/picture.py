@@ -35,14 +35,14 @@ def main(argv: list[str] | None = None) -> int:
     from rwae_audio.audio import load_audio
     from rwae_audio.bundle import load_bundle
     from rwae_audio.conversion import convert_waveform
-    from rwae_audio.corpora import corpus_folders
+    from rwae_audio.corpora import corpus_sources
     from rwae_audio.neural_vocoder import load_vocoder
     from rwae_audio.plots import sheet
 
     pairs = read_pairs(HERE / "pairs" / f"{options.list}.csv")
     if wrong := [number for number in options.pairs if not 0 <= number < len(pairs)]:
         raise InputError(f"--pairs {wrong[0]}; expected numbers from 0 to {len(pairs) - 1}")
-    utterances = heard_in(options.list, corpus_folders(options.data))
+    utterances = heard_in(options.list, corpus_sources(options.data))
     bundle, vocoder = load_bundle(), load_vocoder()
     mel, rows, names = bundle.config.mel, [], []
     for pair in (pairs[number] for number in options.pairs):

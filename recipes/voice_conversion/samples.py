@@ -68,13 +68,13 @@ def main(argv: list[str] | None = None) -> int:
     if wrong := [number for number in options.pairs if not 0 <= number < len(pairs)]:
         raise InputError(f"--pairs {wrong[0]}; expected numbers from 0 to {len(pairs) - 1}")
     from rwae_audio.audio import load_audio
-    from rwae_audio.corpora import corpus_folders
+    from rwae_audio.corpora import corpus_sources
 
     known = systems(named("--bundle", options.bundle), options.vocoder, named("--adain", options.adain))
     for name in options.rows:
         if name not in known:
             raise InputError(f"--rows {name}; {nearest(name, list(known))}")
-    utterances = heard_in(options.list, corpus_folders(options.data))
+    utterances = heard_in(options.list, corpus_sources(options.data))
     sections, errors = [], heard_errors(HERE / "pairs")
     for number in options.pairs:
         pair = pairs[number]

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from rwae_audio.commands.common import Parser, guarded, new_folder, recorded, say, set_value
+from rwae_audio.commands.data import add_data, add_hold_out, add_test, data_plan
 from rwae_audio.commands.resume import add_resume, check_beside_resume, lengthened, moved, read_plan
-from rwae_audio.files import InputError, only_one, write_json
+from rwae_audio.files import only_one, write_json
 
 NAME = "train_vocoder.py"
 
@@ -35,8 +36,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def run_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of a training: on what, how, where to."""
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="a corpus to train on")
-    parser.add_argument("--test", metavar="NAME", help="the corpus of the development speakers (the first one given)")
+    add_data(parser, "a corpus to train on")
+    add_test(parser)
+    add_hold_out(parser)
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="one setting, as in TOML")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
     add_resume(parser)
@@ -76,29 +78,23 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
 
 def old_plan(options: argparse.Namespace, script: str) -> dict[str, Any]:
     """The plan of the run of --resume, with what --data and --set say now. Raises InputError."""
+    from rwae_audio.corpora import planned_sources
+
     run = options.resume
-    plan = read_plan(run, {"config": dict, "data": dict, "test": str, "command": str})
-    plan["data"] = moved(plan["data"], options.data, run)
+    plan = read_plan(run, {"config": dict, "data": list, "test": list, "command": str})
+    plan["data"] = moved(planned_sources(plan), options.data, run)
     return lengthened(plan, options.set, run, "latest.safetensors", f"recipes/voice_conversion/{script}")
 
 
 def plan_of(options: argparse.Namespace, script: str) -> dict[str, Any]:
-    """What run.json keeps: the settings, the corpora's folders, the one with the development speakers, the command."""
-    from rwae_audio.corpora import corpus_folders
-
-    data = corpus_folders(options.data)
-    if not data:
-        raise InputError("no corpus was given; expected --data NAME=DIR")
-    test = options.test or next(iter(data))
-    if test not in data:
-        raise InputError(f"--test {test} is not among the corpora given; expected one of {', '.join(data)}")
+    """What run.json keeps: the settings, the corpora's folders, those with the development speakers, the speakers held out,
+    the command."""
     tables: dict[str, Any] = {}
     for setting in options.set:
         set_value(tables, setting)
     return {
         "config": tables,
-        "data": data,
-        "test": test,
+        **data_plan(options),
         "command": " ".join([f"python recipes/voice_conversion/{script}", *recorded(sys.argv[1:])]),
     }
 

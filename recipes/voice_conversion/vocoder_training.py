@@ -20,6 +20,7 @@ from rwae_audio.card import commands, credits_of
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.commands.resume import keep_content
 from rwae_audio.config import resolve
+from rwae_audio.corpora import by_corpus, planned_sources
 from rwae_audio.divergences import frozen
 from rwae_audio.features import MelConfig, log_mel, mel_filters
 from rwae_audio.files import InputError, read_json
@@ -164,25 +165,27 @@ class Speech:
 
 
 def read_speech(plan: dict[str, Any], split: str, config: RunConfig) -> Speech:
-    """The recordings of a split: of all corpora to train on, of the tested one otherwise (every fourth). Raises InputError when
-    none is long enough."""
+    """The recordings of a split: of all corpora to train on, of the tested ones otherwise (every fourth).
+
+    Raises InputError when none is long enough.
+    """
     from tqdm import tqdm
 
     from rwae_audio.audio import load_audio
     from rwae_audio.benchmark import with_benchmark
-    from rwae_audio.corpora import read_corpus
+    from rwae_audio.corpora import planned_corpora
     from rwae_audio.pitch import fundamental
 
     bundle, mel = load_bundle(plan.get("bundle")), config.vocoder.mel
     if bundle.config.mel.frames() != mel.frames():
         raise InputError("the bundle has frames of another kind; expected those of [vocoder] mel")
     utterances = []
-    corpora = {name: read_corpus(name, Path(folder)) for name, folder in plan["data"].items()}
-    keep_content(plan, corpora.values())
-    for name, corpus in corpora.items():
-        if name == plan["test"]:
+    corpora = planned_corpora(plan)
+    keep_content(plan, corpora)
+    for corpus in corpora:
+        if corpus.name in plan["test"]:
             corpus = with_benchmark(corpus)
-        if split == "train" or name == plan["test"]:
+        if split == "train" or corpus.name in plan["test"]:
             found = corpus.of(split)
             utterances += found if split == "train" else found[::4]
     parts: dict[str, list[np.ndarray]] = {"samples": [], "log_mels": [], "decoded": [], "f0": []}
@@ -209,7 +212,7 @@ def read_speech(plan: dict[str, Any], split: str, config: RunConfig) -> Speech:
         )
     offsets = np.cumsum([0, *lengths])
     whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    credit_lines = tuple(credits_of(corpora.values()))
+    credit_lines = tuple(credits_of(corpora))
     return Speech(**whole, offsets=offsets, mel=mel, texts=tuple(texts), credits=credit_lines)
 
 
@@ -316,7 +319,11 @@ def train(config: RunConfig, speech: dict[str, Speech], losses: Any, folder: Pat
                     position.best_score, position.best_step = score, position.step
                     meta = {"command": plan["command"], "step": position.step, "before": before}
                     text = card(
-                        config, list(plan["data"]), speech["train"].credits, speech["train"].seconds / 3600, meta
+                        config,
+                        [*by_corpus(planned_sources(plan))],
+                        speech["train"].credits,
+                        speech["train"].seconds / 3600,
+                        meta,
                     )
                     save_vocoder(folder / "vocoder", vocoder, meta, text)
                 save_checkpoint(latest, config, state, position)

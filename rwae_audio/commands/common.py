@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import os
+import re
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -68,14 +70,22 @@ def _unshielded(value: Any) -> Any:
 
 
 def recorded(words: list[str]) -> list[str]:
-    """A command line's words as they mean the same on another disk: `--option=VALUE` as two, the folder of a corpus (NAME=DIR)
-    as $NAME."""
+    """A command line's words as they mean the same on another disk: `--option=VALUE` as two, the folder of a corpus
+    (NAME=DIR) as $CORPUS, and the second and third of that name as $CORPUS_2 and $CORPUS_3."""
+    from rwae_audio.corpora import READERS, corpus_sources
+
     parted = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     found: list[str] = []
+    seen: Counter[tuple[str, str]] = Counter()
     for word in parted:
         name, _, place = word.partition("=")
-        corpus = place and found and found[-1] in ("--data", "--elsewhere")
-        found.append(f"{name}=${name.upper()}" if corpus else word)
+        if place and found and found[-1] in ("--data", "--elsewhere"):
+            corpus = corpus_sources([word])[0].corpus if name in READERS else name
+            variable = re.sub(r"\W", "_", corpus).upper()
+            seen[found[-1], variable] += 1
+            count = seen[found[-1], variable]
+            word = f"{name}=${variable}_{count}" if count > 1 else f"{name}=${variable}"
+        found.append(word)
     return found
 
 

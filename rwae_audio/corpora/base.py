@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -72,10 +73,17 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Corpus:
-    """trial_lists: the lists that the corpus brings for `dev` and `test` (its names are ids, perhaps with another
-    extension); notes: what a user has to be told, a line each; synthetic: no human speech in it; partial: why it is
-    not all there, which every table has to say, or nothing; credit: the line that thanks its makers and names its
-    licence, for the card of every bundle that is trained on it."""
+    """The utterances of a corpus, and what else is known of it.
+
+    Attributes:
+        name: What --test and --hold-out call it. A speaker is told apart by it and by the speaker's own name, which
+            another corpus may use for somebody else.
+        trial_lists: The lists that the corpus brings for `dev` and `test`, their names ids, perhaps with another extension.
+        notes: What a user has to be told, a line each.
+        synthetic: No human speech is in it.
+        partial: Why it is not all there, which every table has to say, or nothing.
+        credit: The line that thanks its makers and names its licence, for the card of every bundle that is trained on it.
+    """
 
     name: str
     utterances: tuple[Utterance, ...]
@@ -97,6 +105,12 @@ class Corpus:
 def readable_suffixes() -> tuple[str, ...]:
     """The suffixes of recordings that can be read here: with PyAV those of EXTRA_SUFFIXES as well."""
     return SUFFIXES + EXTRA_SUFFIXES if importlib.util.find_spec("av") else SUFFIXES
+
+
+def folder_name(folder: Path) -> str:
+    """The name of a corpus that is called after its folder: one word of at most 60 characters, as lists and file names
+    need it."""
+    return re.sub(r"\s+", "_", folder.absolute().name or "root")[:60]
 
 
 def audio_files(folder: Path, suffixes: Sequence[str] | None = None) -> Iterator[tuple[Path, str]]:

@@ -9,6 +9,7 @@ from rwae_audio.corpora.base import (
     Corpus,
     Utterance,
     audio_files,
+    folder_name,
     hold_out,
     nothing_found,
     once_each,
@@ -21,8 +22,8 @@ CREDIT = "Recordings of the person who trained this bundle."
 
 
 def read_folder(folder: Path) -> Corpus:
-    """A folder a speaker; more folders below it are fine. With six speakers or more some are held out (by a hash of
-    their names), with fewer all are for training.
+    """A folder a speaker; more folders below it are fine. The corpus is called after `folder`. With six speakers or more
+    some are held out (by a hash of their names), with fewer all are for training.
 
     Trial lists and score files separate names by blanks, so that a blank in a name is `_` in the id. Raises
     InputError for files that lie in no speaker's folder, for two names that differ in blanks alone, and for names that
@@ -52,9 +53,9 @@ def read_folder(folder: Path) -> Corpus:
     count = len({u.speaker for u in utterances})
     if count < 6:
         notes.append(f"{count} speakers, under 6: all are for training")
-        return Corpus("folder", tuple(utterances), {}, tuple(notes), credit=CREDIT)
+        return Corpus(folder_name(folder), tuple(utterances), {}, tuple(notes), credit=CREDIT)
     notes.append("development and test speakers held out by a hash of their names")
-    return Corpus("folder", hold_out(utterances), {}, tuple(notes), credit=CREDIT)
+    return Corpus(folder_name(folder), hold_out(utterances), {}, tuple(notes), credit=CREDIT)
 
 
 def _joined(name: str) -> str:

@@ -23,6 +23,7 @@ from rwae_audio.corpora.base import (
     Split,
     Utterance,
     audio_files,
+    folder_name,
     hold_out,
     listing,
     nothing_found,
@@ -60,11 +61,12 @@ class DataSet:
 
 
 def read_kaldi(folder: Path) -> Corpus:
-    """A Kaldi data folder, or a folder with one in train/, dev/ or test/. Splits are those of `protocol/` where it is
-    there, else the folders'; where these have no dev or test speakers, some training speakers are held out.
+    """A Kaldi data folder, or a folder with one in train/, dev/ or test/; the corpus is called after it.
 
-    An utterance's id is its path as wav.scp has it; with `segments`, or outside the folder, it is Kaldi's own.
-    Raises InputError, with the file and the line, for tables that contradict each other and for command pipes.
+    Splits are those of `protocol/` where it is there, else the folders'; where these have no dev or test speakers, some
+    training speakers are held out. An utterance's id is its path as wav.scp has it; with `segments`, or outside the folder,
+    it is Kaldi's own. Raises InputError, with the file and the line, for tables that contradict each other and for command
+    pipes.
     """
     places: dict[Split, Path] = {"train": folder}
     if not _is_data(folder):
@@ -92,7 +94,8 @@ def read_kaldi(folder: Path) -> Corpus:
     else:
         chosen, note = _split(utterances, folder)
         notes.append(note)
-    return Corpus("kaldi", chosen, trial_lists(folder / "protocol"), tuple(notes), credit=_credit(folder))
+    name, lists = folder_name(folder), trial_lists(folder / "protocol")
+    return Corpus(name, chosen, lists, tuple(notes), credit=_credit(folder))
 
 
 def _is_data(place: Path) -> bool:
