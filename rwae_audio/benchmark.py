@@ -44,12 +44,15 @@ class Benchmark:
 
 
 def with_benchmark(corpus: Corpus) -> Corpus:
-    """The corpus, with speakers held out for development and test where it has no such splits of its own."""
+    """Return the corpus, with speakers held out for development and test where it has no such splits of its own.
+
+    A corpus that has both needs no speakers to train on: it is there to be tested on.
+    """
     splits = {utterance.split for utterance in corpus.utterances}
-    if "train" not in splits:
-        raise InputError(f"{corpus.name} has only {' and '.join(sorted(splits))} speakers; expected some to train on")
     if {"dev", "test"} <= splits:
         return corpus
+    if "train" not in splits:
+        raise InputError(f"{corpus.name} has only {' and '.join(sorted(splits))} speakers; expected some to train on")
     note = "has no development and test speakers of its own: some of its training speakers are held out"
     utterances = tuple(u for u in corpus.utterances if u.split == "train")
     return replace(corpus, utterances=hold_out(utterances), notes=(*corpus.notes, note))
