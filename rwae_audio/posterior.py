@@ -252,11 +252,14 @@ class GaussianHead(nn.Module):
 
 
 def normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
-    """Standard normal numbers in the dtype and on the device of `like`, drawn on the CPU so that devices agree.
+    """Standard normal numbers in the dtype (at least float32) and on the device of `like`.
+
+    They are drawn on the CPU, so that devices agree, and in float32 for 16-bit numbers, so that precisions do.
 
     shape (B, ...): this process's rows. All processes draw the global batch's noise and take their own of it.
     """
-    return on_all(shape, lambda whole: torch.randn(whole, generator=generator, dtype=like.dtype)).to(like.device)
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return on_all(shape, lambda whole: torch.randn(whole, generator=generator, dtype=dtype)).to(like.device)
 
 
 def on_all(shape: torch.Size | tuple[int, ...], draw: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
