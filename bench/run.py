@@ -220,6 +220,21 @@ def bench_conversion() -> bool:
     return fine
 
 
+def bench_updates() -> bool:
+    """Whole updates in bfloat16 against float32 on this CPU, and on a GPU, where these are."""
+    import training
+
+    fine, wanted = True, {"converter": 1.5, "rwae-plus": 1.5, "rwae-mmd": 1.3}
+    for name, values in training.precisions().items():
+        fine &= line(f"an update of {name} in bf16, against float32", values, wanted[name])
+    for name, found in training.gpu().items():
+        shown = f"{found['rate']:.1f} updates a second, no kernel in {found['waits']:.0%} of the time"
+        print(f"      {name} on {torch.cuda.get_device_name()}: {shown}, {found['ratio']:.0f} CPU cores")
+    if not torch.cuda.is_available():
+        print("      no CUDA device: updates on a GPU are not measured")
+    return fine
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
@@ -227,7 +242,9 @@ def main() -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    results = [bench() for bench in (bench_training_step, bench_lstm, bench_frames, bench_eer, bench_conversion)]
+    results = [
+        bench() for bench in (bench_training_step, bench_updates, bench_lstm, bench_frames, bench_eer, bench_conversion)
+    ]
     return 0 if all(results) else 1
 
 

@@ -79,30 +79,37 @@ def cache_folder() -> Path:
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rwae-audio"
 
 
+def store_files(corpora: Sequence[Corpus], mel: MelConfig, folder: Path) -> tuple[Path, Path]:
+    """Return the paths of a store's frames and of its index.
+
+    Their name is a digest of the mel settings that frames depend on, and of every utterance's id, stretch, size and time
+    of change: another corpus has another store. Raises InputError for a recording that is gone.
+    """
+    utterances = [utterance for corpus in corpora for utterance in corpus.utterances]
+    try:
+        stats = {path: path.stat() for path in {u.path for u in utterances}}
+    except OSError as error:
+        raise InputError(
+            f"{error.filename} cannot be found any more ({error.strerror}); expected it to stay"
+        ) from error
+    rows = [(u.id, str(u.path), u.start, u.end, stats[u.path].st_size, stats[u.path].st_mtime_ns) for u in utterances]
+    digest = hashlib.sha256(json.dumps([asdict(mel.frames()), NOMINAL, CUTOFF, rows]).encode()).hexdigest()[:16]
+    name = "-".join(corpus.name for corpus in corpora)[:48] + f"-{digest}"
+    return folder / f"{name}.f32", folder / f"{name}.json"
+
+
 def open_store(
     corpora: Sequence[Corpus], mel: MelConfig, folder: Path | None = None, progress: bool = False, workers: int = 2
 ) -> FrameStore:
     """The store of these corpora with these mel settings, built in `folder` (cache_folder() when None) if it is missing.
 
-    The file's name is a digest of the mel settings that frames depend on, and of every utterance's id, stretch, size and
-    time of change: another corpus has another store. The index, written last, says that a store is whole.
+    The index, written last, says that a store is whole.
     """
-    folder = cache_folder() if folder is None else Path(folder)
     utterances = tuple(utterance for corpus in corpora for utterance in corpus.utterances)
     names = [corpus.name for corpus in corpora for _ in corpus.utterances]
     if not utterances:
         raise InputError("no utterance was given; expected at least one corpus with audio in it")
-    try:
-        stats = [
-            (u.id, str(u.path), u.start, u.end, u.path.stat().st_size, u.path.stat().st_mtime_ns) for u in utterances
-        ]
-    except OSError as error:
-        raise InputError(
-            f"{error.filename} cannot be found any more ({error.strerror}); expected it to stay"
-        ) from error
-    digest = hashlib.sha256(json.dumps([asdict(mel.frames()), NOMINAL, CUTOFF, stats]).encode()).hexdigest()[:16]
-    name = "-".join(corpus.name for corpus in corpora)[:48] + f"-{digest}"
-    data, index = folder / f"{name}.f32", folder / f"{name}.json"
+    data, index = store_files(corpora, mel, cache_folder() if folder is None else Path(folder))
     if not index.exists():
         _build(utterances, mel, data, index, progress, workers)
     offsets = np.array(read_json(index, "the index of a frame store")["offsets"])
