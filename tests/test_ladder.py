@@ -5,26 +5,21 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
 from made_up import speech
-from test_recipes import TINY, run_folder
+from made_up_runs import made_up_run
+from test_recipes import TINY
 
 from rwae_audio import probes
 from rwae_audio.commands.common import guarded
-from rwae_audio.config import read_toml, tomllib
-from rwae_audio.files import InputError
-from rwae_audio.trainer import RunConfig
-from rwae_audio.trials import all_pairs
-from rwae_audio.verification import cosine_scores, eer, fold
+from rwae_audio.verification import eer, fold
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "recipes/timit"))
@@ -34,7 +29,6 @@ import ladder  # noqa: E402
 import ladder_rows  # noqa: E402
 import ladder_runs  # noqa: E402
 import ladder_table  # noqa: E402
-import results  # noqa: E402
 import train  # noqa: E402
 
 ROWS = {"rwae-mmd", "dsvae", "rwae-plus", "rwae-plus-longer", "rwae-gan"}
@@ -43,20 +37,6 @@ ROWS = {"rwae-mmd", "dsvae", "rwae-plus", "rwae-plus-longer", "rwae-gan"}
 def call(*words: object) -> int:
     """ladder.py with these words, in this process."""
     return guarded(lambda: ladder.main([str(word) for word in words]), "ladder.py")
-
-
-def made_up_run(folder: Path, name: str, seed: int = 0, noise: float = 0.6, collapsed: tuple[str, ...] = ()) -> Path:
-    """run_folder's run with all that a finished one without a bundle has."""
-    run_folder(folder, name, seed, noise)
-    plan = json.loads((folder / "run.json").read_text()) | {"config": {}, "data": [["an4", "x", "an4"]]}
-    table = json.loads((folder / "table.json").read_text())
-    table["an4"][name] |= {"codes": {"error": 0.4 + seed, "static_variance": 0.25}, "collapsed": list(collapsed)}
-    config = RunConfig.of({"train": {"seed": seed}}).tables()
-    for file, value in {"run": plan, "table": table, "config": config, "eer": {"an4": table["an4"][name]}}.items():
-        (folder / f"{file}.json").write_text(json.dumps(value))
-    lines = [json.dumps({"step": step, "seconds": 0.5 * step}) for step in (10, 20)]
-    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +51,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     longer = made_up_run(where / "longer", "rwae-plus", 1, 0.8)
     assert call("--collect", longer, "--as", "rwae-plus-longer", "--into", where / "ladder") == 0
     return where / "ladder/an4"
-
-
-def test_scores_in_float16_give_the_same_rates() -> None:
-    rng, speakers = np.random.default_rng(0), np.repeat(np.arange(24), 8)
-    trials = all_pairs([str(i) for i in range(192)], [str(s) for s in speakers])
-    for offset in (0.0, 30.0):  # 30: all cosines are over 0.99
-        voices = rng.standard_normal((24, 16))[speakers] + 1.5 * rng.standard_normal((192, 16)) + offset
-        scores = cosine_scores(voices, trials)
-        rounded = ladder_rows.half(scores)
-        assert rounded.dtype == np.float16
-        assert 0.05 < eer(scores, trials.target) < 0.4
-        assert eer(rounded, trials.target) == pytest.approx(eer(scores, trials.target), abs=5e-4)
 
 
 def test_rates_are_those_of_the_scores_that_are_kept(place: Path) -> None:
@@ -107,18 +75,6 @@ def test_rates_are_those_of_the_scores_that_are_kept(place: Path) -> None:
         assert fold(eer(scores["dynamic_plain"], trials.target)) == row["dynamic"]["plain"]
         assert (row["updates"], row["seconds_per_1000"]) == (20, 500.0)
         assert "--out" not in row["command"]
-
-
-def test_a_configuration_is_kept_as_differences_that_train_takes() -> None:
-    tables = read_toml(ROOT / "recipes/timit/conf/rwae-plus.toml")
-    tables["train"] = {**tables["train"], "seed": 7, "learning_rate": 1e-5}
-    other = ladder_rows.differences(RunConfig.of(tables).tables())
-    assert "seed" not in other["train"]
-    assert tomllib.loads(ladder_rows.toml(other)) == {
-        table: {k: list(v) if isinstance(v, tuple) else v for k, v in said.items()} for table, said in other.items()
-    }
-    assert RunConfig.of({**other, "train": {**other["train"], "seed": 7}}) == RunConfig.of(tables)
-    assert ladder_rows.differences({}) == {}
 
 
 def test_the_table_ranks_by_gap_and_marks_what_collapsed(place: Path) -> None:
@@ -322,30 +278,6 @@ def test_a_run_from_before_a_setting_was_there_is_a_seed_of_its_row(place: Path,
     assert call("--collect", run, "--into", tmp_path / "ladder") == 0
 
 
-def test_a_run_tested_on_two_corpora_is_a_row_of_two_ladders(tmp_path: Path) -> None:
-    """Each with the scores of its own folder."""
-    run, other = (made_up_run(tmp_path / name, "dsvae", seed) for seed, name in enumerate(("run", "other")))
-    for source, name in ((run, "an4"), (other, "mine")):
-        (source / "scores").rename(tmp_path / f"{name} scores")
-    (run / "scores").mkdir()
-    for name in ("an4", "mine"):
-        (tmp_path / f"{name} scores").rename(run / "scores" / name)
-    plan, table, second = (
-        json.loads(path.read_text()) for path in (run / "run.json", run / "table.json", other / "table.json")
-    )
-    (run / "run.json").write_text(json.dumps({**plan, "test": ["an4", "mine"]}))
-    (run / "table.json").write_text(json.dumps({**table, "mine": second["an4"]}))
-    assert call("--collect", run, "--into", tmp_path / "ladder") == 0
-    for name, said in {"an4": table["an4"], "mine": second["an4"]}.items():
-        row = ladder_rows.read_rows(tmp_path / "ladder" / name)["dsvae-0"]
-        assert row["test"] == name
-        assert row["static"]["eer"] == pytest.approx(said["dsvae"]["static"]["eer"], abs=5e-4)
-        assert (tmp_path / "ladder" / name / "ladder.md").is_file()
-    assert results.collect([run], "mine")["dsvae"]["static"]["eer"] == second["an4"]["dsvae"]["static"]["eer"]
-    with pytest.raises(InputError, match=r"run was tested on an4, mine; expected timit among them"):
-        results.collect([run], "timit")
-
-
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine = tmp_path / "runs/dsvae-0/thesis.txt"
     mine.parent.mkdir(parents=True)
@@ -382,25 +314,6 @@ def test_what_is_not_alike_is_said(place: Path, tmp_path: Path) -> None:
     assert lines["- `rwae-plus` less `dsvae`"].endswith("(`rwae-plus`: one seed)")
     assert lines["- `rwae-plus` less `rwae-plus-longer`"].endswith("(`rwae-plus` and `rwae-plus-longer`: one seed)")
     assert "one seed" not in lines["- `rwae-mmd` less `dsvae`"]
-
-
-@pytest.mark.parametrize("place", ["an4", "alone/an4"])
-def test_the_table_that_is_kept_is_that_of_its_rows(place: str) -> None:
-    """The rates in ladder.csv and the ranks' table of ladder.md (without the intervals, which take minutes)."""
-    kept = ROOT / "recipes/timit/ladder" / place
-    runs: dict[str, list[dict]] = {}
-    for row in ladder_rows.read_rows(kept).values():
-        runs.setdefault(row["name"], []).append(row)
-    table = {line["row"]: line for line in csv.DictReader((kept / "ladder.csv").open())}
-    assert set(table) == set(runs)
-    text = (kept / "ladder.md").read_text()
-    for name, rows in runs.items():
-        assert int(table[name]["seeds"]) == len(rows)
-        for code in ("static", "dynamic"):
-            rates = [row[code]["eer"] for row in rows if row[code]]
-            said = table[name][f"{code}_eer"]
-            assert (float(said) if said else None) == (pytest.approx(np.mean(rates), rel=1e-5) if rates else None), name
-            assert not rates or f" {100 * np.mean(rates):.1f} [" in re.search(rf"\| {name} .*", text).group(), name
 
 
 def test_an_interval_of_several_seeds_is_not_that_of_the_first() -> None:

@@ -3,7 +3,7 @@
     python recipes/timit/ladder.py --data an4=DIR --data librispeech=DIR --test an4 --elsewhere timit=DIR \
         --set train.updates=2000
     python recipes/timit/ladder.py --collect runs/ladder/rwae-mmd-0 --elsewhere timit=DIR      a run that train.py made
-    python recipes/timit/ladder.py --test an4 --no-train                 ladder.csv, ladder.md and two plots once more
+    python recipes/timit/ladder.py --test an4 --no-train                 the tables and two plots once more
 
 A row is conf/NAME.toml, or `ecapa` and `d-vector`, which know speaker labels and are not ranked. What is kept of the
 runs, in ladder/<test>/ (ladder_rows.py), is enough to make the tables anew, without speech and without training.
@@ -27,13 +27,14 @@ from rwae_audio.commands.common import Parser, guarded, say
 from rwae_audio.commands.data import add_hold_out
 from rwae_audio.commands.data import tested as data_tested
 from rwae_audio.config import nearest
-from rwae_audio.files import InputError
+from rwae_audio.files import InputError, read_text, write_text
 
 if TYPE_CHECKING:
     from rwae_audio.corpora import Source
 
 NAME = "ladder.py"
 HERE = Path(__file__).resolve().parent
+SHOWN, README = HERE / "ladder/an4", HERE.parent.parent / "README.md"  # the ladder with rows in the project's README
 ROWS = ("fhvae", "dsvae", "dsvae-full", "s3vae", "c-dsvae", "dbse", "rwae-mmd", "rwae-gan", "rwae-plus")
 SUPERVISED = {"ecapa": "ecapa.py", "d-vector": "dvector.py"}  # row → the script that trains or fetches it
 
@@ -81,11 +82,15 @@ def main(argv: list[str] | None = None) -> int:
         if not options.no_train:
             train_missing(options, data, elsewhere, tests)
 
+    from ladder_readme import rendered
     from ladder_table import write_tables
 
     for test in sorted(set(tests)):
         for path in write_tables(options.into / test):
             print(path)
+        if (options.into / test).resolve() == SHOWN:
+            write_text(README, rendered(read_text(README, "a README"), read_text(SHOWN / "ladder.csv", "a ladder")))
+            print(README)
     return 0
 
 
