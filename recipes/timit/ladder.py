@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 NAME = "ladder.py"
 HERE = Path(__file__).resolve().parent
-SHOWN, README = HERE / "ladder/an4", HERE.parent.parent / "README.md"  # the ladder with rows in the project's README
+SHOWN, READMES = (
+    HERE / "ladder/an4",
+    (HERE / "README.md", HERE.parent.parent / "README.md"),
+)  # which have some of its rows
 ROWS = ("fhvae", "dsvae", "dsvae-full", "s3vae", "c-dsvae", "dbse", "rwae-mmd", "rwae-gan", "rwae-plus")
 SUPERVISED = {"ecapa": "ecapa.py", "d-vector": "dvector.py"}  # row → the script that trains or fetches it
 
@@ -89,8 +92,10 @@ def main(argv: list[str] | None = None) -> int:
         for path in write_tables(options.into / test):
             print(path)
         if (options.into / test).resolve() == SHOWN:
-            write_text(README, rendered(read_text(README, "a README"), read_text(SHOWN / "ladder.csv", "a ladder")))
-            print(README)
+            table = read_text(SHOWN / "ladder.csv", "a ladder")
+            for readme in READMES:
+                write_text(readme, rendered(read_text(readme, "a README"), table))
+                print(readme)
     return 0
 
 

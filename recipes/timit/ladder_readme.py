@@ -1,4 +1,4 @@
-"""Render some rows of ladder.csv as the table of the project's README, between its marks."""
+"""Render some rows of ladder.csv as the table of a README, between its marks."""
 
 from __future__ import annotations
 
