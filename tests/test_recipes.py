@@ -257,66 +257,6 @@ def test_bad_input_is_one_line_and_exit_2(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.toml", "there"]
 
 
-def test_the_readme_says_what_results_json_says() -> None:
-    sys.path.insert(0, str(ROOT / "recipes/timit"))
-    from results import HERE, READMES, rendered
-
-    results = json.loads((HERE / "results.json").read_text())
-    for readme in READMES:
-        assert rendered(readme.read_text(), results) == readme.read_text()
-    rows = {"rwae-mmd", "dsvae", "untrained", "log-mel", "log-mel-mvn", "rwae-mmd:non-speech"}
-    assert rows <= set(results)
-    for row in results.values():
-        assert {"trials", "static", "dynamic", "gap", "synthetic", "command", "config", "seeds"} <= set(row)
-
-
-def run_folder(folder: Path, name: str, seed: int, noise: float) -> Path:
-    """A finished run of made-up scores: 8 speakers × 4; both codes score the voice plus noise."""
-    from rwae_audio.trials import all_pairs
-    from rwae_audio.verification import report, write_scores
-
-    speakers = np.repeat(np.arange(8), 4)
-    trials = all_pairs([f"s{s}/{i}.wav" for i, s in enumerate(speakers)], [str(s) for s in speakers])
-    voices, rng = np.random.default_rng(0).standard_normal((8, 5)), np.random.default_rng(seed)
-    static, dynamic = (voices[speakers] + scale * rng.standard_normal((32, 5)) for scale in (noise, 3.0))
-    said, scores = report(static, dynamic, trials, np.zeros(5), synthetic=True)
-    (folder / "scores").mkdir(parents=True)
-    for kind, values in scores.items():
-        write_scores(folder / "scores" / f"{name}.{kind}.txt", trials, values)
-    plan = {
-        "name": name,
-        "test": ["an4"],
-        "command": f"python train.py --config {name}.toml --seed {seed} --out {folder}",
-    }
-    for file, value in {"run": plan, "config": {"train": {"seed": seed}}, "table": {"an4": {name: said}}}.items():
-        (folder / f"{file}.json").write_text(json.dumps(value))
-    return folder
-
-
-def test_rows_of_several_seeds_are_compared_in_pairs(tmp_path: Path) -> None:
-    sys.path.insert(0, str(ROOT / "recipes/timit"))
-    from results import BEGIN, END, collect, rendered
-
-    runs = [run_folder(tmp_path / f"plain{seed}", "rwae-mmd", seed, 0.6) for seed in (0, 1)]
-    worse = [run_folder(tmp_path / f"vae{seed}", "dsvae", seed, 2.0) for seed in (0, 1)]
-    same = [run_folder(tmp_path / f"feedback{seed}", "rwae-feedback", seed, 0.6) for seed in (0, 1)]
-    rows = collect([*runs, *worse, *same], "an4")
-    assert list(rows) == ["rwae-mmd", "rwae-feedback", "dsvae"]
-    tables = [json.loads((run / "table.json").read_text())["an4"]["rwae-mmd"] for run in runs]
-    assert rows["rwae-mmd"]["static"]["eer"] == pytest.approx(np.mean([table["static"]["eer"] for table in tables]))
-    assert rows["rwae-mmd"]["seeds"] == [0, 1]
-    better, level = rows["rwae-mmd"]["against"], rows["rwae-feedback"]["against"]
-    assert (better["row"], level["row"]) == ("dsvae", "rwae-mmd")
-    assert better["static"]["interval"][1] < 0 < better["gap"]["interval"][0]
-    assert better["static"]["difference"] == rows["rwae-mmd"]["static"]["eer"] - rows["dsvae"]["static"]["eer"]
-    for code in ("static", "dynamic", "gap"):
-        assert level[code] == {"difference": 0.0, "interval": [0.0, 0.0]}
-    text = rendered(f"{BEGIN}{END}\n", rows)
-    assert re.search(r"^- `rwae-mmd` less `dsvae`: static \*\*-\d+\.\d \[-.*\*\*, dynamic [+-]0\.", text, re.M), text
-    assert "- `rwae-feedback` less `rwae-mmd`: static +0.0 [+0.0, +0.0]" in text
-    assert "- seeds 0, 1: `python train.py --config rwae-mmd.toml`" in text
-
-
 def test_a_run_killed_before_its_first_file_leaves_its_name_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,10 +3,10 @@
     python recipes/timit/ladder.py --data an4=DIR --data librispeech=DIR --test an4 --elsewhere timit=DIR \
         --set train.updates=2000
     python recipes/timit/ladder.py --collect runs/ladder/rwae-mmd-0 --elsewhere timit=DIR      a run that train.py made
-    python recipes/timit/ladder.py --test an4 --no-train                 ladder.csv, ladder.md and two plots once more
+    python recipes/timit/ladder.py --test an4 --no-train                 the tables and two plots once more
 
-A row is conf/NAME.toml, or `ecapa` and `d-vector`, which know speaker labels and are not ranked. What is kept of each
-run, in ladder/<test>/NAME-SEED/, is enough to make the tables anew, without speech and without training.
+A row is conf/NAME.toml, or `ecapa` and `d-vector`, which know speaker labels and are not ranked. What is kept of the
+runs, in ladder/<test>/ (ladder_rows.py), is enough to make the tables anew, without speech and without training.
 """
 
 from __future__ import annotations
@@ -27,13 +27,17 @@ from rwae_audio.commands.common import Parser, guarded, say
 from rwae_audio.commands.data import add_hold_out
 from rwae_audio.commands.data import tested as data_tested
 from rwae_audio.config import nearest
-from rwae_audio.files import InputError
+from rwae_audio.files import InputError, read_text, write_text
 
 if TYPE_CHECKING:
     from rwae_audio.corpora import Source
 
 NAME = "ladder.py"
 HERE = Path(__file__).resolve().parent
+SHOWN, READMES = (
+    HERE / "ladder/an4",
+    (HERE / "README.md", HERE.parent.parent / "README.md"),
+)  # which have some of its rows
 ROWS = ("fhvae", "dsvae", "dsvae-full", "s3vae", "c-dsvae", "dbse", "rwae-mmd", "rwae-gan", "rwae-plus")
 SUPERVISED = {"ecapa": "ecapa.py", "d-vector": "dvector.py"}  # row → the script that trains or fetches it
 
@@ -81,11 +85,17 @@ def main(argv: list[str] | None = None) -> int:
         if not options.no_train:
             train_missing(options, data, elsewhere, tests)
 
+    from ladder_readme import rendered
     from ladder_table import write_tables
 
     for test in sorted(set(tests)):
         for path in write_tables(options.into / test):
             print(path)
+        if (options.into / test).resolve() == SHOWN:
+            table = read_text(SHOWN / "ladder.csv", "a ladder")
+            for readme in READMES:
+                write_text(readme, rendered(read_text(readme, "a README"), table))
+                print(readme)
     return 0
 
 
@@ -104,20 +114,19 @@ def tested(options: argparse.Namespace, data: list[Source]) -> list[str]:
 
 
 def train_missing(options: argparse.Namespace, data: list[Source], elsewhere: list[Source], tests: list[str]) -> None:
-    """Train every row and seed that lacks a row folder, some at once, and measure each when it is through."""
+    """Train every row and seed that is not kept, some at once, and measure each when it is through."""
     names = options.rows or [*(name for name in ROWS if conf(name).is_file()), *references()]
     known = [*sorted(path.stem for path in (HERE / "conf").glob("*.toml")), *SUPERVISED]
     for name in names:
         if name not in known:
             raise InputError(f"--rows {name}; {nearest(name, known)}")
 
-    from ladder_runs import row_folder
+    from ladder_rows import read_rows, run_name
 
     wanted = list(dict.fromkeys((n, s) for n in names for s in ([None] if n == "d-vector" else options.seeds)))
     places = [options.into / test for test in tests]
-    missing = [
-        (n, s) for n, s in wanted if not all((row_folder(place, n, s) / "row.json").is_file() for place in places)
-    ]
+    kept = [read_rows(place) for place in places]
+    missing = [(n, s) for n, s in wanted if not all(run_name(n, s) in there for there in kept)]
     say(NAME, f"{len(wanted) - len(missing)} of {len(wanted)} runs are in {' and '.join(map(str, places))}")
     try:
         options.runs.mkdir(parents=True, exist_ok=True)
@@ -158,9 +167,9 @@ def trained(
     seed: int | None,
 ) -> Path:
     """The finished run folder of a row and seed: trained, or gone on with, as by hand. Its output is in RUN.log."""
-    from ladder_runs import row_folder
+    from ladder_rows import run_name
 
-    run = row_folder(options.runs, name, seed)
+    run = options.runs / run_name(name, seed)
     if (run / "run.json").is_file():
         plan = train.old_plan(run)
         given, heard = ({source[2] for source in sources} for sources in (data, plan["data"]))
@@ -227,12 +236,12 @@ def named(option: str, sources: list[Source]) -> list[str]:
 
 
 def measure(run: Path, into: Path, data: list[Source], elsewhere: list[Source], label: str | None = None) -> list[str]:
-    """The row folders of a finished run; returns the corpora that it was tested on."""
+    """Measure and keep a finished run; returns the corpora that it was tested on."""
     from ladder_runs import collect
 
-    folders = collect(run, into, data, elsewhere, label, progress=sys.stderr.isatty())
-    say(NAME, f"{run}: {', '.join(dict.fromkeys(folder.name for folder in folders))}")
-    return list(dict.fromkeys(folder.parent.name for folder in folders))
+    kept = collect(run, into, data, elsewhere, label, progress=sys.stderr.isatty())
+    say(NAME, f"{run}: {', '.join(dict.fromkeys(name for _, name in kept))}")
+    return list(dict.fromkeys(test for test, _ in kept))
 
 
 if __name__ == "__main__":

@@ -1,23 +1,17 @@
-"""A finished run folder → a row folder of the ladder: config.json, metrics.jsonl, row.json, scores.safetensors.
-
-scores.safetensors: `static`, and of a model with two codes `dynamic_plain` and `dynamic_centred`, float16, in the order
-of the trial list, which is trials.safetensors beside the row folders. All rates of the ladder are those of these scores.
-"""
+"""Measure a finished run folder for the ladder: its rates, and the columns that need its model and speech."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from ladder_rows import KINDS, check_config, digest, half, keep, read_rows, run_name, same_list
 from train import old_plan, prepare
 
 from rwae_audio.alignment import bytes_lost, phones_of
@@ -27,15 +21,7 @@ from rwae_audio.bundle import load_bundle
 from rwae_audio.corpora import Source, by_corpus, planned_sources, read_corpora, relocated
 from rwae_audio.experiment import corpus_place
 from rwae_audio.features import MelConfig
-from rwae_audio.files import (
-    InputError,
-    read_json,
-    read_tensors,
-    read_text,
-    whole_folder,
-    write_json,
-    write_tensors,
-)
+from rwae_audio.files import InputError, read_json, read_text, write_json
 from rwae_audio.model import RWAE, parameters
 from rwae_audio.probes import probe_report
 from rwae_audio.scores import read_scores, write_scores
@@ -44,32 +30,9 @@ from rwae_audio.trainer import new_model
 from rwae_audio.trials import Trials
 from rwae_audio.verification import Report, code_draws, report, report_codes
 
-KINDS = ("static", "dynamic_plain", "dynamic_centred")
 BASE = "rwae-mmd"  # the row whose runs give the rows without training: its networks, its frames
 KEPT = ("codes", "collapsed", "partial", "parameters", "elsewhere")  # of what table.json says besides the rates
 UNTRAINED, FEATURES = "untrained", ("log-mel", "log-mel-mvn")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A row folder, read: what row.json says, its scores (N,) by kind, draws of its EERs (replicates,), its configuration."""
-
-    folder: Path
-    row: dict[str, Any]
-    scores: dict[str, np.ndarray]
-    draws: dict[str, np.ndarray]
-    config: dict[str, Any]
-
-
-def row_folder(place: Path, name: str, seed: int | None) -> Path:
-    """Where the row of one run is kept: NAME-SEED, or NAME of a system that nothing is drawn for."""
-    return place / (name if seed is None else f"{name}-{seed}")
-
-
-def half(scores: np.ndarray) -> np.ndarray:
-    """Scores (N,), less their median and over their deviation, in float16. No rate depends on either, and float16 could
-    not tell cosines near 1 apart."""
-    return ((scores - np.median(scores)) / (np.std(scores) or 1.0)).astype(np.float16)
 
 
 def collect(
@@ -79,11 +42,11 @@ def collect(
     elsewhere: Sequence[Source],
     label: str | None = None,
     progress: bool = False,
-) -> list[Path]:
-    """Measure a finished run, and write its row folder (and those that it gives of the rows without training, unless
-    they are there) under into/CORPUS, for each corpus that it was tested on. data: folders of its corpora, where they are
-    not where they were; elsewhere: of corpora to test on as well, but for those that the run has heard; label: the row's
-    name instead of its configuration's. Returns the folders written. Raises InputError."""
+) -> list[tuple[str, str]]:
+    """Measure a finished run, and keep it (and what it gives of the rows without training, unless they are there) under
+    into/CORPUS, for each corpus that it was tested on. data: folders of its corpora, where they are not where they were;
+    elsewhere: of corpora to test on as well, but for those that the run has heard; label: the row's name instead of its
+    configuration's. Returns the corpus and the name of each run that was kept. Raises InputError."""
     plan = old_plan(run)
     if not (run / "eer.json").is_file():
         raise InputError(f"{run} is not finished; expected a run with an eer.json, or train.py --resume {run}")
@@ -95,26 +58,27 @@ def collect(
     plan["data"] = relocated(planned_sources(plan), data)
     heard = by_corpus(plan["data"])
     new = [source for source in elsewhere if source.corpus not in heard]
-    written = []
+    kept = []
     for test in plan["test"]:
         table, place = tables[test], into / test
-        folders = {key: row_folder(place, *called[key]) for key in called if key in table}
-        missing = {key: folder for key, folder in folders.items() if key == own or not (folder / "row.json").is_file()}
+        there = read_rows(place)
+        missing = [key for key in called if key in table and (key == own or run_name(*called[key]) not in there)]
         scores = {key: read_rounded(run, plan["test"], test, key) for key in missing}
         for trials, _ in scores.values():
             same_list(run, digest(trials), place)
+        check_config(place, *called[own], config)
         columns = measured(run, plan, test, new, progress)
-        for key, folder in missing.items():
-            trials, values = scores[key]
+        rows = []
+        for key, (trials, values) in scores.items():
             row = {"name": called[key][0], "seed": called[key][1], "test": test, "trial_list": digest(trials)}
             row |= of_training(run, plan, test, table) if key == own else {}
             row |= report_codes(values, trials, code_draws(values, trials), synthetic=table[key]["synthetic"])
             row |= {name: table[key][name] for name in KEPT if name in table[key]}
             row |= columns[key]() if key in columns else {}
-            write_list(place, trials)
-            write_row(folder, row, values, config, run / "metrics.jsonl" if key == own else None)
-        written += missing.values()
-    return written
+            rows.append((row, values))
+        keep(place, scores[own][0], rows, {} if plan.get("seedless") else {called[own][0]: config})
+        kept += [(test, run_name(*called[key])) for key in missing]
+    return kept
 
 
 def of_training(run: Path, plan: Mapping[str, Any], test: str, table: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,38 +184,6 @@ def heard_elsewhere(
     return {name: hear(rows[name], *places[name]) for name in rows}
 
 
-def digest(trials: Trials) -> str:
-    """Of the lines `1|0 enrol test`, in their order."""
-    rows = zip(trials.target, trials.enrol, trials.test, strict=True)
-    lines = "".join(f"{int(target)} {trials.names[a]} {trials.names[b]}\n" for target, a, b in rows)
-    return hashlib.sha256(lines.encode()).hexdigest()[:16]
-
-
-def read_runs(place: Path) -> list[Run]:
-    """All row folders under `place`. Raises InputError for one that was scored on another list than its neighbours."""
-    runs, trials = [], read_list(place)
-    for folder in sorted(path.parent for path in place.glob("[!.]*/row.json")):
-        row, config = (read_json(folder / f"{name}.json", "a row of the ladder") for name in ("row", "config"))
-        same_list(folder, row.get("trial_list"), place)
-        scores = read_row_scores(folder)
-        runs.append(Run(folder, row, scores, code_draws(scores, trials), config))
-    return runs
-
-
-def read_row_scores(folder: Path) -> dict[str, np.ndarray]:
-    """The scores (N,) of a row folder by kind."""
-    tensors = read_tensors(folder / "scores.safetensors", "the scores of a row")
-    return {kind: tensors[kind].double().numpy() for kind in KINDS if kind in tensors}
-
-
-def read_list(place: Path) -> Trials:
-    """The trial list that all rows under `place` are scored on."""
-    tensors = read_tensors(place / "trials.safetensors", "rows of the ladder beside their trial list")
-    names = bytes(tensors["names"].numpy()).decode().split("\n")
-    enrol, test = (tensors[side].long().numpy() for side in ("enrol", "test"))
-    return Trials(tuple(names), enrol, test, tensors["target"].numpy())
-
-
 def read_rounded(run: Path, tests: Sequence[str], test: str, key: str) -> tuple[Trials, dict[str, np.ndarray]]:
     """The trials of a run's row on the corpus `test` of those it was tested on, and its scores by kind as the ladder has
     them."""
@@ -267,12 +199,6 @@ def read_rounded(run: Path, tests: Sequence[str], test: str, key: str) -> tuple[
     return trials, found
 
 
-def same_list(where: Path, came: Any, place: Path) -> None:
-    """Raises InputError when a list with the digest `came` is not the one of the rows under `place`."""
-    if (place / "trials.safetensors").is_file() and came != (expected := digest(read_list(place))):
-        raise InputError(f"{where} was scored on another trial list ({came}); expected that of {place} ({expected})")
-
-
 def times(path: Path) -> dict[str, Any]:
     """Updates, and seconds that a thousand of them took, from the last line of a dev log."""
     if not path.is_file():
@@ -280,30 +206,3 @@ def times(path: Path) -> dict[str, Any]:
     last = json.loads(read_text(path, "a dev log").splitlines()[-1])
     each = last["seconds"] / last["step"]
     return {"updates": last["step"], "seconds": last["seconds"], "seconds_per_1000": 1000 * each}
-
-
-def write_row(
-    folder: Path,
-    row: Mapping[str, Any],
-    scores: Mapping[str, np.ndarray],
-    config: Mapping[str, Any],
-    metrics: Path | None,
-) -> None:
-    """The row folder, whole or not at all."""
-    tensors = {kind: torch.from_numpy(values) for kind, values in scores.items()}
-    with whole_folder(folder) as temporary:
-        write_tensors(temporary / "scores.safetensors", tensors)
-        write_json(temporary / "config.json", config)
-        if metrics is not None and metrics.is_file():
-            shutil.copyfile(metrics, temporary / "metrics.jsonl")
-        write_json(temporary / "row.json", row)
-
-
-def write_list(place: Path, trials: Trials) -> None:
-    """The trial list of `place`, unless it is there."""
-    if not (place / "trials.safetensors").is_file():
-        place.mkdir(parents=True, exist_ok=True)
-        names = np.frombuffer("\n".join(trials.names).encode(), dtype=np.uint8).copy()
-        enrol, test = (torch.from_numpy(side.astype(np.int32)) for side in (trials.enrol, trials.test))
-        tensors = {"names": torch.from_numpy(names), "enrol": enrol, "test": test}
-        write_tensors(place / "trials.safetensors", {**tensors, "target": torch.from_numpy(trials.target.copy())})

@@ -1,5 +1,5 @@
-"""Row folders → ladder.csv, ladder.md, ladder.png and det.png beside them. Seeds become one row: the mean of their
-rates, with the interval of that mean under the same bootstrap draws of speakers."""
+"""Make ladder.csv, ladder.md, ladder.png and det.png from the runs that are kept beside them. Seeds become one row: the mean
+of their rates, with the interval of that mean under the same bootstrap draws of speakers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from statistics import mode
 from typing import Any
 
 import numpy as np
-from ladder_runs import FEATURES, UNTRAINED, Run, read_list, read_runs
+from ladder_rows import Run, read_list, read_runs
+from ladder_runs import FEATURES, UNTRAINED
 
 from rwae_audio import plots
-from rwae_audio.comparison import difference, difference_line, mean_row, same_settings
+from rwae_audio.comparison import difference, difference_line, mean_row
 from rwae_audio.features import MelConfig
 from rwae_audio.files import InputError, write_text
-from rwae_audio.trainer import RunConfig
 from rwae_audio.verification import det_points
 
 # static / dynamic EER %, as collected by the DiffSDA paper: TIMIT, but other features, segments and code sizes each
@@ -34,13 +34,8 @@ PUBLISHED = {
     "DBSE": (3.50, 34.62),
     "DiffSDA": (4.43, 46.72),
 }
-VAES = ("dsvae", "dsvae-full", "dsvae-searched", "fhvae")
-COMPARED = {  # and `rwae-plus` with every row that knows no labels
-    "rwae-plus-60": ("dsvae-full-60",),
-    "rwae-plus-ema": VAES,
-    "rwae-mmd": VAES,
-    "rwae-gan": VAES,
-}
+VAES = ("dsvae", "dsvae-full", "fhvae")
+COMPARED = {"rwae-mmd": VAES, "rwae-gan": VAES}  # and `rwae-plus` with every row that knows no labels
 TERMS = (("model", "embedding_window"), ("train", "updates"), ("train", "batch"))  # and all of [mel]
 COLUMNS = {  # of ladder.csv: where in a row it is, fractions
     **{f"{code}_eer": f"{code}.eer" for code in ("static", "dynamic")},
@@ -80,7 +75,7 @@ class Row:
 
 
 def write_tables(place: Path) -> list[Path]:
-    """All of it for the row folders under `place`; returns the files. Raises InputError."""
+    """Write all of it for the runs under `place`; returns the files. Raises InputError."""
     rows = read_rows(place)
     target = read_list(place).target
     write_text(place / "ladder.csv", table_csv(rows))
@@ -109,7 +104,6 @@ def read_rows(place: Path) -> list[Row]:
 def of_seeds(name: str, runs: list[Run]) -> Row:
     """The row of a system's runs."""
     runs = sorted(runs, key=lambda run: run.row["seed"] or 0)
-    same_settings(name, [run.config for run in runs])
     said = mean_row([run.row for run in runs], [run.draws for run in runs])
     rest = {key: mean_of([run.row[key] for run in runs]) for key in said if all(key in run.row for run in runs)}
     rates = ("static", "dynamic", "gap", "gap_interval")
@@ -276,9 +270,7 @@ def heard_elsewhere(rows: Sequence[Row]) -> list[str]:
 
 def terms(rows: Sequence[Row]) -> Iterator[str]:
     """Where a trained row's frames, windows, batch or updates are not those of most."""
-    configs = {
-        row.name: RunConfig.of(row.runs[0].config).tables() for row in rows if row.kind in ("ranked", "collapsed")
-    }
+    configs = {row.name: row.runs[0].config for row in rows if row.kind in ("ranked", "collapsed")}
     for table, key in [*(("mel", key) for key in MelConfig().to_table()), *TERMS]:
         values = {name: config[table][key] for name, config in configs.items()}
         most = mode(values.values())
