@@ -13,7 +13,7 @@ from test_ladder import recordings
 from test_recipes import TINY
 
 from rwae_audio.commands.common import guarded
-from rwae_audio.config import read_toml
+from rwae_audio.settings import read_toml
 from rwae_audio.trainer import RunConfig
 
 RECIPE = Path(__file__).parent.parent / "recipes/timit"

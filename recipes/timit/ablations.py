@@ -24,8 +24,8 @@ import train
 
 from rwae_audio.commands.common import Parser, guarded, say, set_value
 from rwae_audio.commands.data import add_data, add_hold_out, add_test, data_plan
-from rwae_audio.config import nearest, read_toml
 from rwae_audio.files import InputError, only_one, read_json, read_text, whole_folder, write_json, write_text
+from rwae_audio.settings import nearest, read_toml
 
 NAME = "ablations.py"
 HERE = Path(__file__).resolve().parent

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import pytest
 
-from rwae_audio.config import nearest, read_toml, resolve
 from rwae_audio.files import InputError
+from rwae_audio.settings import nearest, read_toml, resolve
 
 
 @dataclass(frozen=True)
