@@ -142,7 +142,7 @@ def bench_frames() -> bool:
         def theirs(mel=mel) -> None:
             mels = librosa.feature.melspectrogram(
                 y=sound, sr=mel.sample_rate, n_fft=mel.n_fft, win_length=mel.win_length, hop_length=mel.hop_length,
-                n_mels=mel.n_mels, fmin=mel.f_min, fmax=mel.f_max, power=mel.power, center=True, pad_mode=mel.pad_mode,
+                n_mels=mel.n_mels, fmin=mel.f_min, fmax=mel.f_max, power=mel.power, center=True, pad_mode="reflect",
             )  # fmt: skip
             np.log(np.maximum(mels, mel.floor))
 

@@ -125,7 +125,7 @@ def convert_file(
 
 
 def check_vocoder(bundle: Bundle, vocoder: Vocoder | Hifigan | None) -> None:
-    """Raises InputError when the vocoder cannot read the bundle's frames; Griffin-Lim (None) reads all that are centred."""
+    """Raises InputError when the vocoder cannot read the bundle's frames; Griffin-Lim (None) reads all."""
     mel = bundle.config.mel
     if vocoder is not None and mel.frames() != vocoder.mel.frames():
         raise InputError(

@@ -89,10 +89,12 @@ class RunConfig:
         """Defaults, with what the tables give instead. Raises InputError on whatever is unknown or out of range."""
         if unknown := set(tables) - {"mel", "model", "objective", "train"}:
             raise InputError(f"there is a table [{min(unknown)}]; expected [mel], [model], [objective] and [train]")
+        if not isinstance(objective := tables.get("objective", {}), Mapping):
+            raise InputError(f"[objective] is {objective!r}; expected a table of settings")
         config = cls(
             MelConfig.from_table(tables.get("mel", {})),
             resolve(ModelConfig, tables.get("model", {}), "[model]"),
-            objective_settings(tables.get("objective", {})),
+            objective_settings(objective),
             resolve(TrainConfig, tables.get("train", {}), "[train]"),
         )
         if config.mel.n_mels != config.model.n_mels:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from rwae_audio.features import MelConfig, log_mel, mel_filters
-from rwae_audio.files import InputError
 from rwae_audio.randomness import generator
 from rwae_audio.streaming import CHUNK, in_chunks
 from rwae_audio.torch_audio import torchaudio

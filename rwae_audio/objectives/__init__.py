@@ -41,8 +41,8 @@ def objective_class(name: str) -> type[Objective]:
     if name in OBJECTIVES:
         return OBJECTIVES[name]
     module, _, kind = name.partition(":")
-    if not kind:
-        raise InputError(f"[objective] name is {name!r}; {nearest(name, list(OBJECTIVES))}, or module:Class")
+    if not kind or not all(part.isidentifier() for part in module.split(".")):
+        raise InputError(f"[objective] name is {name!r}; {nearest(name, list(OBJECTIVES))} (or module:Class)")
     try:
         found = getattr(importlib.import_module(module), kind)
     except (ImportError, AttributeError) as error:
@@ -58,13 +58,10 @@ def objective_settings(table: Mapping[str, Any] | str = DEFAULT, **changes: Any)
     Raises InputError for an unknown objective and for a setting that it does not have.
     """
     given = {"name": table} if isinstance(table, str) else table
-    name = given.get("name", DEFAULT) if isinstance(given, Mapping) else DEFAULT
+    name = given.get("name", DEFAULT)
     if not isinstance(name, str):
-        raise InputError(f"[objective] name is {name!r}; expected one of {', '.join(OBJECTIVES)}, or module:Class")
-    kind = objective_class(name).Settings
-    if not isinstance(given, Mapping):
-        return resolve(kind, given, "[objective]")  # raises, with its one message for what is not a table
-    return resolve(kind, {**given, **changes, "name": name}, "[objective]")
+        raise InputError(f"[objective] name is {name!r}; expected one of {', '.join(OBJECTIVES)} (or module:Class)")
+    return resolve(objective_class(name).Settings, {**given, **changes, "name": name}, "[objective]")
 
 
 __all__ = ["OBJECTIVES", "Objective", "ObjectiveSettings", "objective_class", "objective_settings"]
