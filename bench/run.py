@@ -52,7 +52,7 @@ def lstm_flops(batch: int, steps: int, inputs: int, hidden: int) -> float:
 def bench_training_step() -> bool:
     """FLOPs a second of a whole update (draw, forward, objective, backward, clip, Adam) against torch.mm 1024³."""
     from rwae_audio.model import RWAE, ModelConfig
-    from rwae_audio.objectives import ObjectiveConfig
+    from rwae_audio.objectives import objective_settings
     from rwae_audio.objectives.rwae_mmd import RwaeMmd
     from rwae_audio.randomness import generator
 
@@ -68,7 +68,7 @@ def bench_training_step() -> bool:
 
         def update(model=model, optimizer=optimizer, frames=frames, static_frames=static_frames) -> None:
             output = model(frames, static_frames, generator(0, "posterior"))
-            terms = RwaeMmd(ObjectiveConfig(), model.config)(model, output, frames, generator(0, "prior"))
+            terms = RwaeMmd(objective_settings(), model.config)(model, output, frames, generator(0, "prior"))
             optimizer.zero_grad()
             sum(terms.values()).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 50.0)
@@ -142,7 +142,7 @@ def bench_frames() -> bool:
         def theirs(mel=mel) -> None:
             mels = librosa.feature.melspectrogram(
                 y=sound, sr=mel.sample_rate, n_fft=mel.n_fft, win_length=mel.win_length, hop_length=mel.hop_length,
-                n_mels=mel.n_mels, fmin=mel.f_min, fmax=mel.f_max, power=mel.power, center=True, pad_mode=mel.pad_mode,
+                n_mels=mel.n_mels, fmin=mel.f_min, fmax=mel.f_max, power=mel.power, center=True, pad_mode="reflect",
             )  # fmt: skip
             np.log(np.maximum(mels, mel.floor))
 

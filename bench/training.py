@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from rwae_audio.config import read_toml
 from rwae_audio.corpora.base import Utterance
 from rwae_audio.devices import has_bf16
 from rwae_audio.features import Normaliser
-from rwae_audio.objectives import OBJECTIVES
+from rwae_audio.objectives import objective_class
 from rwae_audio.randomness import generator
+from rwae_audio.settings import read_toml
 from rwae_audio.store import FrameStore, Sampler
 from rwae_audio.trainer import RunConfig, Trainer
 
@@ -35,7 +35,7 @@ def made_up_trainer(path: Path, precision: str, device: torch.device) -> Trainer
     frames = torch.randn(400 * 300, config.mel.n_mels, generator=generator(0, "frames")).numpy()
     utterances = tuple(Utterance(f"{i}.wav", f"s{i // 4}", "train", Path(f"{i}.wav")) for i in range(400))
     store = FrameStore(frames, 300 * np.arange(401), utterances)
-    pairs = OBJECTIVES[config.objective.name].pairs
+    pairs = objective_class(config.objective.name).pairs
     sampler = Sampler(store, np.arange(400), config.mel.segment, config.model, pairs)
     held_out = sampler.draw(8, generator(0, "held-out"))
     folder = Path(tempfile.mkdtemp())

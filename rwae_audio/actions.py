@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from rwae_audio.posterior import ModelConfig, Network, on_all
 
+WIDTH = 64  # channels of its layers
 STRETCHES = 8  # that a sequence of any length is averaged into before its action is read off
 
 
@@ -30,7 +31,7 @@ class ActionEncoder(Network):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        hidden = config.action_hidden
+        hidden = WIDTH
         self.convolutions = nn.Sequential(
             nn.Conv1d(config.dynamic_dim, hidden, 5, stride=2, padding=2),
             nn.GroupNorm(1, hidden),

@@ -32,18 +32,15 @@ class Position:
 
 @dataclass(frozen=True)
 class RunState:
-    """What a checkpoint holds: the model, its optimizer, the objective (or what else learns) with its critics and theirs,
-    the moving average of the model's weights."""
+    """What a checkpoint holds: the model, its optimizer, the objective (or what else learns) with its critics and theirs."""
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer | None = None
     objective: torch.nn.Module | None = None
-    average: torch.nn.Module | None = None
 
     def modules(self) -> dict[str, torch.nn.Module]:
         """Prefix in the checkpoint → module."""
-        others = {"objective": self.objective, "average": self.average}
-        return {"model": self.model, **{prefix: module for prefix, module in others.items() if module is not None}}
+        return {"model": self.model, **({} if self.objective is None else {"objective": self.objective})}
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Prefix in the checkpoint → optimizer."""

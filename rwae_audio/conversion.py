@@ -125,10 +125,8 @@ def convert_file(
 
 
 def check_vocoder(bundle: Bundle, vocoder: Vocoder | Hifigan | None) -> None:
-    """Raises InputError when the vocoder cannot read the bundle's frames; Griffin-Lim (None) reads all that are centred."""
+    """Raises InputError when the vocoder cannot read the bundle's frames; Griffin-Lim (None) reads all."""
     mel = bundle.config.mel
-    if vocoder is None and not mel.center:
-        raise InputError("the bundle has [mel] center = false; expected centred frames, for Griffin-Lim")
     if vocoder is not None and mel.frames() != vocoder.mel.frames():
         raise InputError(
             "the vocoder reads other frames than the bundle's; expected Griffin-Lim, or a bundle with its [mel]"

@@ -10,32 +10,6 @@ from torch.nn import functional as F
 from rwae_audio.posterior import Standardise, frame_mask, in_float32
 
 
-class Convolutions(nn.Module):
-    """Frames (B, S, n_mels) → states (B, ⌈S / stride⌉, width), each of the 17 frames around it at a stride of 2.
-
-    The first layers of Snyder et al., "X-vectors: robust DNN embeddings for speaker recognition", ICASSP 2018.
-    """
-
-    def __init__(self, n_mels: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.stride, self.width = stride, width
-        shapes = [(n_mels, 5, stride, 1), (width, 3, 1, 1), (width, 3, 1, 2), (width, 1, 1, 1)]
-        self.layers = nn.ModuleList(
-            nn.Conv1d(inputs, width, kernel, step, padding=kernel // 2 * dilation, dilation=dilation)
-            for inputs, kernel, step, dilation in shapes
-        )
-        self.norms = nn.ModuleList(Standardise(width) for _ in shapes)
-
-    def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """lengths (B,) of the frames; what stands in the padding is neither read nor of use."""
-        states = _masked(frames, _mask(lengths, frames))
-        kept = None if lengths is None else (lengths + self.stride - 1) // self.stride
-        for layer, norm in zip(self.layers, self.norms, strict=True):
-            states = _standardised(norm, F.relu(over_time(layer, states)))
-            states = _masked(states, _mask(kept, states))
-        return states
-
-
 class ResidualConvolutions(nn.Module):
     """Frames (B, S, n_mels) → states (B, ⌈S / stride⌉, 2 · width): a convolution, three residual blocks, and what all
     three say side by side.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+WIDTH, LEARNING_RATE = 64, 1e-3  # of critics: their layers, and Adam's rate
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # tolstikhin/wae, the IMQ kernel of its MMD
 
 
@@ -71,27 +72,6 @@ def mmd(q: Tensor, p: Tensor, variance: Tensor | float = 1.0, paired: bool = Fal
     return within_q + within_p - 2 * mean(imq(squared_distances(q, p), dim, variance), paired)
 
 
-def hsic(x: Tensor, y: Tensor) -> Tensor:
-    """Unbiased HSIC of n pairs x_i (n, d), y_i (n, e), n > 3: a scalar, about 0 where x and y are independent.
-
-    Song, Smola, Gretton, Bedo, Borgwardt, "Feature Selection via Dependence Maximization", JMLR 2012, equation 5, with
-    Gaussian kernels exp(−‖a − b‖² / m), m the median squared distance of distinct samples, taken as constant.
-    """
-    n = len(x)
-    if n < 4:
-        raise ValueError(f"hsic of {n} pairs; expected 4 or more")
-    distinct = ~torch.eye(n, dtype=torch.bool, device=x.device)
-    k, other = (_gaussian_kernel(samples, distinct) for samples in (x, y))
-    whole = k.sum() * other.sum() / ((n - 1) * (n - 2))
-    return ((k * other).sum() + whole - 2 / (n - 2) * k.sum(0) @ other.sum(0)) / (n * (n - 3))
-
-
-def _gaussian_kernel(samples: Tensor, distinct: Tensor) -> Tensor:
-    """hsic's kernel matrix (n, n), 0 where not `distinct`."""
-    distances = squared_distances(samples, samples)
-    return (-distances / distances[distinct].median().detach()).exp() * distinct
-
-
 def kl_gaussians(mean_q: Tensor, variance_q: Tensor, mean_p: Tensor | float, variance_p: Tensor | float) -> Tensor:
     """KL(N(mean_q, variance_q) ‖ N(mean_p, variance_p)) of diagonal Gaussians, summed over the last axis: (...,), nats."""
     variance_p = torch.as_tensor(variance_p, dtype=variance_q.dtype, device=variance_q.device)
@@ -132,7 +112,7 @@ class Critic(nn.Module):
     With `history` the samples are (B, T, dim) and are judged given the codes before them, read by an LSTM.
     """
 
-    def __init__(self, dim: int, out: int, hidden: int, learning_rate: float, history: bool = False) -> None:
+    def __init__(self, dim: int, out: int, hidden: int = WIDTH, history: bool = False) -> None:
         super().__init__()
         self.lstm = nn.LSTM(dim, hidden, batch_first=True) if history else None
         self.layers = nn.Sequential(
@@ -142,7 +122,7 @@ class Critic(nn.Module):
             nn.LeakyReLU(0.2),
             nn.Linear(hidden, out),
         )
-        self.optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate, betas=(0.5, 0.9))
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=LEARNING_RATE, betas=(0.5, 0.9))
 
     def forward(self, samples: Tensor, history: Tensor | None = None) -> Tensor:
         """history (B, T, dim): the codes; step t is given those before t."""

@@ -30,7 +30,7 @@ from rwae_audio.features import Normaliser
 from rwae_audio.files import InputError, write_json
 from rwae_audio.health import code_state, collapsed_codes
 from rwae_audio.model import RWAE
-from rwae_audio.objectives import OBJECTIVES
+from rwae_audio.objectives import objective_class
 from rwae_audio.randomness import generator
 from rwae_audio.store import Batch, FrameStore, Sampler, open_store
 from rwae_audio.trainer import RunConfig, new_model, train
@@ -133,7 +133,7 @@ def prepare(
         store = open_store(corpora, config.mel, progress=progress)
     rows = store.indices("train")
     normaliser = initial.normaliser if initial is not None else store.normaliser(rows)
-    pairs = OBJECTIVES[config.objective.name].pairs
+    pairs = objective_class(config.objective.name).pairs
     sampler = Sampler(store, rows, config.mel.segment, config.model, pairs)
     dev, test = (benchmarks(store, corpora, tested, split) for split in ("dev", "test"))
     heard = np.concatenate([bench.rows for bench in dev.values()])

@@ -7,13 +7,13 @@ import functools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
-from rwae_audio.config import nearest, resolve
 from rwae_audio.files import InputError
+from rwae_audio.settings import nearest, resolve
 from rwae_audio.torch_audio import torchaudio
 
 FRAMES = 4096  # frames whose spectrum is taken at once, when a waveform comes in blocks
@@ -30,6 +30,8 @@ def _expect(fine: bool, name: str, value: Any, expected: str) -> None:
 class MelConfig:
     """How frames are made: a Hann window, slaney mel scale and slaney norm, log max(·, floor). Defaults: `paper`.
 
+    Frame t is centred on sample t · hop_length. The waveform is mirrored at its ends.
+
     Frequencies in Hz, lengths in samples, `segment` in frames. Raises InputError when the values do not fit together.
     """
 
@@ -41,8 +43,6 @@ class MelConfig:
     f_min: float = 0.0
     f_max: float = 8000.0
     power: float = 2.0  # 2: mel of the power spectrum; 1: of the magnitude
-    center: bool = True  # frame t is centred on sample t · hop_length, the edges padded
-    pad_mode: Literal["reflect", "constant"] = "reflect"
     floor: float = 1e-5
     segment: int = 20  # frames in a training segment
 
@@ -81,9 +81,7 @@ class MelConfig:
     @property
     def shortest(self) -> int:
         """Samples in the shortest waveform that `log_mel` takes: one analysis window, or what its padding needs."""
-        if not self.center:
-            return self.n_fft
-        return max(self.win_length, self.n_fft // 2 + 1 if self.pad_mode == "reflect" else 0)
+        return max(self.win_length, self.n_fft // 2 + 1)
 
 
 PRESETS = {
@@ -94,7 +92,7 @@ PRESETS = {
 
 
 def log_mel(waveform: torch.Tensor, config: MelConfig) -> torch.Tensor:
-    """Return the log-mel frames of a waveform (..., N): (..., T, n_mels), float32, T = 1 + N // hop_length when centred.
+    """Return the log-mel frames of a waveform (..., N): (..., T, n_mels), float32, T = 1 + N // hop_length.
 
     The spectrogram is torchaudio's. Raises InputError when N is under one analysis window.
     """
@@ -103,7 +101,12 @@ def log_mel(waveform: torch.Tensor, config: MelConfig) -> torch.Tensor:
         raise InputError(
             f"{n} samples at {config.sample_rate} Hz are under one analysis window; expected at least {config.shortest}"
         )
-    spectrum = _spectrogram(config).to(waveform.device)(waveform.float())
+    return _log_mel(waveform, config, centred=True)
+
+
+def _log_mel(waveform: torch.Tensor, config: MelConfig, centred: bool) -> torch.Tensor:
+    """Return the frames of a waveform whose edges are mirrored (`centred`), or which has its own edges."""
+    spectrum = _spectrogram(config, centred).to(waveform.device)(waveform.float())
     mels = spectrum.transpose(-1, -2) @ mel_filters(config).to(waveform.device)
     return mels.clamp_(min=config.floor).log_()
 
@@ -113,48 +116,37 @@ def log_mel_chunks(blocks: Iterable[np.ndarray | torch.Tensor], config: MelConfi
 
     Memory does not grow with the waveform. Raises InputError, at its end, when all of it is under one analysis window.
     """
-    inner = dataclasses.replace(config, center=False)
-    edge = config.n_fft // 2 if config.center else 0
+    edge = config.n_fft // 2
     waiting, count, begun = torch.zeros(0), 0, False
     for block in blocks:
         waiting, count = torch.cat([waiting, torch.as_tensor(block, dtype=torch.float32)]), count + len(block)
         if count < config.shortest:
             continue
         if not begun:
-            waiting, begun = torch.cat([_before(waiting, edge, config), waiting]), True
+            waiting, begun = torch.cat([waiting[1 : edge + 1].flip(-1), waiting]), True
         # what the end is padded with stays: edge + 1 samples
         ready = 1 + (len(waiting) - config.n_fft) // config.hop_length
         ready = min(ready, (len(waiting) - edge - 1) // config.hop_length)
         while ready > 0:
             part = min(ready, FRAMES)
-            yield log_mel(waiting[: config.n_fft + (part - 1) * config.hop_length], inner)
+            yield _log_mel(waiting[: config.n_fft + (part - 1) * config.hop_length], config, centred=False)
             waiting, ready = waiting[part * config.hop_length :], ready - part
     if not begun:
         log_mel(waiting, config)  # raises
-    waiting = torch.cat([waiting, _after(waiting, edge, config)])
+    waiting = torch.cat([waiting, waiting[-edge - 1 : -1].flip(-1)])
     if len(waiting) >= config.n_fft:
-        yield log_mel(waiting, inner)
-
-
-def _before(samples: torch.Tensor, edge: int, config: MelConfig) -> torch.Tensor:
-    """Return what stands before samples (N,) in the first frames, (edge,)."""
-    return samples[1 : edge + 1].flip(-1) if config.pad_mode == "reflect" else samples.new_zeros(edge)
-
-
-def _after(samples: torch.Tensor, edge: int, config: MelConfig) -> torch.Tensor:
-    """Return what stands after samples (N,) in the last frames, (edge,)."""
-    return samples[-edge - 1 : -1].flip(-1) if config.pad_mode == "reflect" else samples.new_zeros(edge)
+        yield _log_mel(waiting, config, centred=False)
 
 
 @functools.lru_cache(maxsize=8)
-def _spectrogram(config: MelConfig) -> torch.nn.Module:
+def _spectrogram(config: MelConfig, centred: bool) -> torch.nn.Module:
     return torchaudio().transforms.Spectrogram(
         config.n_fft,
         config.win_length,
         config.hop_length,
         power=config.power,
-        center=config.center,
-        pad_mode=config.pad_mode,
+        center=centred,
+        pad_mode="reflect",
     )
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from rwae_audio.embedding import static_vectors
 from rwae_audio.features import MelConfig, Normaliser
 from rwae_audio.model import RWAE, Sample
-from rwae_audio.posterior import on_sphere
 
 BATCH = 500  # sequences that go through a network at once
 
@@ -60,8 +59,6 @@ def decoded(model: RWAE, codes: Codes) -> Tensor:
 def new_voices(model: RWAE, codes: Codes, draw: torch.Generator) -> Tensor:
     """What the codes say, each in a voice from the prior: normalised frames (N, T, n_mels)."""
     voices = torch.randn(codes.static.shape, generator=draw)
-    if model.config.static_prior == "sphere":
-        voices = on_sphere(voices)
     return decoded(model, codes._replace(static=voices))
 
 

@@ -21,7 +21,6 @@ from rwae_audio.actions import Action, ActionEncoder, one_hot
 from rwae_audio.convolutions import (
     AttentivePooling,
     ConvNeXtBlock,
-    Convolutions,
     ResidualConvolutions,
     over_time,
 )
@@ -38,7 +37,6 @@ from rwae_audio.posterior import (
     last_state,
     mean_deviation,
     normal,
-    on_sphere,
 )
 
 __all__ = ["RWAE", "Action", "ModelConfig", "Output", "Posterior", "Sample", "Standardise", "normal", "parameters"]
@@ -57,8 +55,7 @@ class StaticEncoder(Network):
         if config.static_network == "recurrent":
             self.lstm = nn.LSTM(config.n_mels, hidden, batch_first=True)
         else:
-            layers = Convolutions if config.static_network == "convolutional" else ResidualConvolutions
-            self.convolutions = layers(config.n_mels, hidden, config.static_stride)
+            self.convolutions = ResidualConvolutions(config.n_mels, hidden, config.static_stride)
             hidden = self.convolutions.width
         if config.static_pooling == "attentive":
             self.attention = AttentivePooling(hidden)
@@ -73,10 +70,7 @@ class StaticEncoder(Network):
             states, _ = self.lstm(frames[:, ::stride])
         else:
             states = self.convolutions(frames, lengths)
-        posterior = self.head(self._pooled(states, kept), generator)
-        if self.config.static_prior == "gaussian":
-            return posterior
-        return Posterior(on_sphere(posterior.mean), posterior.variance, on_sphere(posterior.sample))
+        return self.head(self._pooled(states, kept), generator)
 
     def _pooled(self, states: Tensor, lengths: Tensor | None) -> Tensor:
         """States (B, S, hidden), lengths (B,) → what the code is read off, (B, hidden) or twice as wide."""
@@ -271,6 +265,7 @@ class Decoder(Network):
     ConvNeXt blocks over the codes, `context` frames of which are heard on either side of one."""
 
     KERNEL = 7
+    BLOCKS = 5
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -279,11 +274,10 @@ class Decoder(Network):
         if self.kind == "convolutional":
             self.first = nn.Conv1d(inputs, hidden, self.KERNEL, padding=self.KERNEL // 2)
             self.blocks = nn.ModuleList(
-                ConvNeXtBlock(hidden, self.KERNEL, 3, 1.0 / config.decoder_blocks, config.static_dim)
-                for _ in range(config.decoder_blocks)
+                ConvNeXtBlock(hidden, self.KERNEL, 3, 1.0 / self.BLOCKS, config.static_dim) for _ in range(self.BLOCKS)
             )
             self.frame: nn.Module = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, config.n_mels))
-            self.context = (config.decoder_blocks + 1) * (self.KERNEL // 2)
+            self.context = (self.BLOCKS + 1) * (self.KERNEL // 2)
         elif self.kind == "recurrent":
             self.lstm = nn.LSTM(inputs, hidden, batch_first=True)
             self.frame = nn.Linear(hidden, config.n_mels)
@@ -377,8 +371,10 @@ class RWAE(nn.Module):
         static: Tensor | None = None,
         actions: Tensor | None = None,
     ) -> Sample:
-        """n sequences of `frames` frames from the priors: z^c ~ N(0, I), or uniform on the sphere, or `static` (n,
-        static_dim); a ~ Cat(1/A), or `actions` (n,), numbers from 0; z^m from the prior on its own samples.
+        """Return n sequences of `frames` frames from the priors.
+
+        z^c ~ N(0, I), or `static` (n, static_dim); a ~ Cat(1/A), or `actions` (n,), numbers from 0; z^m from the prior on
+        its own samples.
 
         Raises ValueError for actions that the model does not have.
         """
@@ -389,7 +385,6 @@ class RWAE(nn.Module):
             )
         if static is None:
             static = torch.randn((n, self.config.static_dim), generator=generator).to(like)
-            static = static if self.config.static_prior == "gaussian" else on_sphere(static)
         if count and actions is None:
             actions = torch.randint(count, (n,), generator=generator)
         action = None if actions is None else one_hot(actions, count).to(like)

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwae_audio.config import resolve
 from rwae_audio.convolutions import ConvNeXtBlock
 from rwae_audio.features import PRESETS, MelConfig, bin_positions, mel_filters
 from rwae_audio.files import InputError, read_json, read_tensors, whole_folder, write_json, write_tensors, write_text
 from rwae_audio.randomness import generator
+from rwae_audio.settings import resolve
 from rwae_audio.streaming import CHUNK, in_chunks
 
 QUIETEST, LOUDEST = -16.0, 8.0  # nats, of the filters

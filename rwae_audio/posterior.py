@@ -8,38 +8,36 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.nn import functional as F
+
+from rwae_audio.settings import Settings, at_least, between
 
 if TYPE_CHECKING:
     from rwae_audio.actions import Action
 
-PosteriorKind = Literal["deterministic", "fixed", "learned"]
+PosteriorKind = Literal["fixed", "learned"]
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Settings):
     """Sizes, and every choice that the paper leaves open.
 
-    static_from      where the static code's frames lie: the training `segment`, a `longer` window around it, or
-                     `another` window of the same utterance, `static_window` frames long; the encoder reads every
-                     `static_stride`-th of them. Or the segment's first `frame`, as a feature, alone: the dynamic code
-                     is read off what is left of the others' features without it (DBSE)
+    static_from      where the static code's frames lie: the training `segment`, or `another` window of the same utterance,
+                     `static_window` frames long; the encoder reads every `static_stride`-th of them. Or the segment's
+                     first `frame`, as a feature, alone: the dynamic code is read off what is left of the others' features
+                     without it (DBSE)
     embedding_window    an utterance's static vector is the mean of its codes over windows of so many frames, or of as many
                      as in training (0)
-    static_network   `recurrent`: an LSTM (the paper's); `convolutional`: convolutions over time, as in x-vectors;
-                     `residual`: blocks of them, as in ECAPA-TDNN
+    static_network   `recurrent`: an LSTM (the paper's); `residual`: blocks of convolutions, as in ECAPA-TDNN
     static_pooling   the code is read off the LSTM's `last` state, the `mean` and `deviation` of its states over time, or
                      the same under weights that it learns (`attentive`)
     dynamic_norm     what is taken from each mel bin of the dynamic encoder's input: nothing, its `mean` over the
                      sequence, or mean and deviation (`instance` norm)
-    static_prior     `gaussian`: N(0, I); `sphere`: uniform on the sphere of radius √static_dim, on which the code then
-                     lies: what the cosine of two codes, by which voices are compared, takes for granted
-    *_posterior      `deterministic` (variance 0), `fixed` (variance `*_variance`) or `learned` (starts at `*_variance`)
+    *_posterior      `fixed` (variance `*_variance`) or `learned` (starts at `*_variance`)
     dynamic_offset_variance    variance of a noise that all frames of a sequence share, on top of each frame's own: what
                      is constant over time could else be averaged out of the frames' noise, and the voice is constant
     standardise      batch-standardise the means of z^m, so that a fixed posterior variance bounds what they can carry:
@@ -50,84 +48,57 @@ class ModelConfig:
     dynamic_look_ahead    how many frames after its own a code is read off as well
     dynamic_per      z^m is one code a `frame`, or one a `segment` that all its frames share, read off the last state
     decoder          `recurrent`: an LSTM over [z^c, z^m_t] (the paper's figure); `frame`: frame by frame (its formula);
-                     `convolutional`: `decoder_blocks` ConvNeXt blocks over the codes, each of which z^c modulates
-    actions          how many actions there are, one a sequence (0: none): a code a beside z^c and z^m_t, from networks
-                     `action_hidden` wide
+                     `convolutional`: ConvNeXt blocks over the codes, each of which z^c modulates
+    actions          how many actions there are, one a sequence (0: none): a code a beside z^c and z^m_t
     """
 
-    n_mels: int = 80
-    static_dim: int = 16
-    dynamic_dim: int = 8
-    static_hidden: int = 128
-    dynamic_hidden: int = 128
-    prior_hidden: int = 128
-    decoder_hidden: int = 128
-    static_from: Literal["segment", "longer", "another", "frame"] = "another"
-    static_window: int = 60
-    static_stride: int = 2
-    embedding_window: int = 0
-    static_network: Literal["recurrent", "convolutional", "residual"] = "recurrent"
+    table: ClassVar[str] = "model"
+    n_mels: int = at_least(1, 80)
+    static_dim: int = at_least(1, 16)
+    dynamic_dim: int = at_least(1, 8)
+    static_hidden: int = at_least(1, 128)
+    dynamic_hidden: int = at_least(1, 128)
+    prior_hidden: int = at_least(1, 128)
+    decoder_hidden: int = at_least(1, 128)
+    static_from: Literal["segment", "another", "frame"] = "another"
+    static_window: int = at_least(1, 60)
+    static_stride: int = at_least(1, 2)
+    embedding_window: int = at_least(0, 0)
+    static_network: Literal["recurrent", "residual"] = "recurrent"
     static_pooling: Literal["last", "mean-deviation", "attentive"] = "mean-deviation"
-    static_prior: Literal["gaussian", "sphere"] = "gaussian"
     static_posterior: PosteriorKind = "fixed"
-    static_variance: float = 0.25
+    static_variance: float = between(0, 100, 0.25, open_low=True)
     dynamic_norm: Literal["none", "mean", "instance"] = "mean"
     dynamic_posterior: PosteriorKind = "fixed"
-    dynamic_variance: float = 0.25
-    dynamic_offset_variance: float = 8.0
+    dynamic_variance: float = between(0, 100, 0.25, open_low=True)
+    dynamic_offset_variance: float = between(0, 100, 8.0)
     standardise: bool = True
     feedback: bool = False
     dynamic_sees_static: bool = False
-    dynamic_look_ahead: int = 0
+    dynamic_look_ahead: int = at_least(0, 0)
     dynamic_per: Literal["frame", "segment"] = "frame"
     decoder: Literal["recurrent", "frame", "convolutional"] = "recurrent"
-    decoder_blocks: int = 5
-    actions: int = 0
-    action_hidden: int = 64
+    actions: int = at_least(0, 0)
 
     def __post_init__(self) -> None:
-        for name in [
-            "n_mels",
-            "static_dim",
-            "dynamic_dim",
-            "static_hidden",
-            "dynamic_hidden",
-            "prior_hidden",
-            "decoder_hidden",
-            "decoder_blocks",
-            "static_window",
-            "static_stride",
-            "action_hidden",
-        ]:
-            if getattr(self, name) < 1:
-                raise ValueError(f"[model] {name} is {getattr(self, name)}; expected 1 or more")
-        for name in ("embedding_window", "dynamic_look_ahead"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"[model] {name} is {getattr(self, name)}; expected 0 or more")
-        if self.actions < 0 or self.actions == 1:
-            raise ValueError(f"[model] actions is {self.actions}; expected 0 (none), or 2 or more")
-        for name in ("static_variance", "dynamic_variance"):
-            if not 0 < getattr(self, name) < 100:
-                raise ValueError(f"[model] {name} is {getattr(self, name)}; expected between 0 and 100")
-        if not 0 <= self.dynamic_offset_variance < 100:
-            raise ValueError(f"[model] dynamic_offset_variance is {self.dynamic_offset_variance}; expected 0 to 100")
-        if self.static_network != "recurrent" and self.static_pooling == "last":
-            raise ValueError(f'[model] static_pooling is "last"; a {self.static_network} static_network needs another')
-        if self.static_network == "residual" and self.static_hidden % 4:
-            raise ValueError(
-                f"[model] static_hidden is {self.static_hidden}; expected a multiple of 4 for residual blocks"
-            )
-        if self.static_network != "recurrent" and self.static_from == "frame":
-            raise ValueError(
-                f'[model] static_network is "{self.static_network}"; a code from a "frame" needs a recurrent one'
-            )
+        super().__post_init__()
+        if self.actions == 1:
+            raise ValueError("[model] actions is 1; expected 0 (none), or 2 or more")
+        if self.static_network == "residual":
+            if self.static_pooling == "last":
+                raise ValueError('[model] static_pooling is "last"; a residual static_network needs another')
+            if self.static_hidden % 4:
+                raise ValueError(
+                    f"[model] static_hidden is {self.static_hidden}; expected a multiple of 4 for residual blocks"
+                )
+            if self.static_from == "frame":
+                raise ValueError('[model] static_network is "residual"; a code from a "frame" needs a recurrent one')
         if self.feedback and self.dynamic_per == "segment":
             raise ValueError('[model] feedback is true; expected false, as a code a "segment" has none before it')
         if self.static_from == "frame" and self.dynamic_norm != "none":  # the subtraction would be undone by another
             raise ValueError(
                 f'[model] dynamic_norm is "{self.dynamic_norm}"; expected "none" where static_from is "frame"'
             )
-
         if self.dynamic_look_ahead and self.by_segment:
             raise ValueError(
                 f"[model] dynamic_look_ahead is {self.dynamic_look_ahead}; expected 0, as these codes see whole segments"
@@ -223,7 +194,7 @@ def full_precision(values: Tensor) -> contextlib.AbstractContextManager:
 
 
 class GaussianHead(nn.Module):
-    """States (..., hidden) → a Posterior (..., d) of one of the three kinds, computed in float32."""
+    """States (..., hidden) → a Posterior (..., d) of one of the two kinds, computed in float32."""
 
     def __init__(self, hidden: int, dim: int, kind: PosteriorKind, variance: float) -> None:
         super().__init__()
@@ -242,8 +213,6 @@ class GaussianHead(nn.Module):
         mean = self.mean(states)
         if norm is not None:
             mean = norm(mean.flatten(0, -2)).view_as(mean)
-        if self.kind == "deterministic":
-            return Posterior(mean, torch.zeros_like(mean), mean)
         fixed = self.kind == "fixed"
         variance = torch.full_like(mean, self.start) if fixed else self.log_variance(states).clamp(-10, 5).exp()
         if generator is None:
@@ -267,11 +236,6 @@ def on_all(shape: torch.Size | tuple[int, ...], draw: Callable[[tuple[int, ...]]
     world, rank = processes()
     drawn = draw((world * shape[0], *shape[1:]))
     return drawn[rank * shape[0] : (rank + 1) * shape[0]]
-
-
-def on_sphere(codes: Tensor) -> Tensor:
-    """codes (..., d), each scaled to length √d, at which its components have a variance of 1."""
-    return F.normalize(codes, dim=-1) * codes.shape[-1] ** 0.5
 
 
 def processes() -> tuple[int, int]:

@@ -301,5 +301,5 @@ def _classes(
 ) -> Iterator[np.ndarray]:
     """The phone class (T,) at the centre of each frame of the utterances."""
     for row in rows:
-        samples = np.arange(store.lengths[row]) * mel.hop_length + (0 if mel.center else mel.n_fft / 2)
+        samples = np.arange(store.lengths[row]) * mel.hop_length
         yield classes_at(phones[store.utterances[row].path], samples / mel.sample_rate, folded)

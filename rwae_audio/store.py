@@ -233,7 +233,7 @@ class Sampler:
         self, store: FrameStore, utterances: np.ndarray, segment: int, model: ModelConfig, pairs: bool = False
     ) -> None:
         self.segment = segment
-        self.static_from, self.pairs = model.static_from, pairs
+        self.pairs = pairs
         self.of_segment = model.static_from in ("segment", "frame")
         self.window = segment if self.of_segment else max(segment, model.static_window)
         self.store = store
@@ -274,10 +274,7 @@ class Sampler:
         frames = self._gather(first + begin, self.segment)
         if self.of_segment:
             return Batch(frames, None, None, drawn)
-        if self.static_from == "another":
-            other = np.floor(window * (length - self.window + 1)).astype(np.int64)
-        else:
-            other = np.clip(begin - (self.window - self.segment) // 2, 0, length - self.window)
+        other = np.floor(window * (length - self.window + 1)).astype(np.int64)
         static_frames = self._gather(first + other, self.window)
         if not self.pairs:
             return Batch(frames, static_frames, None, drawn)

@@ -7,15 +7,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rwae_audio.actions import word_shape
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
-from rwae_audio.config import resolve
 from rwae_audio.devices import has_bf16
 from rwae_audio.distributed import local, mean_gradients, rank, start
 from rwae_audio.features import MelConfig, Normaliser
@@ -23,27 +21,29 @@ from rwae_audio.files import InputError
 from rwae_audio.health import DETERMINISTIC, code_state, collapse_warning, collapsed_codes
 from rwae_audio.loop import MetricsLog, clip_gradients, train_loop
 from rwae_audio.model import RWAE, ModelConfig, Network
-from rwae_audio.objectives import OBJECTIVES, Objective, ObjectiveConfig
+from rwae_audio.objectives import Objective, ObjectiveSettings, objective_class, objective_settings
 from rwae_audio.perturb import CHANNELS
 from rwae_audio.randomness import generator
+from rwae_audio.settings import Settings, at_least, between, resolve
 from rwae_audio.store import Batch, Sampler
 from rwae_audio.views import normalised, perturbed_views
 
+WARMUP = 50  # updates
+GRADIENT_CLIP = 50.0  # the largest norm of all gradients
+TEMPERATURES = 1.0, 0.3  # of the draw of an action (Gumbel-softmax): the first update's, and the last one's
+
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """One run: how many updates on how much, how fast, and how often the development speakers are asked.
 
     batch       sequences an update, of all processes together
-    schedule    the learning rate stays `constant`, or falls to zero along a `cosine`, after `warmup` updates
-    voice_warp  the mel axis of all that is drawn of an utterance is stretched by one factor, up to this far from 1, drawn
-                anew each time: another voice that says the same (vocal tract length perturbation, Jaitly & Hinton 2013)
-    tract_warp  the same on the frequency axis in Hz, which is what a vocal tract of another length does
+    learning_rate    the highest; it rises for WARMUP updates and falls along a cosine to zero
+    tract_warp  the frequency axis of all that is drawn of an utterance is stretched by one factor, up to this far from 1,
+                drawn anew each time: another vocal tract that says the same (Jaitly & Hinton 2013)
     mel_warp    the mel axis of the dynamic encoder's input is stretched by up to this factor, drawn anew each sequence
     colour      standard deviation, in nats, of a smooth random curve over the mel axis that is added to the dynamic encoder's
                 input, drawn anew each sequence: what is said is left when the spectrum as a whole is another one
-    ema_decay   of the exponential moving average of the weights, an update, which is what the development speakers choose
-                from and what is kept (Polyak & Juditsky 1992); at 0 there is none, and the weights are as they are
     channel     what the static encoder's second window (its only one, where the objective has no second) goes through, each
                 with a chance of a half, drawn anew: names of perturb.CHANNELS in their order
     precision   of the networks' passes: `float32`, or `bf16`, bfloat16 by autocast, where the device computes in it. Losses,
@@ -52,60 +52,27 @@ class TrainConfig:
                 the least reconstruction `error`
     action_start    for so many updates an action is to be the cluster (k-means) of what the utterance sounds like; then what
                 it agrees on with its neighbour's, in a model with actions
-    temperature_start, temperature_end    of the draw of an action (Gumbel-softmax), falling from one to the other in equal
-                ratios, in a model with actions
-    equalise    standard deviation, in nats, of a smooth random curve over the mel axis that is added to the static
-                encoder's second window, where the objective has one: the voice is what is left when the channel changes
     """
 
-    seed: int = 0
-    updates: int = 2500
-    batch: int = 128
-    learning_rate: float = 4e-3
-    schedule: Literal["constant", "cosine"] = "cosine"
-    warmup: int = 50
-    gradient_clip: float = 50.0
-    evaluate_every: int = 250
-    voice_warp: float = 0.0
-    tract_warp: float = 0.0
-    mel_warp: float = 0.0
-    equalise: float = 0.0
-    colour: float = 0.0
-    ema_decay: float = 0.0
+    table: ClassVar[str] = "train"
+    seed: int = at_least(0, 0)
+    updates: int = at_least(1, 2500)
+    batch: int = at_least(2, 128)
+    learning_rate: float = between(0, 1, 4e-3, open_low=True)
+    evaluate_every: int = at_least(1, 250)
+    tract_warp: float = between(0, 0.5, 0.0)
+    mel_warp: float = between(0, 0.5, 0.0)
+    colour: float = between(0, 10, 0.0)
     channel: tuple[str, ...] = ()
-    choose: Literal["gap", "error"] = "gap"
     precision: Literal["float32", "bf16"] = "float32"
-    action_start: int = 0
-    temperature_start: float = 1.0
-    temperature_end: float = 0.3
+    choose: Literal["gap", "error"] = "gap"
+    action_start: int = at_least(0, 0)
 
     def __post_init__(self) -> None:
-        for name, least in {
-            "updates": 1,
-            "batch": 2,
-            "evaluate_every": 1,
-            "warmup": 0,
-            "seed": 0,
-            "action_start": 0,
-        }.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"[train] {name} is {getattr(self, name)}; expected {least} or more")
-        if not 0 < self.learning_rate < 1:
-            raise ValueError(f"[train] learning_rate is {self.learning_rate}; expected between 0 and 1")
-        for name in ("voice_warp", "tract_warp", "mel_warp"):
-            if not 0 <= getattr(self, name) < 0.5:
-                raise ValueError(f"[train] {name} is {getattr(self, name)}; expected at least 0 and under 0.5")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"[train] ema_decay is {self.ema_decay}; expected at least 0 and under 1")
-        if not 0 < self.temperature_end <= self.temperature_start:
-            given = f"{self.temperature_start} and {self.temperature_end}"
-            raise ValueError(f"[train] temperature_start and temperature_end are {given}; expected it to fall, above 0")
+        super().__post_init__()
         for name in self.channel:
             if name not in CHANNELS:
                 raise ValueError(f"[train] channel has {name!r}; expected some of {', '.join(CHANNELS)}")
-        for name in ("equalise", "colour"):
-            if not 0 <= getattr(self, name) < 10:
-                raise ValueError(f"[train] {name} is {getattr(self, name)}; expected at least 0 and under 10 nats")
 
 
 @dataclass(frozen=True)
@@ -114,17 +81,22 @@ class RunConfig:
 
     mel: MelConfig = field(default_factory=MelConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    objective: ObjectiveSettings = field(default_factory=objective_settings)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     @classmethod
     def of(cls, tables: Mapping[str, Any]) -> RunConfig:
         """Defaults, with what the tables give instead. Raises InputError on whatever is unknown or out of range."""
-        kinds = {"model": ModelConfig, "objective": ObjectiveConfig, "train": TrainConfig}
-        if unknown := set(tables) - {"mel", *kinds}:
+        if unknown := set(tables) - {"mel", "model", "objective", "train"}:
             raise InputError(f"there is a table [{min(unknown)}]; expected [mel], [model], [objective] and [train]")
-        parts: dict[str, Any] = {k: resolve(kind, tables.get(k, {}), f"[{k}]") for k, kind in kinds.items()}
-        config = cls(MelConfig.from_table(tables.get("mel", {})), **parts)
+        if not isinstance(objective := tables.get("objective", {}), Mapping):
+            raise InputError(f"[objective] is {objective!r}; expected a table of settings")
+        config = cls(
+            MelConfig.from_table(tables.get("mel", {})),
+            resolve(ModelConfig, tables.get("model", {}), "[model]"),
+            objective_settings(objective),
+            resolve(TrainConfig, tables.get("train", {}), "[train]"),
+        )
         if config.mel.n_mels != config.model.n_mels:
             raise InputError(f"[model] n_mels is {config.model.n_mels}; expected [mel] n_mels, {config.mel.n_mels}")
         try:
@@ -219,9 +191,7 @@ class Trainer:
         self.objective = new_objective(config, sampler.segments).to(self.device)
         self.learned = [*self.model.parameters(), *self.objective.joint_parameters()]
         self.optimizer = torch.optim.Adam(self.learned, lr=settings.learning_rate, fused=True)
-        average = ema(self.model, settings.ema_decay) if settings.ema_decay else None
-        self.judged = self.model if average is None else cast(RWAE, average.module)  # what is looked at and kept
-        self.state = RunState(self.model, self.optimizer, self.objective, average)
+        self.state = RunState(self.model, self.optimizer, self.objective)
         self.clusters = None
         if config.model.actions and settings.action_start:
             self.clusters = shape_clusters(sampler, config).to(self.device)
@@ -274,18 +244,16 @@ class Trainer:
         self.optimizer.zero_grad()
         loss.backward()
         mean_gradients(self.learned)
-        norm = clip_gradients(self.learned, settings.gradient_clip)
+        norm = clip_gradients(self.learned, GRADIENT_CLIP)
         self.optimizer.step()
-        if self.state.average is not None:
-            cast(AveragedModel, self.state.average).update_parameters(self.model)
         return {"loss": loss, **terms, **critics, "gradient": norm}
 
     def look(self, averages: dict[str, float]) -> None:
         """End an epoch: averages, the development speakers, the collapse check, the best checkpoint."""
         position = self.position
         self.autocast(False)
-        codes = code_state(self.judged, *normalised(self.held_out, self.normaliser, self.device))
-        scores = dict(self.evaluate(self.judged))
+        codes = code_state(self.model, *normalised(self.held_out, self.normaliser, self.device))
+        scores = dict(self.evaluate(self.model))
         self.autocast(self.bf16)
         collapsed = collapsed_codes(codes)
         score = scores.pop("score") if self.settings.choose == "gap" else -codes["error"]
@@ -294,7 +262,7 @@ class Trainer:
         self.log.write({"step": position.step, **values, "seconds": round(position.seconds, 1)})
         if self.board is not None:
             self.board.scalars(position.step, values)
-            self.board.pictures(position.step, self.judged, self.normaliser, self.held_out)
+            self.board.pictures(position.step, self.model, self.normaliser, self.held_out)
         position.sums = {}
         if score > position.best_score:
             position.best_score, position.best_step = score, position.step
@@ -311,8 +279,8 @@ class Trainer:
     def best_model(self) -> RWAE:
         """Return the model with the weights of the best checkpoint, for evaluation."""
         self.autocast(False)
-        load_checkpoint(self.best, self.config, RunState(self.model, average=self.state.average))
-        return self.judged.eval()
+        load_checkpoint(self.best, self.config, RunState(self.model))
+        return self.model.eval()
 
 
 def new_model(config: RunConfig) -> RWAE:
@@ -322,11 +290,6 @@ def new_model(config: RunConfig) -> RWAE:
         return RWAE(config.model)
 
 
-def ema(model: torch.nn.Module, decay: float) -> AveragedModel:
-    """The exponential moving average of a model's weights and running statistics; its first step copies them."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True).eval()
-
-
 def new_objective(config: RunConfig, segments: Tensor | None = None) -> Objective:
     """The objective with what it learns, if it learns anything, as that is before its first step.
 
@@ -334,7 +297,7 @@ def new_objective(config: RunConfig, segments: Tensor | None = None) -> Objectiv
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(config.train.seed, "critics").initial_seed() % 2**31)
-        objective = OBJECTIVES[config.objective.name](config.objective, config.model)
+        objective = objective_class(config.objective.name)(config.objective, config.model)
         if segments is not None:
             objective.meet(segments)
         return objective
@@ -351,17 +314,15 @@ def shape_clusters(sampler: Sampler, config: RunConfig) -> Tensor:
 
 
 def learning_rate(settings: TrainConfig, step: int) -> float:
-    """The rate of update `step`, counted from 0."""
-    rate = settings.learning_rate * min(1.0, (step + 1) / max(settings.warmup, 1))
-    if settings.schedule == "constant":
-        return rate
+    """Return the rate of update `step`, counted from 0."""
+    rate = settings.learning_rate * min(1.0, (step + 1) / WARMUP)
     return rate * 0.5 * (1 + math.cos(math.pi * step / settings.updates))
 
 
 def temperature(settings: TrainConfig, step: int) -> float:
-    """Of the draw of an action in update `step`, counted from 0."""
-    fall = settings.temperature_end / settings.temperature_start
-    return settings.temperature_start * fall ** (step / settings.updates)
+    """Return the temperature of the draw of an action in update `step`, counted from 0: it falls in equal ratios."""
+    first, last = TEMPERATURES
+    return first * (last / first) ** (step / settings.updates)
 
 
 def epoch_line(position: Position, updates: int, values: Mapping[str, float]) -> str:

@@ -58,8 +58,6 @@ def perturbed_views(batch: Batch, normaliser: Normaliser, config: RunConfig, ste
     def noise(purpose: str) -> torch.Generator:
         return generator(settings.seed, purpose, step)
 
-    if settings.voice_warp:
-        batch = in_one(batch, lambda frames: warp_mels(frames, settings.voice_warp, noise("voice")))
     if settings.tract_warp:
         batch = in_one(batch, lambda frames: warp_frequencies(frames, settings.tract_warp, noise("tract"), config.mel))
     batch = through_channels(batch, config, step)
@@ -92,10 +90,7 @@ def through_channels(batch: Batch, config: RunConfig, step: int) -> Batch:
     settings = config.train
     name = "static_frames" if batch.second_frames is None else "second_frames"
     window = getattr(batch, name)
-    if window is None:
+    if window is None or not settings.channel:
         return batch
-    if settings.channel:
-        window = channelled(window, settings.channel, generator(settings.seed, "channel", step), config.mel)
-    if settings.equalise and name == "second_frames":
-        window = equalised(window, settings.equalise, generator(settings.seed, "equalise", step))
-    return replace(batch, **{name: window})
+    noise = generator(settings.seed, "channel", step)
+    return replace(batch, **{name: channelled(window, settings.channel, noise, config.mel)})

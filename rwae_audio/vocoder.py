@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from rwae_audio.features import MelConfig, log_mel, mel_filters
-from rwae_audio.files import InputError
 from rwae_audio.randomness import generator
 from rwae_audio.streaming import CHUNK, in_chunks
 from rwae_audio.torch_audio import torchaudio
@@ -23,7 +22,7 @@ def griffin_lim(log_mels: Tensor, config: MelConfig, iterations: int = 32, seed:
 
     The mels become a spectrum by non-negative least squares, torchaudio's fast Griffin-Lim finds phases from random ones
     that depend on the seed alone, and one gain restores the level that phases which do not fit together cost. Frames at
-    the floor stay silent. Raises InputError for frames that are not centred.
+    the floor stay silent.
     """
     return torch.cat([*griffin_lim_chunks([log_mels], config, iterations, seed, len(log_mels))])
 
@@ -36,8 +35,6 @@ def griffin_lim_chunks(
     Memory does not grow with them. A chunk of `size` frames (CHUNK when None) begins OVERLAP frames early and fades in
     while the one before fades out; each has phases of its own. Fewer than size + OVERLAP frames are one chunk.
     """
-    if not config.center:
-        raise InputError("the frames have [mel] center = false; expected centred frames, for Griffin-Lim")
     draws, frames, before = generator(seed, "griffin-lim"), torch.zeros(0, config.n_mels), torch.zeros(0)
     place = (
         torch.linspace(-0.5, 0.5, config.hop_length * (OVERLAP - 1)) * (OVERLAP - 1) / FADE

@@ -20,12 +20,12 @@ from rwae_audio.benchmark import (
     non_speech_row,
     with_benchmark,
 )
-from rwae_audio.config import resolve
 from rwae_audio.corpora.base import Corpus, Utterance
 from rwae_audio.embedding import embed
 from rwae_audio.features import MelConfig, Normaliser
 from rwae_audio.files import InputError
 from rwae_audio.model import RWAE, ModelConfig
+from rwae_audio.settings import resolve
 from rwae_audio.store import FrameStore
 from rwae_audio.verification import cosine_scores, eer
 

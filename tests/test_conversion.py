@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,9 +193,6 @@ def test_a_vocoder_of_other_frames_is_refused(neural: tuple[Bundle, Vocoder], bu
     soundfile.write(tmp_path / "a.wav", speech(0), 16000)
     with pytest.raises(InputError, match="reads other frames"):
         convert_file(neural[0], tmp_path / "a.wav", tmp_path / "o.wav", torch.zeros(4), 0, other)
-    uncentred = replace(bundle, config=replace(bundle.config, mel=replace(bundle.config.mel, center=False)))
-    with pytest.raises(InputError, match="centred frames"):
-        convert_waveform(uncentred, speech(0), [speech(1)])
     with pytest.raises(InputError, match="pitch is 'Target'"):
         convert_waveform(*neural[:1], speech(0), [speech(1)], 0, neural[1], "Target")
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]

@@ -1,8 +1,7 @@
-"""MMD and HSIC against brute force, their sign and MMD's gradient; KL against closed forms."""
+"""MMD against brute force, their sign and MMD's gradient; KL against closed forms."""
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import pytest
@@ -10,7 +9,6 @@ import torch
 
 from rwae_audio.divergences import (
     SCALES,
-    hsic,
     imq,
     kl_gaussians,
     log_densities,
@@ -153,40 +151,3 @@ def test_information_is_none_of_independent_codes_and_all_of_shared_ones() -> No
     codes = [log_densities(x + 0.5**0.5 * part, x, noise) for part in (a, b)]
     exact = -math.log(1 - (1 / 1.5) ** 2) / 2  # of x plus one noise and x plus another
     assert mutual_information(*codes).item() == pytest.approx(exact, abs=0.06)
-
-
-def brute_hsic(x: torch.Tensor, y: torch.Tensor) -> float:
-    """The U-statistic: means over distinct pairs, triples and quadruples of K_ij L_ij, K_ij L_iq and K_ij L_qr."""
-    n = len(x)
-
-    def kernel(a: torch.Tensor) -> list[list[float]]:
-        squares = [[sum((p - q) ** 2 for p, q in zip(v, w, strict=True)) for w in a.tolist()] for v in a.tolist()]
-        apart = sorted(squares[i][j] for i in range(n) for j in range(n) if i != j)
-        middle = apart[(len(apart) - 1) // 2]
-        return [[math.exp(-square / middle) for square in row] for row in squares]
-
-    k, other = kernel(x), kernel(y)
-    pairs = [k[i][j] * other[i][j] for i, j in itertools.permutations(range(n), 2)]
-    triples = [k[i][j] * other[i][q] for i, j, q in itertools.permutations(range(n), 3)]
-    quadruples = [k[i][j] * other[q][r] for i, j, q, r in itertools.permutations(range(n), 4)]
-    means = [sum(values) / len(values) for values in (pairs, triples, quadruples)]
-    return means[0] - 2 * means[1] + means[2]
-
-
-def test_hsic_against_brute_force() -> None:
-    x = samples(7, 3, "x")
-    for y in (samples(7, 2, "y"), x[:, :2].square()):
-        assert hsic(x, y).item() == pytest.approx(brute_hsic(x, y), abs=1e-12)
-
-
-def test_hsic_of_independent_samples_is_zero_on_average_with_both_signs() -> None:
-    values = torch.stack([hsic(samples(32, 4, f"x{i}"), samples(32, 3, f"y{i}")) for i in range(400)])
-    assert abs(values.mean().item()) < 4 * values.std().item() / 20
-    assert values.min() < 0 < values.max()
-    x = samples(32, 4, "x")
-    assert hsic(x, x[:, :3].abs()).item() > 5 * values.std().item()
-
-
-def test_hsic_of_too_few_pairs_is_refused() -> None:
-    with pytest.raises(ValueError, match="hsic of 3 pairs; expected 4 or more"):
-        hsic(samples(3, 2, "x"), samples(3, 2, "y"))

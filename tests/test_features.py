@@ -35,8 +35,8 @@ def librosa_mel(samples: np.ndarray, config: MelConfig) -> np.ndarray:
         win_length=config.win_length,
         hop_length=config.hop_length,
         window="hann",
-        center=config.center,
-        pad_mode=config.pad_mode,
+        center=True,
+        pad_mode="reflect",
         power=config.power,
         n_mels=config.n_mels,
         fmin=config.f_min,
@@ -53,33 +53,30 @@ def agrees(samples: np.ndarray, config: MelConfig, tolerance: float = 1e-3) -> N
     np.testing.assert_allclose(got, np.log(expected), rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("pad_mode", ["reflect", "constant"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_frames_are_librosas_on_made_sound(name: str, pad_mode: str) -> None:
+def test_frames_are_librosas_on_made_sound(name: str) -> None:
     """A loud tone beside noise 60 dB below it, a click and silence."""
-    config = dataclasses.replace(CONFIGS[name], pad_mode=pad_mode)
     time = np.arange(20000) / 16000
     sound = 0.9 * np.sin(2 * np.pi * 440 * time) * (time < 0.7) + 1e-3 * noise(20000).numpy()
     sound[16000:] = 0
     sound[18000] = 1.0
-    agrees(sound.astype(np.float32), config, 5e-3)
+    agrees(sound.astype(np.float32), CONFIGS[name], 5e-3)
 
 
-@pytest.mark.parametrize("pad_mode", ["reflect", "constant"])
 @pytest.mark.parametrize("name", PRESETS)
-def test_frames_are_librosas_on_real_speech(name: str, pad_mode: str, corpora: Path) -> None:
+def test_frames_are_librosas_on_real_speech(name: str, corpora: Path) -> None:
     paths = sorted((corpora / "an4" / "wav").rglob("*.flac"))[::250]
     paths += sorted((corpora / "librispeech").rglob("*.flac"))[::150]
     paths += sorted((corpora / "timit_sample").rglob("*.wav"))[::15]
     assert len(paths) > 8
     for path in paths:
-        agrees(levelled(load_audio(path)[:80000], 16000), dataclasses.replace(PRESETS[name], pad_mode=pad_mode))
+        agrees(levelled(load_audio(path)[:80000], 16000), PRESETS[name])
 
 
 def test_presets_are_the_documented_ones() -> None:
     paper = {"n_fft": 400, "win_length": 400, "hop_length": 160, "power": 2.0, "segment": 20}
     vocoder = {"n_fft": 1024, "win_length": 1024, "hop_length": 256, "power": 1.0}
-    both = {"sample_rate": 16000, "n_mels": 80, "floor": 1e-5, "center": True, "pad_mode": "reflect", "f_max": 8000.0}
+    both = {"sample_rate": 16000, "n_mels": 80, "floor": 1e-5, "f_max": 8000.0}
     assert (paper | both).items() <= PRESETS["paper"].to_table().items()
     assert (vocoder | both).items() <= PRESETS["vocoder"].to_table().items()
     assert PRESETS["vocoder"].segment >= 40
@@ -105,7 +102,7 @@ def test_how_many_frames_are_taken_at_once_is_not_heard(frames: int, monkeypatch
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_frames_are_counted_from_sample_0(name: str) -> None:
-    """T = 1 + N // hop, frame t centred on sample t · hop; without centring the first window starts at sample 0."""
+    """T = 1 + N // hop, frame t centred on sample t · hop."""
     config, hop = PRESETS[name], PRESETS[name].hop_length
     for n in (config.shortest, 5 * hop - 1, 5 * hop, 5 * hop + 1, 16000):
         if n >= config.shortest:
@@ -113,18 +110,11 @@ def test_frames_are_counted_from_sample_0(name: str) -> None:
     click = torch.zeros(20 * hop)
     click[10 * hop] = 1.0
     assert int(log_mel(click, config).sum(dim=1).argmax()) == 10
-    plain = dataclasses.replace(config, center=False)
-    sound = noise(20 * hop)
-    frames = log_mel(sound, plain)
-    assert len(frames) == 1 + (len(sound) - config.n_fft) // hop
-    agrees(sound.numpy(), plain)
 
 
-@pytest.mark.parametrize("pad_mode", ["reflect", "constant"])
-@pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_under_one_window_is_refused(name: str, center: bool, pad_mode: str) -> None:
-    config = dataclasses.replace(CONFIGS[name], center=center, pad_mode=pad_mode)
+def test_under_one_window_is_refused(name: str) -> None:
+    config = CONFIGS[name]
     assert config.shortest >= config.win_length
     assert torch.isfinite(log_mel(noise(config.shortest), config)).all()
     for n in (0, 1, config.shortest - 1):
@@ -172,7 +162,7 @@ def test_settings_go_through_a_table_and_back(name: str) -> None:
         ({"f_max": 8001}, r"f_max is \(0\.0, 8001\.0\); expected 0 to 8000"),
         ({"f_min": 8000}, r"f_max is \(8000\.0, 8000\.0\)"),
         ({"power": 3}, r"power is 3\.0; expected 1 \(magnitude\) or 2 \(power\)"),
-        ({"pad_mode": "reflct"}, r"pad_mode is 'reflct'; did you mean 'reflect'\?"),
+        ({"center": False}, r"\[mel\] has no setting 'center'; expected one of "),
         ("paper", r"\[mel\] is 'paper'; expected a table of settings"),
     ],
 )
@@ -252,8 +242,6 @@ def test_pauses_against_hand_labels(name: str, corpora: Path) -> None:
     [
         PRESETS["paper"],
         PRESETS["vocoder"],
-        MelConfig(center=False),
-        MelConfig(pad_mode="constant"),
         MelConfig(n_fft=512, win_length=400, hop_length=400, n_mels=40),
     ],
 )

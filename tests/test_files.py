@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rwae_audio import files
-from rwae_audio.config import read_toml
 from rwae_audio.files import InputError, read_json, read_text, whole_file, whole_folder, write_json, write_text
+from rwae_audio.settings import read_toml
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002])

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from made_up_runs import made_up_run
 
-from rwae_audio.config import read_toml, tomllib
 from rwae_audio.files import InputError
+from rwae_audio.settings import read_toml, tomllib
 from rwae_audio.trainer import RunConfig
 from rwae_audio.trials import all_pairs
 from rwae_audio.verification import cosine_scores, eer

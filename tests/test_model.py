@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from rwae_audio.model import RWAE, ModelConfig
+from rwae_audio.model import RWAE, Decoder, ModelConfig
 from rwae_audio.randomness import generator
 
 SMALL = {"n_mels": 10, "static_dim": 4, "dynamic_dim": 3, "static_hidden": 8, "dynamic_hidden": 8}
@@ -47,7 +47,7 @@ def test_padded_batch_equals_its_members(way: dict) -> None:
     members_alone(small(**way))
 
 
-@pytest.mark.parametrize("network", ["recurrent", "convolutional", "residual"])
+@pytest.mark.parametrize("network", ["recurrent", "residual"])
 def test_padded_batch_equals_its_members_with_attention(network: str) -> None:
     model = small(static_network=network, static_pooling="attentive").train()
     for step in range(50):  # statistics that are not those of the first batch
@@ -70,11 +70,11 @@ def members_alone(model: RWAE) -> None:
 
 
 SWITCHES = itertools.product(
-    ["deterministic", "fixed", "learned"], ["recurrent", "frame", "convolutional"], [False, True], [False, True]
+    ["fixed", "learned"], ["recurrent", "frame", "convolutional"], [False, True], [False, True]
 )
 
 
-@pytest.mark.parametrize("network", ["recurrent", "convolutional", "residual"])
+@pytest.mark.parametrize("network", ["recurrent", "residual"])
 @pytest.mark.parametrize("pooling", ["mean-deviation", "attentive"])
 def test_every_static_encoder_trains_every_weight(network: str, pooling: str) -> None:
     model = small(static_network=network, static_pooling=pooling).train()
@@ -82,18 +82,6 @@ def test_every_static_encoder_trains_every_weight(network: str, pooling: str) ->
     (output.static.sample * torch.randn(4, 1, generator=generator(1, "weights"))).sum().backward()
     encoder = dict(model.static_encoder.named_parameters())
     assert [name for name, weight in encoder.items() if weight.grad is None or not weight.grad.any()] == []
-
-
-def test_convolutions_see_seventeen_frames_and_attention_all() -> None:
-    """At a stride of 2 a state depends on 8 frames to each side of its own, and on no others."""
-    model = small(static_network="convolutional", static_pooling="attentive")
-    inputs = frames(1, 40).requires_grad_()
-    model.static_encoder.convolutions(inputs)[0, 10].sum().backward()
-    seen = inputs.grad[0].abs().sum(1).nonzero()[:, 0].tolist()
-    assert (min(seen), max(seen)) == (20 - 8, 20 + 8)
-    inputs.grad = None
-    model.static_encoder(inputs, None).mean.sum().backward()
-    assert inputs.grad.abs().sum(2).gt(0).all()
 
 
 @pytest.mark.parametrize(("posterior", "decoder", "feedback", "standardise"), SWITCHES)
@@ -116,11 +104,12 @@ def test_every_switch_trains_every_weight(posterior: str, decoder: str, feedback
 
 
 def test_posterior_kinds_have_the_variance_they_say() -> None:
-    for kind, expected in {"deterministic": 0.0, "fixed": 0.5, "learned": 0.5}.items():
-        output = small(static_posterior=kind, static_variance=0.5)(frames(), generator=generator(0, "noise"))
-        assert output.static.variance.mean().item() == pytest.approx(expected)
-        same = torch.equal(output.static.sample, output.static.mean)
-        assert same == (kind == "deterministic")
+    for kind in ("fixed", "learned"):
+        posterior = small(static_posterior=kind, static_variance=0.5)(
+            frames(2000), generator=generator(0, "noise")
+        ).static
+        assert posterior.variance.mean().item() == pytest.approx(0.5)
+        assert (posterior.sample - posterior.mean).var().item() == pytest.approx(0.5, rel=0.1)
 
 
 @pytest.mark.parametrize("feedback", [False, True])
@@ -256,8 +245,11 @@ def test_a_code_sees_the_frames_up_to_its_look_ahead_and_no_later_one(ahead: int
     assert inputs.grad[0].abs().sum(1).nonzero()[:, 0].tolist() == list(range(5 + ahead + 1))
 
 
-def test_the_convolutional_decoder_sees_its_context_and_hears_the_voice_everywhere() -> None:
-    model = small(decoder="convolutional", decoder_blocks=2)
+def test_the_convolutional_decoder_sees_its_context_and_hears_the_voice_everywhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Decoder, "BLOCKS", 2)
+    model = small(decoder="convolutional")
     assert model.decoder.context == 9
     static, dynamic = torch.ones(1, 4, requires_grad=True), torch.randn(1, 40, 3, generator=generator(4, "codes"))
     dynamic.requires_grad_()
@@ -275,11 +267,10 @@ def test_the_convolutional_decoder_sees_its_context_and_hears_the_voice_everywhe
         {"static_dim": 0},
         {"dynamic_variance": 0.0},
         {"static_variance": -1.0},
-        {"static_pooling": "last", "static_network": "convolutional"},
-        {"static_network": "convolutional", "static_from": "frame", "dynamic_norm": "none"},
+        {"static_pooling": "last", "static_network": "residual"},
+        {"static_network": "residual", "static_from": "frame", "dynamic_norm": "none"},
         {"static_hidden": 6, "static_network": "residual", "static_pooling": "attentive"},
         {"embedding_window": -1},
-        {"decoder_blocks": 0},
         {"dynamic_look_ahead": -1},
         {"dynamic_look_ahead": 2, "dynamic_per": "segment"},
         {"dynamic_look_ahead": 2, "static_from": "frame", "dynamic_norm": "none"},

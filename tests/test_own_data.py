@@ -19,7 +19,7 @@ from made_up import speech
 
 from rwae_audio.audio import load_audio
 from rwae_audio.bundle import load_bundle
-from rwae_audio.config import tomllib
+from rwae_audio.settings import tomllib
 from rwae_audio.trials import read_trials
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/timit"))

@@ -15,7 +15,7 @@ import soundfile
 from made_up import speech
 
 import rwae_audio
-from rwae_audio.config import read_toml
+from rwae_audio.settings import read_toml
 
 ROOT = Path(__file__).parent.parent
 

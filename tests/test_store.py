@@ -111,7 +111,7 @@ def numbered(lengths: list[int], speakers: str = "", corpora: tuple[str, ...] = 
     return FrameStore(np.concatenate(frames).astype(np.float32), offsets, utterances, corpora=corpora)
 
 
-@pytest.mark.parametrize("where", ["segment", "frame", "longer", "another"])
+@pytest.mark.parametrize("where", ["segment", "frame", "another"])
 def test_crops_stay_inside_their_utterance(where: str) -> None:
     store = numbered([5, 40, 100, 31])
     model = ModelConfig(static_from=where, static_window=30, dynamic_norm="none")
@@ -134,7 +134,7 @@ def test_crops_stay_inside_their_utterance(where: str) -> None:
     assert torch.equal(window[:, 0, 0], owner[:, 0])
     assert (window[..., 1].diff(dim=1) == 1).all()
     inside = (window[:, 0, 1] <= place[:, 0]) & (place[:, -1] <= window[:, -1, 1])
-    assert bool(inside.all()) == (where == "longer")
+    assert 0 < inside.float().mean() < 1  # the window lies anywhere, around the segment or beside it
 
 
 def test_a_second_window_is_drawn_after_everything_else() -> None:

@@ -24,8 +24,8 @@ KINDS = {
     "fhvae": {"objective": "fhvae"},
     "dbse": {"objective": "dbse"},
     "long windows": {"static_network": "residual", "static_pooling": "attentive", "embedding_window": 110},
-    "ahead": {"dynamic_look_ahead": 4, "dynamic_norm": "none", "decoder": "convolutional", "decoder_blocks": 2},
-    "all ahead": {"dynamic_look_ahead": 3, "feedback": True, "decoder": "convolutional", "decoder_blocks": 5},
+    "ahead": {"dynamic_look_ahead": 4, "dynamic_norm": "none", "decoder": "convolutional"},
+    "all ahead": {"dynamic_look_ahead": 3, "feedback": True, "decoder": "convolutional"},
 }
 
 

@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def new_plan(options: argparse.Namespace) -> dict[str, Any]:
     """What run.json keeps: the configuration's tables, its name (the table's row), the corpus and its folder, the command."""
-    from rwae_audio.config import read_toml
+    from rwae_audio.settings import read_toml
 
     config: Path = options.config or DEFAULT
     tables = read_toml(config)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rwae_audio.divergences import SCALES, squared_distances
 from rwae_audio.model import RWAE, ModelConfig
-from rwae_audio.objectives import OBJECTIVES, ObjectiveConfig
+from rwae_audio.objectives import OBJECTIVES, objective_settings
 from rwae_audio.randomness import generator
 
 STEPS, DIM = 4, 2
@@ -216,7 +216,10 @@ def train(name: Trained, beta: float) -> RWAE:
     config = NETWORK
     if name != "rwae-mmd":
         config = replace(config, static_posterior="learned", dynamic_posterior="learned", standardise=name != "dsvae")
-    settings = ObjectiveConfig("dsvae" if name == "dsvae" else "rwae-mmd", beta, beta, dynamic_match="joint")
+    weights = {"static_weight": beta, "dynamic_weight": beta}
+    settings = objective_settings("dsvae", **weights)
+    if name != "dsvae":
+        settings = objective_settings("rwae-mmd", **weights, dynamic_match="joint")
     objective = OBJECTIVES[settings.name](settings, config)
     torch.manual_seed(0)  # the layers' initial weights come from the global generator
     model = RWAE(config)

@@ -57,7 +57,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    from rwae_audio.config import read_toml
+    from rwae_audio.settings import read_toml
 
     tables = read_toml(options.config) | {"train": {**TRAIN, "seed": options.seed}}
     for setting in options.set:

@@ -26,8 +26,8 @@ import train
 from rwae_audio.commands.common import Parser, guarded, say
 from rwae_audio.commands.data import add_hold_out
 from rwae_audio.commands.data import tested as data_tested
-from rwae_audio.config import nearest
 from rwae_audio.files import InputError, read_text, write_text
+from rwae_audio.settings import nearest
 
 if TYPE_CHECKING:
     from rwae_audio.corpora import Source

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from rwae_audio.comparison import same_settings
-from rwae_audio.config import read_toml
 from rwae_audio.files import InputError, only_one, read_tensors, read_text, write_tensors, write_text
+from rwae_audio.settings import read_toml
 from rwae_audio.trainer import RunConfig
 from rwae_audio.trials import Trials
 from rwae_audio.verification import code_draws

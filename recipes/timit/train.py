@@ -242,7 +242,7 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
 
 def tables_of(source: Path | None, changes: list[str], seed: int | None) -> dict[str, Any]:
     """The tables of a TOML file, with the changes that --set and --seed make."""
-    from rwae_audio.config import read_toml
+    from rwae_audio.settings import read_toml
 
     tables = read_toml(source) if source else {}
     for setting in changes:

@@ -16,13 +16,13 @@ from torch import Tensor
 from rwae_audio.benchmark import benchmarks, with_benchmark
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.commands.resume import keep_content
-from rwae_audio.config import resolve
 from rwae_audio.corpora import planned_corpora
 from rwae_audio.features import Normaliser
 from rwae_audio.files import InputError
 from rwae_audio.loop import Interrupted, MetricsLog, clip_gradients, interruptible
 from rwae_audio.posterior import ModelConfig
 from rwae_audio.randomness import generator
+from rwae_audio.settings import resolve
 from rwae_audio.store import Sampler, open_store
 
 

@@ -28,9 +28,9 @@ from tables import ENCODERS, OWN, as_csv, read_csv, write_table
 
 from rwae_audio import judges
 from rwae_audio.commands.common import Parser, guarded, say
-from rwae_audio.config import nearest
 from rwae_audio.corpora.base import Utterance
 from rwae_audio.files import InputError, read_json, write_json, write_text
+from rwae_audio.settings import nearest
 
 NAME = "evaluate.py"
 HERE = Path(__file__).resolve().parent

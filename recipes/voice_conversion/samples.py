@@ -23,8 +23,8 @@ from evaluate import named, spoken, systems
 from pairs import LISTS, heard_errors, heard_in, read_pairs
 
 from rwae_audio.commands.common import Parser, free_output, guarded, say
-from rwae_audio.config import nearest
 from rwae_audio.files import InputError, write_text
+from rwae_audio.settings import nearest
 
 NAME = "samples.py"
 HERE = Path(__file__).resolve().parent

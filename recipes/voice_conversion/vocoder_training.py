@@ -19,7 +19,6 @@ from rwae_audio.bundle import load_bundle
 from rwae_audio.card import commands, credits_of
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.commands.resume import keep_content
-from rwae_audio.config import resolve
 from rwae_audio.corpora import by_corpus, planned_sources
 from rwae_audio.divergences import frozen
 from rwae_audio.features import MelConfig, log_mel, mel_filters
@@ -28,6 +27,7 @@ from rwae_audio.level import speech_of
 from rwae_audio.loop import Interrupted, MetricsLog, clip_gradients, interruptible
 from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, load_vocoder, save_vocoder, vocode
 from rwae_audio.randomness import generator
+from rwae_audio.settings import resolve
 from rwae_audio.vocoder import griffin_lim
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rwae_audio import __version__
-from rwae_audio.config import nearest
 from rwae_audio.files import NO_ROOM, InputError
+from rwae_audio.settings import nearest
 
 if TYPE_CHECKING:
     from rwae_audio.audio import Recording
@@ -173,7 +173,7 @@ def beyond_full_scale(path: str | Path, peak: float) -> str:
 
 def set_value(tables: dict[str, Any], setting: str) -> None:
     """`model.dynamic_dim=4` into the tables, the value as TOML has it (a bare word is taken as a string)."""
-    from rwae_audio.config import tomllib
+    from rwae_audio.settings import tomllib
 
     path, _, value = setting.partition("=")
     table, _, key = path.partition(".")

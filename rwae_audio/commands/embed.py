@@ -58,7 +58,7 @@ def embed(options: argparse.Namespace) -> int:
     tensors, frames, registers = {}, {}, {}
     for name in names:
         tensors[f"static/{name}"], frames[name] = voice_of_file(bundle, Path(name))
-        registers[name] = register_of_file(bundle, Path(name)) if bundle.config.mel.center else None
+        registers[name] = register_of_file(bundle, Path(name))
         if options.dynamic:
             codes = bundle.embed(load_audio(name, bundle.sample_rate)).codes
             tensors[f"dynamic/{name}"] = torch.from_numpy(codes)

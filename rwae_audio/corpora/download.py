@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from rwae_audio.config import nearest
 from rwae_audio.files import NO_ROOM, InputError, whole_folder
+from rwae_audio.settings import nearest
 
 TIMEOUT = 60  # seconds without a byte
 

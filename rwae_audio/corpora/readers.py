@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rwae_audio.config import nearest
 from rwae_audio.corpora.an4 import read_an4
 from rwae_audio.corpora.base import Corpus
 from rwae_audio.corpora.demo import read_demo
@@ -15,6 +14,7 @@ from rwae_audio.corpora.kaldi import read_kaldi
 from rwae_audio.corpora.librispeech import read_librispeech
 from rwae_audio.corpora.timit import read_timit
 from rwae_audio.files import InputError
+from rwae_audio.settings import nearest
 
 READERS: dict[str, Callable[..., Corpus]] = {
     "an4": read_an4,

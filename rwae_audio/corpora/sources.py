@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rwae_audio.config import nearest
 from rwae_audio.corpora.base import Corpus, Utterance, folder_name, listing
 from rwae_audio.corpora.readers import NAMED_AFTER_FOLDER, READERS, read_corpus
 from rwae_audio.files import InputError, read_text
+from rwae_audio.settings import nearest
 
 
 class Source(NamedTuple):

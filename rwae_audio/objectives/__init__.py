@@ -1,8 +1,13 @@
-"""What a model is trained to do: one file a row of the comparison, chosen by `[objective] name`."""
+"""What a model is trained to do: one file a method, chosen by `[objective] name`."""
 
 from __future__ import annotations
 
-from rwae_audio.objectives.base import Objective, ObjectiveConfig
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from rwae_audio.files import InputError
+from rwae_audio.objectives.base import Objective, ObjectiveSettings
 from rwae_audio.objectives.c_dsvae import CDsvae
 from rwae_audio.objectives.dbse import Dbse
 from rwae_audio.objectives.dsvae import Dsvae
@@ -12,7 +17,9 @@ from rwae_audio.objectives.rwae_mmd import RwaeMmd
 from rwae_audio.objectives.rwae_plus import RwaePlus
 from rwae_audio.objectives.rwae_smmd import RwaeSmmd
 from rwae_audio.objectives.s3vae import S3vae
+from rwae_audio.settings import nearest, resolve
 
+DEFAULT = "rwae-mmd"
 OBJECTIVES: dict[str, type[Objective]] = {
     "rwae-mmd": RwaeMmd,
     "rwae-smmd": RwaeSmmd,
@@ -25,4 +32,36 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "dbse": Dbse,
 }
 
-__all__ = ["OBJECTIVES", "Objective", "ObjectiveConfig"]
+
+def objective_class(name: str) -> type[Objective]:
+    """Return the objective of this name: one of OBJECTIVES, or `module:Class` of code outside the package.
+
+    Raises InputError for a name that is neither.
+    """
+    if name in OBJECTIVES:
+        return OBJECTIVES[name]
+    module, _, kind = name.partition(":")
+    if not kind or not all(part.isidentifier() for part in module.split(".")):
+        raise InputError(f"[objective] name is {name!r}; {nearest(name, list(OBJECTIVES))} (or module:Class)")
+    try:
+        found = getattr(importlib.import_module(module), kind)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"[objective] name is {name!r}, which cannot be imported ({error})") from error
+    if not (isinstance(found, type) and issubclass(found, Objective)):
+        raise InputError(f"[objective] name is {name!r}; expected a subclass of rwae_audio.objectives.Objective")
+    return found
+
+
+def objective_settings(table: Mapping[str, Any] | str = DEFAULT, **changes: Any) -> ObjectiveSettings:
+    """Return the settings of the objective that a table [objective] names, or of the one of this name, with changes.
+
+    Raises InputError for an unknown objective and for a setting that it does not have.
+    """
+    given = {"name": table} if isinstance(table, str) else table
+    name = given.get("name", DEFAULT)
+    if not isinstance(name, str):
+        raise InputError(f"[objective] name is {name!r}; expected one of {', '.join(OBJECTIVES)} (or module:Class)")
+    return resolve(objective_class(name).Settings, {**given, **changes, "name": name}, "[objective]")
+
+
+__all__ = ["OBJECTIVES", "Objective", "ObjectiveSettings", "objective_class", "objective_settings"]

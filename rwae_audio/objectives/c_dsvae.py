@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from rwae_audio.distributed import gather
 from rwae_audio.model import RWAE, Output
+from rwae_audio.objectives.base import ObjectiveSettings
 from rwae_audio.objectives.dsvae import Dsvae
 from rwae_audio.objectives.rwae_plus import contrast
-from rwae_audio.objectives.s3vae import shared_information, shuffled_static
+from rwae_audio.objectives.s3vae import INFORMATION, shared_information, shuffled_static
 from rwae_audio.perturb import equalised, warp_mels
+from rwae_audio.settings import at_least, between
 
 CHANNEL = 0.5  # standard deviation of the other voice's smooth curve over the mel axis, in deviations of a bin
 WARP = 0.15  # its vocal tract: the mel axis is stretched by up to this
+
+
+@dataclass(frozen=True)
+class CDsvaeSettings(ObjectiveSettings):
+    """The settings of C-DSVAE.
+
+    contrast_weight    γ of both contrasts, at the `temperature`
+    """
+
+    name: str = "c-dsvae"
+    contrast_weight: float = at_least(0, 1.0)
+    temperature: float = between(0, 100, 0.1, open_low=True)
 
 
 class CDsvae(Dsvae):
@@ -26,6 +42,8 @@ class CDsvae(Dsvae):
     for the paper's colour and blur. NCE is `contrast` over the batch, both ways, by the cosine, and T codes in a row are
     one vector. A dynamic encoder whose `dynamic_norm` is not `none` has the equaliser taken out already.
     """
+
+    Settings = CDsvaeSettings
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         same_voice = shuffled_static(model, output, frames, generator).mean
@@ -40,5 +58,5 @@ class CDsvae(Dsvae):
             **super().forward(model, output, frames, generator),
             "static_contrast": told_apart(output.static.mean, same_voice),
             "dynamic_contrast": told_apart(output.dynamic.mean, same_words),
-            "information": self.config.information_weight * shared_information(output).mean(),
+            "information": INFORMATION * shared_information(output).mean(),
         }

@@ -3,12 +3,26 @@ Extracting Static Information From A Single Sequence Element", ICML 2024, arXiv 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from rwae_audio.model import RWAE, ModelConfig, Output
-from rwae_audio.objectives.base import ObjectiveConfig, squared_error
+from rwae_audio.objectives.base import ObjectiveSettings, squared_error
 from rwae_audio.objectives.dsvae import Dsvae
+from rwae_audio.settings import at_least
+
+
+@dataclass(frozen=True)
+class DbseSettings(ObjectiveSettings):
+    """The settings of DBSE.
+
+    alone_weight    λ, of what the static code gives without the dynamic one
+    """
+
+    name: str = "dbse"
+    alone_weight: float = at_least(0, 5.0)
 
 
 class Dbse(Dsvae):
@@ -21,7 +35,9 @@ class Dbse(Dsvae):
     z^m_1 sees a zero, where that model sees noise. Raises ValueError where the model's static code is of no single frame.
     """
 
-    def __init__(self, config: ObjectiveConfig, model: ModelConfig) -> None:
+    Settings = DbseSettings
+
+    def __init__(self, config: DbseSettings, model: ModelConfig) -> None:
         super().__init__(config, model)
         if model.static_from != "frame":
             raise ValueError(f'[objective] dbse is given static_from "{model.static_from}"; expected "frame"')

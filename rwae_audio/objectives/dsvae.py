@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from rwae_audio.divergences import entropy, kl_gaussians
 from rwae_audio.model import RWAE, Action, ModelConfig, Output
-from rwae_audio.objectives.base import Objective, ObjectiveConfig, drawn_action, squared_error
+from rwae_audio.objectives.base import ActionSettings, Objective, ObjectiveSettings, drawn_action, squared_error
+
+
+@dataclass(frozen=True)
+class DsvaeSettings(ActionSettings):
+    """The settings of DSVAE: the weights of its KL terms."""
+
+    name: str = "dsvae"
 
 
 class Dsvae(Objective):
@@ -18,15 +27,13 @@ class Dsvae(Objective):
 
     −E log N(x | G, ½·I) + β1 · KL(q(z^c|x) ‖ N(0, I)) + β2 · Σ_t KL(q(z^m_t|x_{≤t}[, z^c]) ‖ p(z^m_t | z̃^m_{<t}))
 
-    The KL terms are in closed form: raises ValueError for a deterministic posterior and for noise that frames share.
+    The KL terms are in closed form: raises ValueError for noise that frames share.
     """
 
-    def __init__(self, config: ObjectiveConfig, model: ModelConfig) -> None:
+    Settings: ClassVar[type[ObjectiveSettings]] = DsvaeSettings
+
+    def __init__(self, config: Any, model: ModelConfig) -> None:
         super().__init__(config, model)
-        if "deterministic" in (model.static_posterior, model.dynamic_posterior):
-            raise ValueError(
-                f"[objective] {config.name} needs posteriors with a variance; expected `fixed` or `learned`"
-            )
         if model.dynamic_offset_variance:
             raise ValueError(
                 f"[objective] {config.name} takes the frames' noise as independent; expected dynamic_offset_variance 0"

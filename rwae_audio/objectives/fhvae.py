@@ -3,16 +3,30 @@ Representations from Sequential Data", NeurIPS 2017."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rwae_audio.divergences import kl_gaussians, squared_distances
 from rwae_audio.model import RWAE, ModelConfig, Output
-from rwae_audio.objectives.base import ObjectiveConfig, squared_error
+from rwae_audio.objectives.base import ObjectiveSettings, squared_error
 from rwae_audio.objectives.dsvae import Dsvae
+from rwae_audio.settings import at_least
 
 VARIANCE = 0.25  # σ² of z2 around its utterance's μ2, whose own variance is 1; the paper's
+
+
+@dataclass(frozen=True)
+class FhvaeSettings(ObjectiveSettings):
+    """The settings of FHVAE.
+
+    discriminative_weight    α: how much an utterance must be told from the others by its static codes
+    """
+
+    name: str = "fhvae"
+    discriminative_weight: float = at_least(0, 10.0)
 
 
 class Fhvae(Dsvae):
@@ -29,10 +43,11 @@ class Fhvae(Dsvae):
     Raises ValueError for a model whose z2 is not the segment's own, or whose z1 does not see it.
     """
 
+    Settings = FhvaeSettings
     by_segment = True
     segments: Tensor
 
-    def __init__(self, config: ObjectiveConfig, model: ModelConfig) -> None:
+    def __init__(self, config: FhvaeSettings, model: ModelConfig) -> None:
         super().__init__(config, model)
         if model.static_from != "segment" or not model.dynamic_sees_static:
             given = f'"{model.static_from}" and {str(model.dynamic_sees_static).lower()}'

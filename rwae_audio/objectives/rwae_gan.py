@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,8 +11,15 @@ from torch.nn import functional as F
 from rwae_audio.distributed import mean_gradients
 from rwae_audio.divergences import Critic, frozen
 from rwae_audio.model import RWAE, ModelConfig, Output, normal
-from rwae_audio.objectives.base import Objective, ObjectiveConfig, drawn_action, squared_error
-from rwae_audio.objectives.rwae_mmd import prior_draws
+from rwae_audio.objectives.base import Objective, drawn_action, squared_error
+from rwae_audio.objectives.rwae_mmd import RwaeSettings, prior_draws, prior_terms
+
+
+@dataclass(frozen=True)
+class GanSettings(RwaeSettings):
+    """The settings of R-WAE with latent critics."""
+
+    name: str = "rwae-gan"
 
 
 class RwaeGan(Objective):
@@ -20,11 +29,12 @@ class RwaeGan(Objective):
     prior is learned, so it moves towards the posterior as the posterior moves towards it: its draws are the last term.
     """
 
-    def __init__(self, config: ObjectiveConfig, model: ModelConfig) -> None:
+    Settings = GanSettings
+
+    def __init__(self, config: GanSettings, model: ModelConfig) -> None:
         super().__init__(config, model)
-        hidden, rate = config.critic_hidden, config.critic_learning_rate
-        self.static_critic = Critic(model.static_dim, 1, hidden, rate)
-        self.dynamic_critic = Critic(model.dynamic_dim, 1, hidden, rate, history=True)
+        self.static_critic = Critic(model.static_dim, 1)
+        self.dynamic_critic = Critic(model.dynamic_dim, 1, history=True)
 
     def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -41,7 +51,7 @@ class RwaeGan(Objective):
         return {
             "reconstruction": squared_error(output.reconstruction, frames),
             **self.judged(model, output, generator),
-            **self.prior_terms(model, output),
+            **prior_terms(self.config.prior_weight, model, output),
             **self.action_terms(output, generator),
         }
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,7 +12,30 @@ from torch.nn import functional as F
 from rwae_audio.distributed import average, gather
 from rwae_audio.divergences import mmd
 from rwae_audio.model import RWAE, Output, normal
-from rwae_audio.objectives.base import Objective, ObjectiveConfig, drawn_action, squared_error
+from rwae_audio.objectives.base import ActionSettings, Objective, drawn_action, squared_error
+from rwae_audio.settings import at_least
+
+
+@dataclass(frozen=True)
+class RwaeSettings(ActionSettings):
+    """The settings of R-WAE with penalties of either kind.
+
+    prior_weight     of the prior's log-likelihood of the codes as they are: the part of KL(Q ‖ P_{z^m_t | z̃^m_{<t}}) that
+                     moves the prior. An MMD or a critic alone leaves how it goes on from its own samples loosely fixed
+    """
+
+    prior_weight: float = at_least(0, 0.0)
+
+
+@dataclass(frozen=True)
+class MmdSettings(RwaeSettings):
+    """The settings of R-WAE with MMD penalties.
+
+    dynamic_match    compares z̃^m_t with its prior alone (`marginal`) or beside the code before it (`joint`)
+    """
+
+    name: str = "rwae-mmd"
+    dynamic_match: Literal["marginal", "joint"] = "marginal"
 
 
 class RwaeMmd(Objective):
@@ -18,14 +44,18 @@ class RwaeMmd(Objective):
     The prior's samples follow the posterior's history, so the pair i = j shares one and is left out.
     """
 
+    Settings = MmdSettings
+
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         static = static_penalty(output.static.sample, generator)
-        dynamic = dynamic_penalty(self.config, model, output.dynamic.sample, generator, drawn_action(output))
+        dynamic = dynamic_penalty(
+            model, output.dynamic.sample, generator, drawn_action(output), self.config.dynamic_match
+        )
         return {
             "reconstruction": squared_error(output.reconstruction, frames),
             "static": self.config.static_weight * static,
             "dynamic": self.config.dynamic_weight * dynamic,
-            **self.prior_terms(model, output),
+            **prior_terms(self.config.prior_weight, model, output),
             **self.action_terms(output, generator),
         }
 
@@ -48,16 +78,27 @@ def with_history(codes: Tensor, history: Tensor) -> Tensor:
     return torch.cat([F.pad(history, (0, 0, 1, 0))[:, :-1], codes], dim=-1)
 
 
-def dynamic_penalty(
-    config: ObjectiveConfig, model: RWAE, dynamic: Tensor, generator: torch.Generator, action: Tensor | None = None
-) -> Tensor:
-    """Σ_t MMD² between z̃^m_t and the prior's z^m_t given z̃^m_{<t}, over the global batch; `joint`: both beside z̃^m_{t-1}.
+def prior_terms(weight: float, model: RWAE, output: Output) -> dict[str, Tensor]:
+    """Return −log p_ψ(z̃^m_t | z̃^m_{<t}[, a]), summed over frames, of codes taken as given; nothing without a weight."""
+    if not weight:
+        return {}
+    codes, action = output.dynamic.sample.detach(), drawn_action(output)
+    mean, variance = model.prior(codes, None if action is None else action.detach())
+    lack = ((codes - mean).square() / variance + variance.log()).sum((1, 2)).mean() / 2
+    return {"prior": weight * lack}
 
-    dynamic: the posterior's samples, (B, T, d).
+
+def dynamic_penalty(
+    model: RWAE, dynamic: Tensor, generator: torch.Generator, action: Tensor | None = None, match: str = "marginal"
+) -> Tensor:
+    """Return Σ_t MMD² between z̃^m_t and the prior's z^m_t given z̃^m_{<t}, over the global batch.
+
+    The kernel's variance is the prior's own mean variance, as it is. dynamic: the posterior's samples, (B, T, d); match:
+    `joint` compares both beside z̃^m_{t-1}.
     """
     drawn, variance = prior_draws(model, dynamic, generator, action)
-    scale = average(variance.detach().mean((0, 2))) if config.dynamic_scale == "prior" else 1.0
+    scale = average(variance.detach().mean((0, 2)))
     q, p = gather(dynamic), gather(drawn)
-    if config.dynamic_match == "joint":
+    if match == "joint":
         q, p = with_history(q, q), with_history(p, q)
     return mmd(q.transpose(0, 1), p.transpose(0, 1), scale, paired=True).sum()

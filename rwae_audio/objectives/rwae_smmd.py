@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from rwae_audio.distributed import gather, mean_gradients
 from rwae_audio.divergences import Critic, frozen, scaled_mmd
 from rwae_audio.model import RWAE, ModelConfig, Output
-from rwae_audio.objectives.base import Objective, ObjectiveConfig, squared_error
+from rwae_audio.objectives.base import Objective, ObjectiveSettings, squared_error
 from rwae_audio.objectives.rwae_mmd import prior_draws, static_penalty, with_history
+
+FEATURES = 8  # how many are learned
+
+
+@dataclass(frozen=True)
+class SmmdSettings(ObjectiveSettings):
+    """The settings of R-WAE with scaled MMD penalties.
+
+    dynamic_match    compares z̃^m_t with its prior alone (`marginal`) or beside the code before it (`joint`)
+    """
+
+    name: str = "rwae-smmd"
+    dynamic_match: Literal["marginal", "joint"] = "marginal"
 
 
 class RwaeSmmd(Objective):
@@ -18,10 +34,12 @@ class RwaeSmmd(Objective):
     φ are learned features of z^m_t (`joint`: of z^m_{t-1} and z^m_t); they ascend, the encoder and the prior descend.
     """
 
-    def __init__(self, config: ObjectiveConfig, model: ModelConfig) -> None:
+    Settings = SmmdSettings
+
+    def __init__(self, config: SmmdSettings, model: ModelConfig) -> None:
         super().__init__(config, model)
         inputs = model.dynamic_dim * (2 if config.dynamic_match == "joint" else 1)
-        self.features = Critic(inputs, config.feature_dim, config.critic_hidden, config.critic_learning_rate)
+        self.features = Critic(inputs, FEATURES)
 
     def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, Tensor]:
         with torch.no_grad():

@@ -3,6 +3,8 @@ Disentanglement and Data Generation", CVPR 2020."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,9 +12,25 @@ from torch.nn import functional as F
 from rwae_audio.distributed import gather
 from rwae_audio.divergences import log_densities, mutual_information
 from rwae_audio.model import RWAE, ModelConfig, Output, Posterior
-from rwae_audio.objectives.base import ObjectiveConfig
+from rwae_audio.objectives.base import ObjectiveSettings
 from rwae_audio.objectives.dsvae import Dsvae
 from rwae_audio.perturb import shuffled
+from rwae_audio.settings import at_least
+
+MARGIN = 1.0  # of the triplets
+PREDICTION = 10.0  # λ2
+INFORMATION = 1.0  # λ3
+
+
+@dataclass(frozen=True)
+class S3vaeSettings(ObjectiveSettings):
+    """The settings of S3VAE.
+
+    consistency_weight    λ1: static codes of the same frames in another order are nearer than those of another utterance
+    """
+
+    name: str = "s3vae"
+    consistency_weight: float = at_least(0, 10.0)
 
 
 class S3vae(Dsvae):
@@ -27,7 +45,9 @@ class S3vae(Dsvae):
     gives. The predictor (w, b) is linear and learned with the model.
     """
 
-    def __init__(self, config: ObjectiveConfig, model: ModelConfig) -> None:
+    Settings = S3vaeSettings
+
+    def __init__(self, config: S3vaeSettings, model: ModelConfig) -> None:
         super().__init__(config, model)
         self.energy = nn.Linear(model.dynamic_dim, 1)
 
@@ -37,13 +57,13 @@ class S3vae(Dsvae):
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         positive = gather(shuffled_static(model, output, frames, generator).sample)
         static = gather(output.static.sample)
-        triplet = F.triplet_margin_loss(static, positive, static.roll(1, 0), margin=self.config.margin)
+        triplet = F.triplet_margin_loss(static, positive, static.roll(1, 0), margin=MARGIN)
         predicted = self.energy(output.dynamic.sample)[..., 0]
         return {
             **super().forward(model, output, frames, generator),
             "consistency": self.config.consistency_weight * triplet,
-            "prediction": self.config.prediction_weight * (predicted - frames.mean(2)).square().sum(1).mean(),
-            "information": self.config.information_weight * shared_information(output).sum(),
+            "prediction": PREDICTION * (predicted - frames.mean(2)).square().sum(1).mean(),
+            "information": INFORMATION * shared_information(output).sum(),
         }
 
 

@@ -1,4 +1,4 @@
-"""TOML and JSON tables → frozen dataclasses; an unknown key or a wrong type is an InputError that says so."""
+"""Settings: dataclasses whose fields carry their bounds, and tables of TOML and JSON resolved against them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import sys
 import types
 import typing
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from rwae_audio.files import InputError, read_text
 
@@ -18,7 +19,51 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Config = TypeVar("Config")
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The range of a number: from `low`, or above it where `open_low` says so, to `high`, or below it."""
+
+    low: float
+    high: float = float("inf")
+    open_low: bool = False
+    open_high: bool = False
+
+    def allow(self, value: float) -> bool:
+        """Return whether the value is in the range."""
+        above = value > self.low if self.open_low else value >= self.low
+        return above and (value < self.high if self.open_high else value <= self.high)
+
+    def __str__(self) -> str:
+        if self.high == float("inf"):
+            return f"more than {self.low:g}" if self.open_low else f"{self.low:g} or more"
+        low = f"more than {self.low:g}" if self.open_low else f"{self.low:g} or more"
+        return f"{low} and {'less than' if self.open_high else 'at most'} {self.high:g}"
+
+
+def at_least(low: float, default: Any) -> Any:
+    """Return the field of a setting that is `low` or more."""
+    return field(default=default, metadata={"bounds": Bounds(low)})
+
+
+def between(low: float, high: float, default: Any, *, open_low: bool = False) -> Any:
+    """Return the field of a setting that is less than `high` and at least `low`, or more than it with `open_low`."""
+    return field(default=default, metadata={"bounds": Bounds(low, high, open_low, True)})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A table of settings. Raises ValueError, which names the table and the setting, for a number outside its bounds."""
+
+    table: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for setting in dataclasses.fields(self):
+            value, bounds = getattr(self, setting.name), setting.metadata.get("bounds")
+            if bounds is not None and not bounds.allow(value):
+                raise ValueError(f"[{self.table}] {setting.name} is {value}; expected {bounds}")
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -29,17 +74,17 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path} is not TOML: {error}") from error
 
 
-def resolve(kind: type[Config], table: Mapping[str, Any], where: str) -> Config:
-    """An instance of the dataclass `kind`: its defaults, with what `table` gives instead.
+def resolve(kind: type[Kind], table: Mapping[str, Any], where: str) -> Kind:
+    """Return an instance of the dataclass `kind`: its defaults, with what `table` gives instead.
 
     `where` names the table in messages, e.g. "[model]". Raises InputError on an unknown key (naming the nearest known
-    one), on a value of the wrong type and on one outside a `Literal`'s choices; whatever else the class asks for it
-    checks in its own `__post_init__`.
+    one), on a value of the wrong type, on one outside a `Literal`'s choices or its bounds, and on whatever else the class
+    refuses with a ValueError.
     """
     if not isinstance(table, Mapping):
         raise InputError(f"{where} is {table!r}; expected a table of settings")
     hints = typing.get_type_hints(kind)
-    fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {setting.name: hints[setting.name] for setting in dataclasses.fields(kind)}  # type: ignore[arg-type]
     values = {}
     for key, value in table.items():
         if key not in fields:
@@ -47,7 +92,7 @@ def resolve(kind: type[Config], table: Mapping[str, Any], where: str) -> Config:
         values[key] = _checked(value, fields[key], f"{where} {key}")
     try:
         return kind(**values)
-    except ValueError as error:  # a class that must know nothing of ours (ModelConfig) says it this way
+    except ValueError as error:
         raise InputError(str(error)) from error
 
 

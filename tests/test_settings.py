@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 
-from rwae_audio.config import nearest, read_toml, resolve
 from rwae_audio.files import InputError
+from rwae_audio.model import ModelConfig
+from rwae_audio.objectives import OBJECTIVES
+from rwae_audio.settings import Settings, at_least, between, nearest, read_toml, resolve
+from rwae_audio.trainer import RunConfig, TrainConfig
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+OTHERS = ("ablations.toml", "search.toml", "rwae-plus-xvector.toml")  # no configurations of a run
+CONFIGURATIONS = sorted(path for path in RECIPES.rglob("*.toml") if path.name not in OTHERS)
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,15 @@ class Oven:
     def __post_init__(self) -> None:
         if self.minutes < 0:
             raise ValueError(f"minutes is {self.minutes}; expected 0 or more")
+
+
+@dataclass(frozen=True)
+class Kettle(Settings):
+    table: ClassVar[str] = "kettle"
+    cups: int = at_least(1, 4)
+    colour: str = "red"
+    fill: float = between(0, 1, 0.5)
+    power: float = between(0, 3, 2.0, open_low=True)
 
 
 def test_defaults_and_differences() -> None:
@@ -62,6 +81,55 @@ def test_what_does_not_fit_is_an_input_error(table: Any, says: str) -> None:
     with pytest.raises(InputError, match=says) as error:
         resolve(Oven, table, "[oven]")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"cups": 0}, "cups is 0; expected 1 or more"),
+        ({"fill": -0.1}, "fill is -0.1; expected 0 or more and less than 1"),
+        ({"fill": 1}, "fill is 1.0; expected 0 or more and less than 1"),
+        ({"fill": math.nan}, "fill is nan; expected 0 or more and less than 1"),
+        ({"power": 0}, "power is 0.0; expected more than 0 and less than 3"),
+        ({"power": 3.0}, "power is 3.0; expected more than 0 and less than 3"),
+    ],
+)
+def test_a_number_out_of_bounds_names_table_and_setting(table: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as error:
+        resolve(Kettle, table, "[kettle]")
+    assert str(error.value) == f"[kettle] {says}"
+    setting, value = next(iter(table.items()))
+    if isinstance(value, float):
+        with pytest.raises(ValueError, match=rf"^\[kettle\] {setting} is "):
+            Kettle(**table)
+
+
+def test_numbers_at_their_bounds() -> None:
+    kettle = resolve(Kettle, {"cups": 1, "fill": 0, "power": 1e-9}, "[kettle]")
+    assert kettle == Kettle(cups=1, fill=0.0, power=1e-9)
+    assert resolve(Kettle, {"cups": 10**9, "fill": 0.999}, "[kettle]").cups == 10**9
+    assert "table" not in dataclasses.asdict(kettle)
+
+
+@pytest.mark.parametrize("kind", [ModelConfig, TrainConfig, *(kind.Settings for kind in OBJECTIVES.values())])
+def test_every_number_of_a_configuration_has_bounds_and_keeps_to_them(kind: type[Settings]) -> None:
+    numbers = [setting for setting in dataclasses.fields(kind) if type(setting.default) in (int, float)]
+    assert len(numbers) > 1
+    for setting in numbers:
+        below = setting.metadata["bounds"].low - 1
+        with pytest.raises(InputError, match=rf"^\[{kind.table}\] {setting.name} is {below}"):
+            resolve(kind, {setting.name: below}, f"[{kind.table}]")
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: f"{path.parent.parent.name}-{path.stem}")
+def test_the_tables_of_a_recipe_make_the_same_configuration(path: Path) -> None:
+    config = RunConfig.of(read_toml(path))
+    assert RunConfig.of(config.tables()) == config
+    assert RunConfig.of(json.loads(json.dumps(config.tables()))) == config
+    assert {(table, key) for table, part in read_toml(path).items() for key in part} <= {
+        ("mel", "preset"),
+        *((table, key) for table, part in config.tables().items() for key in part),
+    }
 
 
 def test_nearest_names_one_or_all() -> None:
