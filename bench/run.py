@@ -9,7 +9,6 @@ Each pair is timed in turn, A B A B …, and the median of the ratios is printed
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -171,6 +170,42 @@ def bench_eer() -> bool:
     )
 
 
+def bench_long_list() -> bool:
+    """rwae-eer of 600,000 trials of 144,000 vectors, as many as VoxCeleb1-H has: the whole command's time and memory."""
+    rng = np.random.default_rng(0)
+    speakers, each, half = 1190, 121, 300_000
+    names = [f"id{10001 + i // each}/{i % each:05d}.wav" for i in range(speakers * each)]
+    vectors = np.repeat(rng.standard_normal((speakers, 192), dtype=np.float32), each, axis=0)
+    vectors += 2.5 * rng.standard_normal(vectors.shape, dtype=np.float32)
+    enrol = rng.integers(len(names), size=2 * half)
+    other = (enrol[:half] + rng.integers(1, each, size=half)) % each + enrol[:half] // each * each
+    stranger = (enrol[half:] + each * rng.integers(1, speakers, size=half)) % len(names)
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(f"{folder}/v.npz", **dict(zip(names, vectors, strict=True)))
+        with open(f"{folder}/list.txt", "w") as file:
+            for label, ours, theirs in ((1, enrol[:half], other), (0, enrol[half:], stranger)):
+                file.writelines(f"{label} {names[a]} {names[b]}\n" for a, b in zip(ours, theirs, strict=True))
+        words = ["--trials", f"{folder}/list.txt", "--embeddings", f"{folder}/v.npz"]
+        began = time.perf_counter()
+        memory = peak_memory([sys.executable, "-m", "rwae_audio.commands.eer", *words])
+        spent = time.perf_counter() - began
+    fine = line("rwae-eer, 600,000 trials with intervals", [spent], 20, " s", most=True)
+    return line("its memory", [memory], 1024, " MiB", most=True) and fine
+
+
+def peak_memory(words: list[str]) -> float:
+    """Run a command without its output, and return the most memory that it held, in MiB.
+
+    A small process starts it: on Linux, what starts a command counts among the command's memory.
+    """
+    code = (
+        "import resource, subprocess as s, sys; s.run(sys.argv[1:], check=True, stdout=s.DEVNULL, stderr=s.DEVNULL); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True, text=True)
+    return int(done.stdout) / (2**20 if sys.platform == "darwin" else 2**10)
+
+
 def bench_conversion() -> bool:
     """rwae-vc, 10 s of noise in bursts: its work against real time, the vocoder against Griffin-Lim, the command itself; and
     the memory that an hour takes."""
@@ -204,19 +239,28 @@ def bench_conversion() -> bool:
             made = seconds(lambda: subprocess.run([*whole, "-o", f"{folder}/b.wav"], check=True, capture_output=True))
             above.append(made - libraries - statistics.median(work))
         soundfile.write(f"{folder}/hour.wav", np.tile(sound, 360), 16000)
-        hour = subprocess.Popen(
-            [*whole[:3], f"{folder}/hour.wav", f"{folder}/a.wav", "-o", f"{folder}/c.wav"], stderr=subprocess.DEVNULL
-        )
-        _, status, used = os.wait4(hour.pid, 0)
-        if status:
-            raise RuntimeError("rwae-vc of an hour failed")
-        unit = 2**20 if sys.platform == "darwin" else 2**10
-    fine &= line("rwae-vc, an hour in one file: its memory", [used.ru_maxrss / unit], 2048, " MiB", most=True)
+        memory = peak_memory([*whole[:3], f"{folder}/hour.wav", f"{folder}/a.wav", "-o", f"{folder}/c.wav"])
+    fine &= line("rwae-vc, an hour in one file: its memory", [memory], 2048, " MiB", most=True)
     fine &= line("rwae-vc above its work and `import torch, torchaudio`", above, 1, " s", most=True)
     for option in ("--help", "--version"):
         words = [*whole[:3], option]
         asked = [seconds(lambda words=words: subprocess.run(words, check=True, capture_output=True)) for _ in range(5)]
         fine &= line(f"rwae-vc {option}", asked, 0.3, " s", most=True)
+    return fine
+
+
+def bench_updates() -> bool:
+    """Whole updates in bfloat16 against float32 on this CPU, and on a GPU, where these are."""
+    import training
+
+    fine, wanted = True, {"converter": 1.5, "rwae-plus": 1.5, "rwae-mmd": 1.3}
+    for name, values in training.precisions().items():
+        fine &= line(f"an update of {name} in bf16, against float32", values, wanted[name])
+    for name, found in training.gpu().items():
+        shown = f"{found['rate']:.1f} updates a second, no kernel in {found['waits']:.0%} of the time"
+        print(f"      {name} on {torch.cuda.get_device_name()}: {shown}, {found['ratio']:.0f} CPU cores")
+    if not torch.cuda.is_available():
+        print("      no CUDA device: updates on a GPU are not measured")
     return fine
 
 
@@ -227,7 +271,16 @@ def main() -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    results = [bench() for bench in (bench_training_step, bench_lstm, bench_frames, bench_eer, bench_conversion)]
+    benches = (
+        bench_training_step,
+        bench_updates,
+        bench_lstm,
+        bench_frames,
+        bench_eer,
+        bench_long_list,
+        bench_conversion,
+    )
+    results = [bench() for bench in benches]
     return 0 if all(results) else 1
 
 

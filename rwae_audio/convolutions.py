@@ -164,6 +164,7 @@ class AttentivePooling(nn.Module):
         score = in_float32(self.score(states))
         weight = (score if mask is None else score.masked_fill(mask == 0, -torch.inf)).softmax(1)
         states = in_float32(states)
-        mean = (weight * states).sum(1)
-        variance = (weight * states.square()).sum(1) - mean.square()
+        weighted = weight * states
+        mean = weighted.sum(1)
+        variance = (weighted * states).sum(1) - mean.square()
         return self.norm(torch.cat([mean, variance.clamp_min(1e-5).sqrt()], dim=-1))

@@ -16,8 +16,8 @@ SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # tolstikhin/wae, the IMQ kernel 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """(..., n, d), (..., m, d) → (..., n, m)."""
-    cross = x @ y.transpose(-1, -2)
-    return (x.square().sum(-1)[..., :, None] + y.square().sum(-1)[..., None, :] - 2 * cross).clamp_min(0)
+    norms = x.square().sum(-1)[..., :, None] + y.square().sum(-1)[..., None, :]
+    return norms.sub(x @ y.transpose(-1, -2), alpha=2).clamp_min(0)
 
 
 class _InverseMultiquadratic(torch.autograd.Function):
@@ -27,10 +27,11 @@ class _InverseMultiquadratic(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, distances: Tensor, constant: Tensor) -> Tensor:
         kernel, slope = torch.zeros_like(distances), torch.zeros_like(distances)
-        for scale in SCALES:
-            ratio = (distances / (constant * scale)).add_(1).reciprocal_()  # C / (C + d)
-            kernel.add_(ratio)
-            slope.sub_(ratio.square_().div_(constant * scale))  # d/dd of it: −C / (C + d)²
+        total = torch.empty_like(distances)
+        for scaled in (constant * scale for scale in SCALES):
+            torch.add(distances, scaled, out=total)
+            kernel.addcdiv_(scaled, total)  # C / (C + d)
+            slope.addcdiv_(scaled, total.square_(), value=-1)  # its derivative by d: −C / (C + d)²
         ctx.save_for_backward(slope)
         return kernel
 
@@ -59,12 +60,11 @@ def mmd(q: Tensor, p: Tensor, variance: Tensor | float = 1.0, paired: bool = Fal
     n, dim = q.shape[-2:]
     if isinstance(variance, Tensor):
         variance = variance[..., None, None]
-    off_diagonal = ~torch.eye(n, dtype=torch.bool, device=q.device)
 
     def mean(kernel: Tensor, distinct: bool) -> Tensor:
         if not distinct:
             return kernel.mean((-1, -2))
-        return (kernel * off_diagonal).sum((-1, -2)) / (n * (n - 1))
+        return (kernel.sum((-1, -2)) - kernel.diagonal(dim1=-2, dim2=-1).sum(-1)) / (n * (n - 1))
 
     within_q = mean(imq(squared_distances(q, q), dim, variance), True)
     within_p = mean(imq(squared_distances(p, p), dim, variance), True)

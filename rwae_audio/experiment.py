@@ -132,10 +132,7 @@ def prepare(
     with first_one_first():  # the store is built once
         store = open_store(corpora, config.mel, progress=progress)
     rows = store.indices("train")
-    if initial is not None:
-        normaliser = initial.normaliser
-    else:
-        normaliser = Normaliser.fit(store.frames[store.offsets[row] : store.offsets[row + 1]] for row in rows)
+    normaliser = initial.normaliser if initial is not None else store.normaliser(rows)
     pairs = OBJECTIVES[config.objective.name].pairs
     sampler = Sampler(store, rows, config.mel.segment, config.model, pairs)
     dev, test = (benchmarks(store, corpora, tested, split) for split in ("dev", "test"))

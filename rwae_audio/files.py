@@ -15,9 +15,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,8 +124,13 @@ def only_one(folder: Path) -> Iterator[None]:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_parts(path, [text])
+
+
+def write_parts(path: str | Path, parts: Iterable[str]) -> None:
+    """Write a text file, of which one part is held at a time, whole or not at all."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(parts)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -143,14 +148,30 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mappi
 
 def read_tensors(path: str | Path, expected: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file, by name. Raises InputError; `expected` says what was looked for."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    with _whole_tensors(path, expected):
+        return load_file(path)
+
+
+def open_tensors(path: str | Path, expected: str) -> tuple[list[str], Callable[[str], Tensor]]:
+    """The names of the same tensors, and a function that reads one: a file of very many is not held in memory."""
+    from safetensors import safe_open
+
+    with _whole_tensors(path, expected):
+        file = safe_open(path, "pt")
+    return list(file.keys()), file.get_tensor
+
+
+@contextlib.contextmanager
+def _whole_tensors(path: str | Path, expected: str) -> Iterator[None]:
+    from safetensors import SafetensorError
 
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; expected {expected}")
     try:
-        return load_file(path)
+        yield
     except SafetensorError as error:
         raise InputError(f"{path} is not a whole safetensors file ({error})") from error
     except OSError as error:  # which says "not found" of what may not be read
@@ -170,14 +191,25 @@ def read_text(path: str | Path, expected: str) -> str:
 
     `expected` names what the file should have been, e.g. "a trial list". Raises InputError.
     """
+    with open_text(path, expected) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def open_text(path: str | Path, expected: str) -> Iterator[TextIO]:
+    """Give the same file, open to be read: a long one by its lines. Raises InputError, also where it is read."""
     path = Path(path)
     try:
         if not path.exists():
             raise InputError(f"{path} does not exist; expected {expected}")
         if not path.is_file():
             raise InputError(f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}; expected {expected}")
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL byte in the name
+        with path.open(encoding="utf-8-sig") as file:
+            yield file
+    except UnicodeDecodeError as error:  # whose position is that in a block of the file
+        wrong = f"byte 0x{error.object[error.start]:02x}: {error.reason}"
+        raise InputError(f"{path} cannot be read as text ({wrong}); expected {expected}, in UTF-8") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         raise InputError(f"{path} cannot be read as text ({error}); expected {expected}") from error
 
 

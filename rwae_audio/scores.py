@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import csv
 import math
-from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from rwae_audio.files import InputError, write_text
-from rwae_audio.trials import NameIndex, Trials, check_both_kinds, lines_of, list_text, match_names, split_rows
-
-Row = tuple[int, list[str]]  # a line's number and its fields
+from rwae_audio.files import InputError
+from rwae_audio.progress import bar
+from rwae_audio.trials import (
+    NameIndex,
+    Row,
+    Trials,
+    batches,
+    check_both_kinds,
+    columns_of,
+    list_lines,
+    match_names,
+    split_rows,
+    write_rows,
+)
 
 LABEL_PAIRS = (("1", "0"), ("target", "nontarget"), ("True", "False"))  # a file uses one pair of them
 LABELS = {label for pair in LABEL_PAIRS for label in pair}
@@ -32,6 +41,7 @@ COLUMN_NAMES = {  # what the head of a CSV file calls each column, in lower case
     "score": {"score", "scores", "llr"},
     "label": {"label", "target", "key"},
 }
+KIND = "a score file"
 EXPECTED = (
     "a score file: `enrol test score target|nontarget`, `enrol test 1|0 score`, `1|0 enrol test score`, "
     "`score target|nontarget`, `enrol test score`, or CSV with a head"
@@ -48,9 +58,10 @@ class Layout:
     delimiter: str | None = None
     head: bool = False
 
-    def rows(self, path: str | Path, text: str) -> Iterator[Row]:
-        """The lines of scores."""
-        rows = split_rows(text) if self.delimiter is None else _csv_rows(path, text, self.delimiter)
+    def rows(self, path: str | Path) -> Iterator[Row]:
+        """Yield the lines of scores."""
+        lines = list_lines(path, KIND)
+        rows = split_rows(lines) if self.delimiter is None else _csv_rows(path, lines, self.delimiter)
         if self.head:
             next(rows)
         return rows
@@ -58,9 +69,8 @@ class Layout:
 
 def write_scores(path: str | Path, trials: Trials, scores: np.ndarray) -> None:
     """`enrol test score target|nontarget` a line, scores in all their digits: near 1, nine would make ties of them."""
-    kinds, names = ("nontarget", "target"), trials.names
-    rows = zip(trials.enrol, trials.test, scores, trials.target, strict=True)
-    write_text(path, "".join(f"{names[a]} {names[b]} {float(score)!r} {kinds[int(t)]}\n" for a, b, score, t in rows))
+    kinds = ("nontarget", "target")
+    write_rows(path, trials, [scores], lambda a, b, target, score: f"{a} {b} {score!r} {kinds[target]}\n")
 
 
 def read_scores(path: str | Path, listed: Trials | None = None) -> tuple[np.ndarray, Trials | None, np.ndarray]:
@@ -75,44 +85,58 @@ def read_scores(path: str | Path, listed: Trials | None = None) -> tuple[np.ndar
     Raises:
         InputError: with the line's number where a line is wrong; also when the first lines fit several layouts.
     """
-    text = list_text(path, "a score file")
-    layout = _layout(path, text)
+    layout = _layout(path)
     labelled = "label" in layout.columns
     if labelled and listed is not None:
         raise InputError(f"{path} has labels of its own; expected no trial list beside it")
     if not labelled and listed is None:
         raise InputError(f"{path} has no labels; expected --trials FILE, a trial list that has them")
-    names, scores, target = _parsed(path, text, layout)
+    names, scores, target = _parsed(path, layout)
     if listed is not None:
         return _joined(path, names, scores, listed), listed, listed.target
     check_both_kinds(path, target)
     return scores, names.trials(target) if "enrol" in layout.columns else None, target
 
 
-def _parsed(path: str | Path, text: str, layout: Layout) -> tuple[NameIndex, np.ndarray, np.ndarray]:
-    """The names, the scores (N,) and target (N,), empty where the file has no names or no labels."""
-    names, scores, target = NameIndex(), array("d"), bytearray()
-    width, score_at = layout.width, layout.columns["score"]
+def _parsed(path: str | Path, layout: Layout) -> tuple[NameIndex, np.ndarray, np.ndarray]:
+    """Return the names, the scores (N,) and target (N,), empty where the file has no names or no labels."""
+    names, target = NameIndex(), bytearray()
+    scores: list[np.ndarray] = []
+    score_at, pair = layout.columns["score"], None
     enrol_at, test_at, label_at = (layout.columns.get(name) for name in ("enrol", "test", "label"))
-    pair: tuple[str, str] | None = None
-    for number, row in layout.rows(path, text):
-        if len(row) != width:
-            raise InputError(f"{path}, line {number} has {len(row)} fields; expected {width}, as before it")
-        score = _number(row[score_at])
-        if not math.isfinite(score):
-            raise InputError(f"{path}, line {number} has the score {row[score_at]!r}; expected a finite number")
-        scores.append(score)
-        if label_at is not None:
-            label = row[label_at]
-            pair = pair or next((words for words in LABEL_PAIRS if label in words), LABEL_PAIRS[0])
-            if label not in pair:
-                raise InputError(f"{path}, line {number} has the label {label!r}; expected {pair[0]} or {pair[1]}")
-            target.append(label == pair[0])
-        if enrol_at is not None and test_at is not None:
-            names.add(row[enrol_at], row[test_at])
+    with bar(None, "reading", "scores") as progress:
+        for numbers, rows in batches(layout.rows(path)):
+            pair = pair or _pair(layout, rows[0])
+            columns = columns_of(rows, layout.width)
+            values = np.array([_number(field) for field in columns[score_at]] if columns else [math.nan])
+            if not np.isfinite(values).all() or (label_at is not None and not set(columns[label_at]) <= set(pair)):
+                for number, row in zip(numbers, rows, strict=True):
+                    _check(f"{path}, line {number}", row, layout, pair)
+            scores.append(values)
+            if label_at is not None:
+                target.extend(map(pair[0].__eq__, columns[label_at]))
+            if enrol_at is not None and test_at is not None:
+                names.add(columns[enrol_at], columns[test_at])
+            progress.update(len(rows))
     if not scores:
         raise InputError(f"{path} has no scores after its head; expected some")
-    return names, np.frombuffer(scores), np.frombuffer(target, dtype=bool)
+    return names, np.concatenate(scores), np.frombuffer(target, dtype=bool)
+
+
+def _pair(layout: Layout, row: list[str]) -> tuple[str, str]:
+    """Return the labels of a file, one of LABEL_PAIRS, by its first line."""
+    label = row[layout.columns["label"]] if "label" in layout.columns and len(row) == layout.width else ""
+    return next((words for words in LABEL_PAIRS if label in words), LABEL_PAIRS[0])
+
+
+def _check(place: str, row: list[str], layout: Layout, pair: tuple[str, str]) -> None:
+    """Raise InputError where a line's fields are not what the layout says."""
+    if len(row) != layout.width:
+        raise InputError(f"{place} has {len(row)} fields; expected {layout.width}, as before it")
+    if not math.isfinite(_number(score := row[layout.columns["score"]])):
+        raise InputError(f"{place} has the score {score!r}; expected a finite number")
+    if "label" in layout.columns and (label := row[layout.columns["label"]]) not in pair:
+        raise InputError(f"{place} has the label {label!r}; expected {pair[0]} or {pair[1]}")
 
 
 def _joined(path: str | Path, names: NameIndex, scores: np.ndarray, listed: Trials) -> np.ndarray:
@@ -140,12 +164,12 @@ def _joined(path: str | Path, names: NameIndex, scores: np.ndarray, listed: Tria
 # ---- which layout it is
 
 
-def _layout(path: str | Path, text: str) -> Layout:
+def _layout(path: str | Path) -> Layout:
     """Tell the layout from the head, or from as many of the first lines as it takes to leave one of LAYOUTS."""
-    if (layout := _csv_layout(path, text)) is not None:
+    if (layout := _csv_layout(path)) is not None:
         return layout
     fitting: Sequence[tuple[str, ...]] = LAYOUTS
-    for number, row in split_rows(text):
+    for number, row in split_rows(list_lines(path, KIND)):
         left = [columns for columns in fitting if _fits(columns, row)]
         if not left and fitting == LAYOUTS:
             words = " ".join(row)
@@ -166,9 +190,9 @@ def _fits(columns: tuple[str, ...], row: list[str]) -> bool:
     return _is_number(values["score"]) and values.get("label", "1") in LABELS
 
 
-def _csv_layout(path: str | Path, text: str) -> Layout | None:
+def _csv_layout(path: str | Path) -> Layout | None:
     """The layout of a CSV file whose first line names a column of scores; None for any other file."""
-    number, head = next((number, line) for number, line in enumerate(lines_of(text), 1) if line.strip())
+    number, head = next((number, line) for number, line in enumerate(list_lines(path, KIND), 1) if line.strip())
     for delimiter in (",", ";", "\t"):
         fields = [field.strip().strip('"').strip().lower() for field in head.split(delimiter)]
         columns: dict[str, int] = {}
@@ -187,8 +211,9 @@ def _csv_layout(path: str | Path, text: str) -> Layout | None:
     return None
 
 
-def _csv_rows(path: str | Path, text: str, delimiter: str) -> Iterator[Row]:
-    reader = csv.reader(lines_of(text), delimiter=delimiter, skipinitialspace=True, strict=True)
+def _csv_rows(path: str | Path, lines: Iterable[str], delimiter: str) -> Iterator[Row]:
+    lines = (line.rstrip("\n") for line in lines)
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         for row in reader:
             if row and (len(row) > 1 or row[0].strip()):

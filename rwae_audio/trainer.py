@@ -202,13 +202,14 @@ class Trainer:
         held_out: Batch,
         evaluate: Callable[[RWAE], Mapping[str, float]],
         folder: Path,
-        say: Callable[[str], None],
-        board: Board | None,
-        initial: RWAE | None,
+        say: Callable[[str], None] = lambda line: None,
+        board: Board | None = None,
+        initial: RWAE | None = None,
+        device: torch.device | None = None,
     ) -> None:
         from accelerate import PartialState
 
-        settings, self.device = config.train, PartialState().device
+        settings, self.device = config.train, device or PartialState().device
         self.config, self.settings, self.held_out, self.evaluate = config, settings, held_out, evaluate
         self.folder, self.say, self.board = folder, say, board
         self.model = new_model(config)

@@ -8,14 +8,21 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rwae_audio.corpora.base import EXTRA_SUFFIXES, SUFFIXES
-from rwae_audio.files import InputError, read_text, write_text
+from rwae_audio.files import InputError, open_text, write_parts
+from rwae_audio.progress import bar, slices
 
-LABELS = {"1": True, "0": False, "target": True, "nontarget": False}
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+BATCH = 256  # lines held at once: more of them no longer fit into the fastest memory
 NAME_SUFFIXES = (*SUFFIXES, *EXTRA_SUFFIXES, ".npy")  # extensions in which two names of one utterance may differ
+
+Row = tuple[int, list[str]]  # a line's number and its fields
 
 
 @dataclass(frozen=True)
@@ -37,20 +44,27 @@ def read_trials(path: str | Path) -> Trials:
     Raises InputError, with the line's number, for anything else, and for a list without both kinds of trial.
     """
     expected = "a trial list: `1|0 enrol test` or `enrol test target|nontarget` a line"
-    rows = split_rows(list_text(path, expected))
-    head = next(rows)
-    first = head[1]
+    _, first = next(split_rows(list_lines(path, expected)))
     label_first = first[0] in ("1", "0") and len(first) == 3 and first[2] not in ("target", "nontarget")
     words = ("1", "0") if label_first else ("target", "nontarget")
-    names, target = NameIndex(), bytearray()
-    for number, row in itertools.chain([head], rows):
+    label_at, enrol_at, test_at = (0, 1, 2) if label_first else (2, 0, 1)
+
+    def check(number: int, row: list[str]) -> None:
         if len(row) != 3:
             raise InputError(f"{path}, line {number} has {len(row)} fields; expected {expected}")
-        label, one, other = row if label_first else (row[2], row[0], row[1])
-        if label not in words:
+        if (label := row[label_at]) not in words:
             raise InputError(f"{path}, line {number} has the label {label!r}; expected {words[0]} or {words[1]}")
-        names.add(one, other)
-        target.append(LABELS[label])
+
+    names, target = NameIndex(), bytearray()
+    with bar(None, "reading", "trials") as progress:
+        for numbers, rows in batches(split_rows(list_lines(path, expected))):
+            columns = columns_of(rows, 3)
+            if not columns or not set(columns[label_at]) <= set(words):
+                for number, row in zip(numbers, rows, strict=True):
+                    check(number, row)
+            names.add(columns[enrol_at], columns[test_at])
+            target.extend(map(words[0].__eq__, columns[label_at]))
+            progress.update(len(rows))
     is_target = np.frombuffer(target, dtype=bool)
     check_both_kinds(path, is_target)
     return names.trials(is_target)
@@ -58,9 +72,22 @@ def read_trials(path: str | Path) -> Trials:
 
 def write_trials(path: str | Path, trials: Trials) -> None:
     """`1|0 enrol test` a line."""
+    write_rows(path, trials, [], lambda enrol, test, target: f"{int(target)} {enrol} {test}\n")
+
+
+def write_rows(path: str | Path, trials: Trials, more: Sequence[np.ndarray], line: Callable[..., str]) -> None:
+    """Write a line a trial, which `line` makes of the two names, `target` and the trial's value in each of `more` (N,)."""
     names = trials.names
-    rows = zip(trials.target, trials.enrol, trials.test, strict=True)
-    write_text(path, "".join(f"{int(target)} {names[enrol]} {names[test]}\n" for target, enrol, test in rows))
+
+    def parts(progress: tqdm) -> Iterator[str]:
+        for part in slices(len(trials), BATCH):
+            columns = (column[part].tolist() for column in (trials.enrol, trials.test, trials.target, *more))
+            rows = zip(*columns, strict=True)
+            yield "".join(line(names[enrol], names[test], *rest) for enrol, test, *rest in rows)
+            progress.update(part.stop - part.start)
+
+    with bar(len(trials), "writing", "trials") as progress:
+        write_parts(path, parts(progress))
 
 
 def all_pairs(names: Sequence[str], speakers: Sequence[str]) -> Trials:
@@ -167,52 +194,68 @@ def _composed_stem(name: str) -> str:
     return _stem(_composed(name))
 
 
-def list_text(path: str | Path, expected: str) -> str:
-    """The text of a list, which has to hold a line that is not blank."""
-    text = read_text(path, expected)
-    if "\0" in text:
-        raise InputError(f"{path} holds a NUL byte; expected {expected}")
-    if not text or text.isspace():
+def list_lines(path: str | Path, expected: str) -> Iterator[str]:
+    """Yield the lines of a list, one held at a time. Raises InputError unless one is not blank, and for a NUL byte."""
+    blank = True
+    with open_text(path, expected) as file:
+        for line in file:
+            if "\0" in line:
+                raise InputError(f"{path} holds a NUL byte; expected {expected}")
+            blank = blank and line.isspace()
+            yield line
+    if blank:
         raise InputError(f"{path} is empty; expected {expected}")
-    return text
 
 
-def lines_of(text: str) -> Iterator[str]:
-    """The lines of a text, one held at a time."""
-    start = 0
-    while start <= len(text):
-        end = text.find("\n", start)
-        end = len(text) if end < 0 else end
-        yield text[start:end]
-        start = end + 1
-
-
-def split_rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """The number and the fields of each line that is not blank."""
-    for number, line in enumerate(lines_of(text), 1):
+def split_rows(lines: Iterable[str]) -> Iterator[Row]:
+    """Yield the number and the fields of each line that is not blank."""
+    for number, line in enumerate(lines, 1):
         if fields := line.split():
             yield number, fields
 
 
+def batches(rows: Iterator[Row]) -> Iterator[tuple[tuple[int, ...], tuple[list[str], ...]]]:
+    """Yield the numbers and the fields of some lines at a time."""
+    while batch := list(itertools.islice(rows, BATCH)):
+        numbers, fields = zip(*batch, strict=True)
+        yield numbers, fields
+
+
+def columns_of(rows: Sequence[list[str]], width: int) -> list[tuple[str, ...]]:
+    """Return the columns of lines, or none where a line has another number of fields than `width`."""
+    return list(zip(*rows, strict=True)) if set(map(len, rows)) == {width} else []
+
+
 class NameIndex:
-    """The names of a list's trials, each held once: a list may have a million lines."""
+    """The names of a list's trials, each held once: a list may have millions of lines."""
 
     def __init__(self) -> None:
-        self.index: dict[str, int] = {}
+        self.index = _Numbers()
         self.enrol, self.test = array("q"), array("q")
 
-    def add(self, enrol: str, test: str) -> None:
-        """Add the two names of a trial."""
-        self.enrol.append(self.index.setdefault(enrol, len(self.index)))
-        self.test.append(self.index.setdefault(test, len(self.index)))
+    def add(self, enrol: Iterable[str], test: Iterable[str]) -> None:
+        """Add the two names of each of some trials."""
+        self.enrol.extend(map(self.index.__getitem__, enrol))
+        self.test.extend(map(self.index.__getitem__, test))
 
     def trials(self, target: np.ndarray) -> Trials:
         """Return the trials, with names numbered by their first trial, and in it the one that enrols first."""
         enrol, test = np.frombuffer(self.enrol, dtype=np.int64), np.frombuffer(self.test, dtype=np.int64)
-        order = np.argsort(np.unique(np.concatenate([enrol, test]), return_index=True)[1])
+        first = np.full(len(self.index), 2 * len(enrol))
+        np.minimum.at(first, enrol, np.arange(len(enrol)))
+        np.minimum.at(first, test, np.arange(len(enrol), 2 * len(enrol)))
+        order = np.argsort(first)
         number = np.argsort(order)
         known = list(self.index)
         return Trials(tuple(known[i] for i in order), number[enrol], number[test], target)
+
+
+class _Numbers(dict[str, int]):
+    """A number for each name that is asked for, from 0 on."""
+
+    def __missing__(self, name: str) -> int:
+        self[name] = number = len(self)
+        return number
 
 
 def check_both_kinds(path: str | Path, target: np.ndarray) -> None:

@@ -10,13 +10,16 @@ import tokenize
 import warnings
 import zipfile
 import zlib
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from rwae_audio.files import InputError, read_tensors, read_text
+from rwae_audio.files import InputError, open_tensors, read_text
+from rwae_audio.progress import bar
 from rwae_audio.trials import Trials, match_names
 
 EXPECTED = "embeddings: a .safetensors or .npz file, a folder of .npy files, or a Kaldi .ark or .scp file"
@@ -24,6 +27,9 @@ UNREADABLE = (  # what numpy and kaldiio raise for files that are cut short or n
     *(OSError, ValueError, EOFError, MemoryError, AssertionError, RuntimeError, KeyError, TypeError, OverflowError),
     *(struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError, SyntaxError),
 )
+
+
+Heads = dict[bytes, np.ndarray]  # an array for each head of a npy file, which says its type and its size
 
 
 class Vectors(NamedTuple):
@@ -47,16 +53,19 @@ def read_vectors(path: Path, trials: Trials) -> tuple[Trials, np.ndarray]:
     """
     vectors = open_vectors(path)
     trials = match_names(trials, vectors.names)
-    rows: list[np.ndarray] = []
-    for name in trials.names:
-        row = np.asarray(vectors.load(name))
-        if row.dtype.kind not in "fiu":
-            raise InputError(f"{path}: {name} holds {row.dtype}; expected real numbers")
-        width = len(rows[0]) if rows else "d"
-        if row.ndim != 1 or not row.size or (rows and len(row) != width):
-            raise InputError(f"{path}: {name} has shape {row.shape}; expected one vector a name, ({width},) for all")
-        rows.append(row.astype(np.float64))
-    return trials, np.stack(rows)
+    values, width = array("d"), 0
+    with bar(len(trials.names), "vectors", "vectors") as progress:
+        for name in trials.names:
+            row = np.asarray(vectors.load(name))
+            if row.dtype.kind not in "fiu":
+                raise InputError(f"{path}: {name} holds {row.dtype}; expected real numbers")
+            if row.ndim != 1 or not row.size or (width and len(row) != width):
+                shape = f"({width or 'd'},)"
+                raise InputError(f"{path}: {name} has shape {row.shape}; expected one vector a name, {shape} for all")
+            width = len(row)
+            values.frombytes(row.astype(np.float64).tobytes())
+            progress.update()
+    return trials, np.frombuffer(values).reshape(-1, width)
 
 
 def open_vectors(path: Path) -> Vectors:
@@ -69,10 +78,10 @@ def open_vectors(path: Path) -> Vectors:
 
 def _safetensors(path: Path) -> Vectors:
     """A key is a name. Keys as rwae-embed writes them, static/NAME, lose the word before the slash."""
-    tensors = read_tensors(path, EXPECTED)
-    static = {key.removeprefix("static/"): value for key, value in tensors.items() if key.startswith("static/")}
-    tensors = static or tensors
-    return Vectors(list(tensors), lambda name: _array_of(tensors[name]))
+    keys, read = open_tensors(path, EXPECTED)
+    prefix = "static/" if any(key.startswith("static/") for key in keys) else ""
+    names = [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
+    return Vectors(names, lambda name: _array_of(read(prefix + name)))
 
 
 def _array_of(tensor: Any) -> np.ndarray:
@@ -87,10 +96,13 @@ def _npz(path: Path) -> Vectors:
         if isinstance(archive, np.ndarray):
             raise ValueError("it is one array without a name")
         names = _once_each(path, archive.files)
+        entries = set(archive.zip.namelist())
+    heads: Heads = {}
 
     def load(name: str) -> np.ndarray:
         with _in_one_line(f"{path}: {name}", "an array of numbers, without pickled objects"):
-            return archive[name]
+            data = archive.zip.read(name if name in entries else f"{name}.npy")
+            return _array_in(data, heads, lambda: archive[name])
 
     return Vectors(names, load)
 
@@ -110,11 +122,28 @@ def _folder(path: Path) -> Vectors:
     if not files:
         raise InputError(f"{path} has no .npy files; expected {EXPECTED}")
 
+    heads: Heads = {}
+
     def load(name: str) -> np.ndarray:
         with _in_one_line(files[name], "an array of numbers, without pickled objects"):
-            return np.load(files[name], allow_pickle=False)
+            return _array_in(files[name].read_bytes(), heads, lambda: np.load(files[name], allow_pickle=False))
 
     return Vectors(list(files), load)
+
+
+def _array_in(data: bytes, heads: Heads, read: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return the array in a npy file's bytes: numpy's own reader parses each head anew, which takes longer than the rest.
+
+    heads: what numpy has read of heads (version 1, of vectors); read: let numpy read the same file.
+    """
+    size = 10 + int.from_bytes(data[8:10], "little")
+    like = heads.get(data[:size])
+    if like is not None and len(data) - size == like.nbytes:
+        return np.frombuffer(data, like.dtype, offset=size)
+    vector = read()
+    if data.startswith(b"\x93NUMPY\x01") and vector.ndim == 1:
+        heads[data[:size]] = vector
+    return vector
 
 
 # ---- Kaldi
@@ -228,7 +257,7 @@ def _check_file(path: Path) -> None:
 def _once_each(path: Path, names: Iterable[str]) -> list[str]:
     names = list(names)
     if len(set(names)) < len(names):
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        twice = next(name for name, count in Counter(names).items() if count > 1)
         raise InputError(f"{path} has {twice} twice; expected each name once")
     return names
 

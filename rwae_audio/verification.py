@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from rwae_audio.bootstrap import REPLICATES, bootstrap_eers
 from rwae_audio.files import InputError
+from rwae_audio.progress import bar, slices
+from rwae_audio.rates import crossing, rates
 from rwae_audio.scores import read_scores, write_scores
 from rwae_audio.trials import Trials, all_pairs, match_names, read_trials, restrict, speakers_of, write_trials
 
-REPLICATES = 1000
-P_TARGETS = (0.05, 0.01)  # prior probabilities of a target trial: VoxCeleb's and NIST's
-CHUNK = 2_000_000  # weights held at once: lists of half a million trials are in use
+P_TARGET = 0.05
+P_TARGETS = (P_TARGET, 0.01)  # prior probabilities of a target trial: VoxCeleb's and NIST's
+CHUNK = 1_000_000  # numbers of vectors that are multiplied at once
 Report = dict[str, Any]
 
 
@@ -23,42 +26,20 @@ def cosine_scores(vectors: np.ndarray, trials: Trials) -> np.ndarray:
     Raises InputError for a vector that is zero or not finite: it has no direction, and a score of 0 would be a lie.
     """
     vectors = np.asarray(vectors, dtype=np.float64)
+    size = max(1, CHUNK // max(1, vectors.shape[1]))
     with np.errstate(over="ignore", invalid="ignore"):
-        norms = np.linalg.norm(vectors, axis=1)
+        norms = np.concatenate([np.linalg.norm(vectors[part], axis=1) for part in slices(len(vectors), size)])
     bad = ~(np.isfinite(norms) & (norms > 0))
     if bad.any():
         name = trials.names[int(bad.argmax())]
         raise InputError(f"{name} has a vector of length {norms[bad.argmax()]:g}; expected one with a direction")
-    unit = vectors / norms[:, None]
-    return np.einsum("nd,nd->n", unit[trials.enrol], unit[trials.test])
-
-
-def rates(scores: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
-    """Thresholds (K,) rising, and the miss and false alarm rates (..., K + 1) when all below each is rejected.
-
-    The last column rejects everything. Equal scores are taken together. weights (..., N): how often a trial counts.
-    """
-    scores, target = np.asarray(scores, dtype=np.float64), np.asarray(target, dtype=bool)
-    order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    last = np.append(np.flatnonzero(ordered[1:] > ordered[:-1]), len(ordered) - 1)  # of each run of equal scores
-    counts = np.ones(len(scores)) if weights is None else np.asarray(weights, dtype=np.float64)
-    curves = []
-    for kind in (target, ~target):
-        below = np.cumsum((counts * kind)[..., order], axis=-1)[..., last]
-        below = np.concatenate([np.zeros((*below.shape[:-1], 1)), below], axis=-1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            curves.append(below / below[..., -1:])
-    return ordered[last], curves[0], 1 - curves[1]
-
-
-def _crossing(miss: np.ndarray, false_alarm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the two rates cross, linearly between ROC points: (rate, position in columns); nan where a rate is."""
-    after = np.argmax(miss >= false_alarm, axis=-1)  # miss rises from 0 and false alarms fall to 0: never the first
-    take = lambda curve, at: np.take_along_axis(curve, at[..., None], -1)[..., 0]  # noqa: E731
-    m0, m1, f0, f1 = take(miss, after - 1), take(miss, after), take(false_alarm, after - 1), take(false_alarm, after)
-    share = (f0 - m0) / ((f0 - m0) + (m1 - f1))
-    return m0 + share * (m1 - m0), after - 1 + share
+    scores = np.empty(len(trials))
+    with bar(len(trials), "scores", "trials") as progress:
+        for part in slices(len(trials), size):
+            enrol, test = (vectors[side[part]] / norms[side[part], None] for side in (trials.enrol, trials.test))
+            scores[part] = np.einsum("nd,nd->n", enrol, test)
+            progress.update(len(enrol))
+    return scores
 
 
 def eer(scores: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None) -> float:
@@ -66,21 +47,31 @@ def eer(scores: np.ndarray, target: np.ndarray, weights: np.ndarray | None = Non
 
     Found by sorting; ties count together; the crossing is interpolated linearly between ROC points.
     """
-    return float(_crossing(*rates(scores, target, weights)[1:])[0])
+    return float(crossing(*rates(scores, target, weights)[1:])[0])
 
 
 def eer_threshold(scores: np.ndarray, target: np.ndarray) -> float:
     """The score at which the two rates are equal (interpolated): accept what scores at least this."""
-    thresholds, miss, false_alarm = rates(scores, target)
-    position = float(_crossing(miss, false_alarm)[1])
-    return float(np.interp(position, np.arange(len(thresholds)), thresholds))
+    return _equal(*rates(scores, target))[1]
+
+
+def _equal(thresholds: np.ndarray, miss: np.ndarray, false_alarm: np.ndarray) -> tuple[float, float]:
+    """Return the equal error rate and its threshold, of what `rates` gives."""
+    rate, position = crossing(miss, false_alarm)
+    return float(rate), float(np.interp(float(position), np.arange(len(thresholds)), thresholds))
 
 
 def min_dcf(
     scores: np.ndarray, target: np.ndarray, p_target: float = 0.05, c_miss: float = 1.0, c_fa: float = 1.0
 ) -> float:
     """Least detection cost over all thresholds, as a share of the better of accepting or rejecting everything (NIST)."""
-    _, miss, false_alarm = rates(scores, target)
+    return _least_cost(*rates(scores, target)[1:], p_target, c_miss, c_fa)
+
+
+def _least_cost(
+    miss: np.ndarray, false_alarm: np.ndarray, p_target: float, c_miss: float = 1.0, c_fa: float = 1.0
+) -> float:
+    """Return what `min_dcf` says, of the rates along the thresholds (K,)."""
     cost = c_miss * p_target * miss + c_fa * (1 - p_target) * false_alarm
     return float(cost.min() / min(c_miss * p_target, c_fa * (1 - p_target)))
 
@@ -94,43 +85,6 @@ def det_points(scores: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.n
 def fold(rate: Any) -> Any:
     """min(e, 1 − e): an inverted score is the same leak. A number or an array."""
     return np.minimum(rate, 1 - rate)
-
-
-def bootstrap_weights(trials: Trials, speakers: np.ndarray, replicates: int, seed: int = 0) -> np.ndarray:
-    """How often each trial counts in each bootstrap draw of speakers, (replicates, N).
-
-    Speakers are drawn with replacement, n_s copies of speaker s: a target trial of s counts n_s times, a non-target
-    trial of s and t n_s · n_t times; what two copies of one speaker would make of each other is left out.
-    """
-    return _trial_weights(trials, speakers, _drawn(speakers, replicates, seed))
-
-
-def _drawn(speakers: np.ndarray, replicates: int, seed: int) -> np.ndarray:
-    """How many copies of each speaker are in each draw, (replicates, S)."""
-    count = int(speakers.max()) + 1
-    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=replicates)
-
-
-def _trial_weights(trials: Trials, speakers: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    enrol, test = speakers[trials.enrol], speakers[trials.test]
-    return np.where(trials.target, drawn[:, enrol], drawn[:, enrol] * drawn[:, test])
-
-
-def bootstrap_eers(
-    scores: np.ndarray, trials: Trials, speakers: np.ndarray, replicates: int = REPLICATES, seed: int = 0
-) -> np.ndarray:
-    """EERs (replicates,) under bootstrap draws of speakers; the same seed draws the same speakers for every system.
-
-    Draws without target or without non-target trials are nan.
-    """
-    drawn = _drawn(speakers, replicates, seed)
-    size = max(1, min(100, CHUNK // len(trials)))
-    eers = []
-    with np.errstate(invalid="ignore", divide="ignore"):
-        for i in range(0, replicates, size):
-            weights = _trial_weights(trials, speakers, drawn[i : i + size])
-            eers.append(_crossing(*rates(scores, trials.target, weights)[1:])[0])
-    return np.concatenate(eers)
 
 
 def interval(draws: np.ndarray, level: float = 0.95) -> list[float] | None:
@@ -189,14 +143,12 @@ def report_codes(
     }
     if "dynamic_plain" not in scores:
         return said
-    folded = {kind: float(fold(eer(scores[f"dynamic_{kind}"], trials.target))) for kind in ("plain", "centred")}
+    drawn = draws.get("dynamic", none)
+    of = {k: _summary(scores[f"dynamic_{k}"], trials.target, drawn, p_targets) for k in ("plain", "centred")}
+    folded = {kind: float(fold(summary["eer"])) for kind, summary in of.items()}
     smaller = min(folded, key=lambda kind: folded[kind])
-    said["dynamic"] = {
-        "eer": folded[smaller],
-        **folded,
-        "interval": interval(draws.get("dynamic", none)),
-        **_costs(scores[f"dynamic_{smaller}"], trials.target, p_targets),
-    }
+    costs = {key: of[smaller][key] for key in ("interval", "min_dcf", "min_dcf_at")}
+    said["dynamic"] = {"eer": folded[smaller], **folded, **costs}
     said["gap"] = folded[smaller] - said["static"]["eer"]
     said["gap_interval"] = interval(draws["dynamic"] - draws["static"]) if draws else None
     return said
@@ -230,17 +182,16 @@ def report_scores(
 
 
 def _summary(scores: np.ndarray, target: np.ndarray, draws: np.ndarray, p_targets: Sequence[float]) -> Report:
+    curves = rates(scores, target)
+    rate, threshold = _equal(*curves)
+    at = {p_target: _least_cost(*curves[1:], p_target) for p_target in (P_TARGET, *p_targets)}
     return {
-        "eer": eer(scores, target),
+        "eer": rate,
         "interval": interval(draws),
-        **_costs(scores, target, p_targets),
-        "threshold": eer_threshold(scores, target),
+        "min_dcf": at[P_TARGET],
+        "min_dcf_at": {str(p_target): at[p_target] for p_target in p_targets},
+        "threshold": threshold,
     }
-
-
-def _costs(scores: np.ndarray, target: np.ndarray, p_targets: Sequence[float]) -> Report:
-    at = {str(p_target): min_dcf(scores, target, p_target) for p_target in p_targets}
-    return {"min_dcf": min_dcf(scores, target), "min_dcf_at": at}
 
 
 HEADER = ("system", "static EER %", "dynamic EER %", "gap", "minDCF")

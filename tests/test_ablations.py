@@ -96,6 +96,8 @@ def test_rows_are_trained_once_and_on_the_development_speakers(
     assert "|  |" in text  # nobody knows what was said
     assert call(*words) == 0  # nothing is trained again
     assert "updates" not in capsys.readouterr().err
+    assert call(*words, "--data", "an4=x", "--test", "folder", "--test", "an4") == 2
+    assert "--test names folder and an4; expected one corpus" in capsys.readouterr().err
     shutil.rmtree(folder)
     assert call(*words) == 0  # a run that was through is measured
     assert (folder / "row.json").is_file()

@@ -20,6 +20,7 @@ from test_recipes import TINY, run_folder
 
 from rwae_audio import probes
 from rwae_audio.commands.common import guarded
+from rwae_audio.files import InputError
 from rwae_audio.trainer import RunConfig
 from rwae_audio.trials import all_pairs
 from rwae_audio.verification import cosine_scores, eer, fold
@@ -31,6 +32,7 @@ import ecapa  # noqa: E402
 import ladder  # noqa: E402
 import ladder_runs  # noqa: E402
 import ladder_table  # noqa: E402
+import results  # noqa: E402
 import train  # noqa: E402
 
 ROWS = {"rwae-mmd", "dsvae", "rwae-plus", "rwae-plus-60", "rwae-gan"}
@@ -44,11 +46,11 @@ def call(*words: object) -> int:
 def made_up_run(folder: Path, name: str, seed: int = 0, noise: float = 0.6, collapsed: tuple[str, ...] = ()) -> Path:
     """run_folder's run with all that a finished one without a bundle has."""
     run_folder(folder, name, seed, noise)
-    plan = json.loads((folder / "run.json").read_text()) | {"config": {}, "data": {"an4": "x"}, "test": "an4"}
+    plan = json.loads((folder / "run.json").read_text()) | {"config": {}, "data": [["an4", "x", "an4"]]}
     table = json.loads((folder / "table.json").read_text())
-    table[name] |= {"codes": {"error": 0.4 + seed, "static_variance": 0.25}, "collapsed": list(collapsed)}
+    table["an4"][name] |= {"codes": {"error": 0.4 + seed, "static_variance": 0.25}, "collapsed": list(collapsed)}
     config = RunConfig.of({"train": {"seed": seed}}).tables()
-    for file, value in {"run": plan, "table": table, "config": config, "eer": table[name]}.items():
+    for file, value in {"run": plan, "table": table, "config": config, "eer": {"an4": table["an4"][name]}}.items():
         (folder / f"{file}.json").write_text(json.dumps(value))
     lines = [json.dumps({"step": step, "seconds": 0.5 * step}) for step in (10, 20)]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
@@ -244,6 +246,9 @@ def test_training_what_is_missing_and_hearing_strangers(
     (here / "rwae-mmd-3/row.json").unlink()  # what is in runs/ was trained otherwise than this asks
     assert call(*words, *TINY, "--set", "train.batch=6") == 2
     assert "is a run with other settings than rwae-mmd.toml and --set" in capsys.readouterr().err
+    (tmp_path / "out.txt").write_text("folder s1\n")
+    assert call(*words, *TINY, "--hold-out", tmp_path / "out.txt") == 2
+    assert "is a run with other speakers held out; expected those of --hold-out" in capsys.readouterr().err
     (here / "rwae-mmd-3/row.json").write_text(json.dumps(row))
 
     pytest.importorskip("speechbrain")
@@ -278,6 +283,30 @@ def test_a_run_from_before_a_setting_was_there_is_a_seed_of_its_row(place: Path,
     del config["model"]["dynamic_sees_static"]
     path.write_text(json.dumps(config))
     assert call("--test", "an4", "--no-train", "--into", tmp_path / "ladder") == 0
+
+
+def test_a_run_tested_on_two_corpora_is_a_row_of_two_ladders(tmp_path: Path) -> None:
+    """Each with the scores of its own folder."""
+    run, other = (made_up_run(tmp_path / name, "dsvae", seed) for seed, name in enumerate(("run", "other")))
+    for source, name in ((run, "an4"), (other, "mine")):
+        (source / "scores").rename(tmp_path / f"{name} scores")
+    (run / "scores").mkdir()
+    for name in ("an4", "mine"):
+        (tmp_path / f"{name} scores").rename(run / "scores" / name)
+    plan, table, second = (
+        json.loads(path.read_text()) for path in (run / "run.json", run / "table.json", other / "table.json")
+    )
+    (run / "run.json").write_text(json.dumps({**plan, "test": ["an4", "mine"]}))
+    (run / "table.json").write_text(json.dumps({**table, "mine": second["an4"]}))
+    assert call("--collect", run, "--into", tmp_path / "ladder") == 0
+    for name, said in {"an4": table["an4"], "mine": second["an4"]}.items():
+        row = json.loads((tmp_path / "ladder" / name / "dsvae-0/row.json").read_text())
+        assert row["test"] == name
+        assert row["static"]["eer"] == pytest.approx(said["dsvae"]["static"]["eer"], abs=5e-4)
+        assert (tmp_path / "ladder" / name / "ladder.md").is_file()
+    assert results.collect([run], "mine")["dsvae"]["static"]["eer"] == second["an4"]["dsvae"]["static"]["eer"]
+    with pytest.raises(InputError, match=r"run was tested on an4, mine; expected timit among them"):
+        results.collect([run], "timit")
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

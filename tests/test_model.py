@@ -218,7 +218,7 @@ def test_the_static_code_of_one_frame_and_what_is_left_without_it() -> None:
     torch.testing.assert_close(first.static.mean, head)
     torch.testing.assert_close(first.dynamic.mean, model.dynamic_encoder(features - features[:, :1], None).mean)
     with torch.no_grad():
-        model.static_encoder.project.bias += 1
+        model.static_encoder.features.project.bias += 1
     moved = model(frames())
     torch.testing.assert_close(moved.dynamic.mean, first.dynamic.mean, atol=1e-5, rtol=0)
     assert not torch.allclose(moved.static.mean, first.static.mean, atol=1e-3)

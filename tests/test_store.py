@@ -256,3 +256,27 @@ def test_vectors_are_the_means_that_the_benchmark_defines(full: bool, window: in
             codes = torch.cat([codes, last[-(length % 10) :]])
         np.testing.assert_allclose(together.codes[start : start + length], codes.detach(), atol=1e-5)
         np.testing.assert_allclose(together.dynamic[u], codes.detach().mean(0), atol=1e-5)
+
+
+def test_a_large_store_is_normalised_by_a_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = torch.randn(1000, 4, generator=generator(0, "frames")) * 3 + 1
+    utterances = tuple(Utterance(f"{i}.wav", "s", "train", Path(f"{i}.wav")) for i in range(100))
+    store = FrameStore(frames.numpy(), 10 * np.arange(101), utterances)
+    whole, rows = store.normaliser(np.arange(100)), np.arange(100)
+    torch.testing.assert_close(whole.mean, frames.mean(0))
+    monkeypatch.setattr("rwae_audio.store.NORMALISED", 250)  # a quarter of them
+    part = store.normaliser(rows)
+    quarter = torch.cat([frames[10 * i : 10 * i + 10] for i in range(0, 100, 4)])
+    torch.testing.assert_close(part.mean, quarter.mean(0))
+    torch.testing.assert_close(part.deviation, quarter.std(0, correction=0))
+
+
+def test_windows_of_a_file_are_what_the_file_holds(tmp_path: Path) -> None:
+    """The request for pages reaches to the end of the file and no further."""
+    values = np.arange(50_000 * 80, dtype=np.float32).reshape(-1, 80)
+    values.tofile(tmp_path / "frames")
+    frames = np.memmap(tmp_path / "frames", dtype=np.float32, mode="r", shape=values.shape)
+    store = FrameStore(frames, np.array([0, 50_000]), (Utterance("a", "s", "train", Path("a")),))
+    starts = np.array([0, 12_345, 49_940])
+    drawn = store.gather(starts, 60).numpy()
+    assert all((window == values[start : start + 60]).all() for window, start in zip(drawn, starts, strict=True))

@@ -25,7 +25,7 @@ from rwae_audio import divergences, judges, neural_vocoder
 from rwae_audio.audio import write_audio
 from rwae_audio.bundle import load_bundle
 from rwae_audio.commands.common import guarded
-from rwae_audio.corpora import an4, folder
+from rwae_audio.corpora import Source, an4, folder
 from rwae_audio.corpora.base import Utterance
 from rwae_audio.features import PRESETS
 from rwae_audio.files import InputError
@@ -106,7 +106,7 @@ def test_a_page_of_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 def test_a_list_needs_its_corpora() -> None:
     with pytest.raises(InputError, match="--data names an4; expected an4 and timit"):
-        pairs.heard_in("timit", {"an4": "somewhere"})
+        pairs.heard_in("timit", [Source("an4", "somewhere", "an4")])
 
 
 @pytest.mark.parametrize("name", pairs.LISTS)

@@ -139,7 +139,6 @@ def prepare(plan: dict[str, Any], config: RunConfig, folder: str | None = None) 
     import torch
 
     from rwae_audio.corpora import read_corpus
-    from rwae_audio.features import Normaliser
     from rwae_audio.store import open_store
 
     place = folder or plan["folder"]
@@ -153,7 +152,7 @@ def prepare(plan: dict[str, Any], config: RunConfig, folder: str | None = None) 
         count = int(store.lengths[store.utterances.index(wrong[0])])
         raise InputError(f"{wrong[0].path} has {count} frames; expected {size}, [mel] segment, of every recording")
     rows = store.indices("train")
-    normaliser = Normaliser.fit(store.frames[store.offsets[row] : store.offsets[row + 1]] for row in rows)
+    normaliser = store.normaliser(rows)
     frames = normaliser(torch.from_numpy(store.frames.reshape(len(store.utterances), size, -1).copy()))
     return Digits(corpus, store, normaliser, frames)
 

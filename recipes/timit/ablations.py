@@ -17,18 +17,15 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import train
 
 from rwae_audio.commands.common import Parser, guarded, say, set_value
-from rwae_audio.commands.data import add_data, tested
+from rwae_audio.commands.data import add_data, add_hold_out, add_test, data_plan
 from rwae_audio.config import nearest, read_toml
 from rwae_audio.files import InputError, only_one, read_json, read_text, whole_folder, write_json, write_text
-
-if TYPE_CHECKING:
-    from rwae_audio.corpora import Source
 
 NAME = "ablations.py"
 HERE = Path(__file__).resolve().parent
@@ -47,7 +44,8 @@ def table_arguments(parser: argparse.ArgumentParser, table: str) -> None:
     """What a table of short runs is asked for: NAME.toml has the rows, runs/NAME/ the runs."""
     runs = Path("runs") / table
     add_data(parser, "a corpus to train on")
-    parser.add_argument("--test", metavar="CORPUS", help="the corpus of the development speakers (the first one given)")
+    add_test(parser)
+    add_hold_out(parser)
     parser.add_argument("--rows", nargs="+", metavar="NAME", help=f"of {table}.toml (all)")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="a setting of every row")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (1)")
@@ -60,7 +58,7 @@ def table_arguments(parser: argparse.ArgumentParser, table: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    rows, data, test, place = opened(options, "ablations")
+    rows, plan, place = opened(options, "ablations")
     if not options.no_train:
         for name in options.rows or rows:
             for seed in rows[name].get("seeds", [0]):
@@ -68,29 +66,31 @@ def main(argv: list[str] | None = None) -> int:
                 if not (kept / "row.json").is_file():
                     tables, folder = settings(rows[name], seed, options.set), options.runs / kept.name
                     say(NAME, f"{name}, seed {seed}, {tables['train']['updates']} updates, in {folder}")
-                    trained(tables, data, test, folder, kept, options.threads)
+                    trained(tables, plan, folder, kept, options.threads)
     print(write_table(place, rows))
     return 0
 
 
-def opened(options: argparse.Namespace, table: str) -> tuple[dict[str, Any], list[Source], str, Path]:
-    """The rows of TABLE.toml, the corpora, the one with the development speakers, and where its folders and tables are."""
+def opened(options: argparse.Namespace, table: str) -> tuple[dict[str, Any], dict[str, Any], Path]:
+    """The rows of TABLE.toml, what data_plan says of the corpora, and where the folders and tables of the one with the
+    development speakers are."""
     rows = read_toml(HERE / f"{table}.toml")
     for name in options.rows or []:
         if name not in rows:
             raise InputError(f"--rows {name}; {nearest(name, list(rows))}")
-    from rwae_audio.corpora import corpus_sources
-
-    data, named = corpus_sources(options.data), [options.test] if options.test else []
-    (test,) = named if options.no_train and named else tested(named, data)
-    return rows, data, test, options.into / test
+    if options.no_train and options.test:
+        return rows, {}, options.into / options.test[0]
+    plan = data_plan(options)
+    if len(plan["test"]) > 1:
+        raise InputError(f"--test names {' and '.join(plan['test'])}; expected one corpus")
+    return rows, plan, options.into / plan["test"][0]
 
 
 def trained(
-    tables: dict[str, Any], data: list[Source], test: str, folder: Path, kept: Path, threads: int, probes: bool = True
+    tables: dict[str, Any], plan: dict[str, Any], folder: Path, kept: Path, threads: int, probes: bool = True
 ) -> None:
-    """Train this configuration in `folder` and leave it and the dev log in `kept`, and what the `probes` say, which take
-    as long again."""
+    """Train this configuration on the corpora of `plan`, in `folder`. Leave it and the dev log in `kept`, and what the
+    `probes` say, which take as long again."""
     import torch
 
     from rwae_audio.alignment import phones_of
@@ -102,7 +102,7 @@ def trained(
 
     torch.set_num_threads(threads)
     config = RunConfig.of(tables)
-    ready = train.prepare(config, {"data": data, "test": [test]}, tell=lambda line: None)
+    ready = train.prepare(config, plan, tell=lambda line: None)
     folder.mkdir(parents=True, exist_ok=True)
     with only_one(folder):
         try:
@@ -111,6 +111,7 @@ def trained(
             raise KeyboardInterrupt from stop
     probed = {}
     if probes:
+        (test,) = plan["test"]
         corpus = next(corpus for corpus in ready.corpora if corpus.name == test)
         spoken = any(u.text or u.phones for u in corpus.utterances)
         phones = phones_of(corpus).phones if spoken else {}

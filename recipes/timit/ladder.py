@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import train
 
 from rwae_audio.commands.common import Parser, guarded, say
+from rwae_audio.commands.data import add_hold_out
 from rwae_audio.commands.data import tested as data_tested
 from rwae_audio.config import nearest
 from rwae_audio.files import InputError
@@ -40,6 +41,7 @@ SUPERVISED = {"ecapa": "ecapa.py", "d-vector": "dvector.py"}  # row → the scri
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     train.corpora_arguments(parser, "a corpus to train on")
+    add_hold_out(parser)
     parser.add_argument("--rows", nargs="+", metavar="NAME", help=f"rows to train ({', '.join(ROWS)} and references)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="of each row (0 1 2)")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="a setting of every row")
@@ -166,6 +168,10 @@ def trained(
             come = f"{', '.join(sorted(heard))}, tested on {', '.join(plan['test'])}"
             wanted = f"{', '.join(sorted(given))}, tested on {', '.join(tests)}"
             raise InputError(f"{run} is a run on {come}; expected {wanted}, or another --runs")
+        if name != "d-vector" and [h[:2] for h in plan.get("hold_out", [])] != held_out(options, data):
+            raise InputError(
+                f"{run} is a run with other speakers held out; expected those of --hold-out, or another --runs"
+            )
         if name not in SUPERVISED and plan.get("config") != train.tables_of(conf(name), options.set, seed):
             raise InputError(
                 f"{run} is a run with other settings than {conf(name).name} and --set; expected these, or another --runs"
@@ -177,6 +183,7 @@ def trained(
         words += ["--resume", str(run)]
     else:
         make_room(run)
+        words += ["--hold-out", str(options.hold_out)] if options.hold_out and name != "d-vector" else []
         words += ["--out", str(run), *(word for test in tests for word in ("--test", test)), *named("--data", data)]
         if name in SUPERVISED:
             words += named("--elsewhere", elsewhere)
@@ -196,6 +203,13 @@ def trained(
         last = (log.read_text(encoding="utf-8").strip().splitlines() or ["it said nothing"])[-1]
         raise InputError(f"{run} was not finished: {last}; see {log}")
     return run
+
+
+def held_out(options: argparse.Namespace, data: list[Source]) -> list[list[str]]:
+    """The corpus and the name of each speaker that --hold-out names, in its order. Raises InputError."""
+    from rwae_audio.corpora import read_hold_out
+
+    return [[held.corpus, held.speaker] for held in read_hold_out(options.hold_out, data)]
 
 
 def make_room(run: Path) -> None:

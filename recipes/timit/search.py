@@ -36,7 +36,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    methods, data, test, place = opened(options, "search")
+    methods, plan, place = opened(options, "search")
     if not options.no_train:
         for name in options.rows or methods:
             for trial in methods[name]:
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
                 if not (kept / "row.json").is_file():
                     tables, folder = tried(name, trial, options.set), options.runs / kept.name
                     say(NAME, f"{name}, {trial or 'as it is'}, {tables['train']['updates']} updates, in {folder}")
-                    trained(tables, data, test, folder, kept, options.threads, probes=False)
+                    trained(tables, plan, folder, kept, options.threads, probes=False)
     print(write_table(place, methods))
     return 0
 

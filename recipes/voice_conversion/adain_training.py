@@ -105,7 +105,7 @@ def read_frames(plan: dict[str, Any], config: RunConfig) -> Speech:
     corpora = [with_benchmark(corpus) if corpus.name in test else corpus for corpus in corpora]
     store = open_store(corpora, MEL, progress=True)
     rows, model = store.indices("train"), ModelConfig(static_from="segment")
-    normaliser = Normaliser.fit(store.frames[store.offsets[row] : store.offsets[row + 1]] for row in rows)
+    normaliser = store.normaliser(rows)
     dev = np.concatenate([bench.rows for bench in benchmarks(store, corpora, test, "dev").values()])
     if (longest := int(store.lengths[dev].max())) < size:
         named = " and ".join(test)

@@ -68,9 +68,7 @@ def read_speech(plan: dict[str, Any], split: str, config: RunConfig) -> Speech:
     utterances = []
     corpora = planned_corpora(plan)
     keep_content(plan, corpora)
-    for corpus in corpora:
-        if corpus.name in plan["test"]:
-            corpus = with_benchmark(corpus)
+    for corpus in (with_benchmark(corpus) if corpus.name in plan["test"] else corpus for corpus in corpora):
         if split == "train" or corpus.name in plan["test"]:
             found = corpus.of(split)
             utterances += found if split == "train" else found[::4]

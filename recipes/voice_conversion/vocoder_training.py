@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from discriminators import Discriminators
-from spectra import Spectra, mel_distance, spectral_distance
+from spectra import SIZES, Spectra, mel_distance, spectral_distance
 from torch import Tensor
 from vocoder_speech import Speech, draw
 
@@ -102,7 +102,10 @@ class RunConfig:
         table = dict(tables.get("vocoder", {}))
         mel = MelConfig.from_table(table.pop("mel", {"preset": "vocoder"}))
         sizes = asdict(resolve(VocoderConfig, table, "[vocoder]"))
-        return cls(VocoderConfig(**{**sizes, "mel": mel}), resolve(TrainConfig, tables.get("train", {}), "[train]"))
+        train = resolve(TrainConfig, tables.get("train", {}), "[train]")
+        if train.frames < (least := max(SIZES) // 2 // mel.hop_length + 2):  # the widest window reflects its half
+            raise InputError(f"[train] frames is {train.frames}; expected {least} or more")
+        return cls(VocoderConfig(**{**sizes, "mel": mel}), train)
 
     def tables(self) -> dict[str, Any]:
         return {"vocoder": asdict(self.vocoder), "train": asdict(self.train)}

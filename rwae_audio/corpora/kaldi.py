@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rwae_audio.audio import duration
 from rwae_audio.corpora.base import (
     Corpus,
     Split,
@@ -156,6 +155,8 @@ def _segment(line: Line, recordings: Mapping[str, Line]) -> tuple[str, float, fl
 
 def _utterances(data: DataSet, folder: Path, place: Path) -> Iterable[tuple[str, Utterance]]:
     """Each utterance of a data folder, and the line that has it."""
+    from rwae_audio.audio import duration  # which needs torch: a trial list is read without
+
     files = {name: _file(line, folder, place) for name, line in data.recordings.items()}
     lengths: dict[str, float] = {}
     for name, (line, recording, start, end) in data.utterances.items():
