@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from rwae_audio.files import InputError
@@ -32,4 +34,14 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
+
+
+def bf16_or_float32(precision: str, device: torch.device, say: Callable[[str], None]) -> bool:
+    """Return whether networks train in bfloat16: where `precision` is "bf16", unless the device has none, which it says."""
+    if precision != "bf16":
+        return False
+    if has_bf16(device):
+        return True
+    say(f"this {device.type} has no bfloat16 arithmetic: training in float32")
     return False

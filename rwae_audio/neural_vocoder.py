@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwae_audio.convolutions import ConvNeXtBlock
+from rwae_audio.convolutions import ConvNeXtBlock, over_time
 from rwae_audio.features import PRESETS, MelConfig, bin_positions, mel_filters
 from rwae_audio.files import InputError, read_json, read_tensors, whole_folder, write_json, write_tensors, write_text
+from rwae_audio.posterior import Network
 from rwae_audio.randomness import generator
 from rwae_audio.settings import resolve
 from rwae_audio.streaming import CHUNK, in_chunks
@@ -48,32 +49,54 @@ class VocoderConfig:
         return (self.blocks + 1) * (self.kernel // 2) + -(-self.mel.n_fft // self.mel.hop_length)
 
 
+class Backbone(Network):
+    """What a frame's filters are read off: (B, T, n_mels + 2) → (B, T, 4 · bins).
+
+    A convolution over time, ConvNeXt blocks and a linear layer, whose results are near 0 at first.
+    """
+
+    def __init__(self, config: VocoderConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.first = nn.Conv1d(config.mel.n_mels + 2, width, config.kernel, padding=config.kernel // 2)
+        self.blocks = nn.ModuleList(
+            ConvNeXtBlock(width, config.kernel, config.expansion, 1.0 / config.blocks) for _ in range(config.blocks)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 4 * (config.mel.n_fft // 2 + 1))
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Run the layers over frames of about mean 0 and variance 1."""
+        states = over_time(self.first, frames)
+        for block in self.blocks:
+            states = block(states)
+        return self.head(self.norm(states))
+
+
 class Vocoder(nn.Module):
-    """The network, and the sources that it filters. It begins as a vocoder that takes the mels for the envelope."""
+    """The network, and the sources that it filters. It begins as a vocoder that takes the mels for the envelope.
+
+    Attributes:
+        network: Has all weights, and may run in bfloat16 (see Network). All else is float32.
+    """
 
     window: Tensor
-    level: Tensor
+    analysis: Tensor
     spread: Tensor
     gain: Tensor
 
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
         self.config, self.mel = config, config.mel
-        mel, width = config.mel, config.width
-        self.bins = mel.n_fft // 2 + 1
-        self.first = nn.Conv1d(mel.n_mels + 2, width, config.kernel, padding=config.kernel // 2)
-        self.blocks = nn.ModuleList(
-            ConvNeXtBlock(width, config.kernel, config.expansion, 1.0 / config.blocks) for _ in range(config.blocks)
-        )
-        self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, 4 * self.bins)
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
-        window = torch.hann_window(mel.win_length)
+        self.network = Backbone(config)
+        window = torch.hann_window(config.mel.win_length)
+        level = window.square().sum().sqrt()  # of white noise's spectrum
         self.register_buffer("window", window, persistent=False)
-        self.register_buffer("level", window.square().sum().sqrt(), persistent=False)  # of white noise's spectrum
-        self.register_buffer("spread", envelope_matrix(mel), persistent=False)
-        self.register_buffer("gain", mel_filters(mel).float().sum(0).log(), persistent=False)
+        self.register_buffer("analysis", window / level, persistent=False)
+        self.register_buffer("spread", envelope_matrix(config.mel), persistent=False)
+        self.register_buffer("gain", mel_filters(config.mel).float().sum(0).log(), persistent=False)
 
     def forward(self, log_mels: Tensor, f0: Tensor, generator: torch.Generator) -> Tensor:
         """log_mels (B, T, n_mels), f0 (B, T) in Hz, 0 without a voice → samples (B, (T − 1) · hop_length).
@@ -86,36 +109,57 @@ class Vocoder(nn.Module):
 
     def filtered(self, log_mels: Tensor, f0: Tensor, buzz: Tensor, noise: Tensor) -> Tensor:
         """`forward`, of the sources (B, N)."""
-        voiced, hiss, cosine, sine = self.filters(log_mels, f0)
-        phases = torch.complex(cosine, sine)
-        phases = phases / phases.abs().clamp_min(1e-6)
-        spectrum = voiced.exp() * phases * self.spectrum(buzz) + hiss.exp() * self.spectrum(noise)
-        mel = self.config.mel
+        mel, has = self.config.mel, (f0 > 0).to(log_mels)[..., None]
+        pitch = torch.where(f0 > 0, f0.clamp_min(1).log() - F0_CENTRE, torch.zeros(()).to(f0))
+        frames = torch.cat([log_mels / 3 + 1, pitch[..., None], has], dim=-1)  # about mean 0, variance 1
+        envelope = (log_mels - self.gain) @ self.spread
+        voiced, hiss = envelope + (1 - has) * QUIETEST, envelope - 1.5 * has
+        sources = self.spectra(torch.cat([buzz, noise])).chunk(2)
+        spectrum = _Filtered.apply(self.network(frames), voiced, hiss, *sources).transpose(1, 2)
         return torch.istft(spectrum, mel.n_fft, mel.hop_length, mel.win_length, self.window, length=buzz.shape[1])
 
-    def filters(self, log_mels: Tensor, f0: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """log_mels (B, T, n_mels), f0 (B, T) → of each bin (B, bins, T): the log-gains of buzz and hiss, and cosine and sine
-        (not yet of length 1) of the buzz's phase."""
-        has = (f0 > 0).to(log_mels)
-        pitch = torch.where(f0 > 0, f0.clamp_min(1).log() - F0_CENTRE, torch.zeros(()).to(f0))
-        states = torch.cat([log_mels / 3 + 1, pitch[..., None], has[..., None]], dim=-1)  # about mean 0, variance 1
-        states = self.first(states.transpose(1, 2)).transpose(1, 2)
-        for block in self.blocks:
-            states = block(states)
-        voiced, hiss, cosine, sine = self.head(self.norm(states)).transpose(1, 2).chunk(4, dim=1)
-        envelope = ((log_mels - self.gain) @ self.spread).transpose(1, 2)
-        silent = (1 - has)[:, None] * QUIETEST
-        voiced = (envelope + 4 * voiced + silent).clamp(QUIETEST, LOUDEST)
-        hiss = (envelope + 4 * hiss - 1.5 * has[:, None]).clamp(QUIETEST, LOUDEST)
-        return voiced, hiss, 1 + 4 * cosine, 4 * sine
-
-    def spectrum(self, samples: Tensor) -> Tensor:
-        """(B, N) → (B, bins, T), of level 1 for white noise of variance 1."""
+    def spectra(self, samples: Tensor) -> Tensor:
+        """(B, N) → (B, T, bins), of level 1 for white noise of variance 1."""
         mel = self.config.mel
         made = torch.stft(
-            samples, mel.n_fft, mel.hop_length, mel.win_length, self.window, pad_mode="constant", return_complex=True
+            samples, mel.n_fft, mel.hop_length, mel.win_length, self.analysis, pad_mode="constant", return_complex=True
         )
-        return made / self.level
+        return made.transpose(1, 2)
+
+
+class _Filtered(torch.autograd.Function):
+    """What the network says (B, T, 4 · bins) of two sources (B, T, bins, complex) → their sum, filtered, (B, T, bins).
+
+    With v, h, c, s the four parts of what it says: exp(voiced + 4v) · e^{iθ} · buzz + exp(hiss + 4h) · noise, where θ is the
+    angle of 1 + 4c + 4is, and both exponents lie between QUIETEST and LOUDEST. The derivative of e^{iθ} needs no quotients
+    of complex numbers, which autograd would take.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, said: Tensor, voiced: Tensor, hiss: Tensor, buzz: Tensor, noise: Tensor) -> Tensor:
+        parts = said.chunk(4, dim=-1)
+        voiced, hiss = (torch.add(base, part, alpha=4) for base, part in zip((voiced, hiss), parts, strict=False))
+        cosine, sine = 1 + 4 * parts[2], 4 * parts[3]
+        length = (cosine.square() + sine.square()).clamp_min_(1e-12).rsqrt_()
+        gain = voiced.clamp(QUIETEST, LOUDEST).exp_().mul_(length)
+        hummed = torch.complex(gain * cosine, gain * sine).mul_(buzz)
+        hissed = noise * hiss.clamp(QUIETEST, LOUDEST).exp_()
+        ctx.save_for_backward(voiced, hiss, cosine, sine, length, hummed, hissed)
+        return hummed + hissed
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        voiced, hiss, cosine, sine, length, hummed, hissed = ctx.saved_tensors
+        turned, blown = gradient.conj() * hummed, gradient.conj() * hissed
+        angle = turned.imag * length.square()  # less it, over the phase's length
+        said = gradient.real.new_empty(*voiced.shape[:-1], 4 * voiced.shape[-1])
+        parts = said.chunk(4, dim=-1)
+        torch.mul(turned.real, (voiced >= QUIETEST) & (voiced <= LOUDEST), out=parts[0])
+        torch.mul(blown.real, (hiss >= QUIETEST) & (hiss <= LOUDEST), out=parts[1])
+        torch.mul(sine, angle, out=parts[2])
+        torch.mul(cosine, angle.neg_(), out=parts[3])
+        return said.mul_(4), None, None, None, None
 
 
 def envelope_matrix(config: MelConfig) -> Tensor:
@@ -189,7 +233,7 @@ def save_vocoder(folder: Path, vocoder: Vocoder, meta: Mapping[str, Any], card: 
     """Write vocoder.safetensors (in float16), config.json (the settings, and `meta`) and README.md, the card, whole or not at
     all."""
     with whole_folder(folder) as temporary:
-        weights = {name: value.half() for name, value in vocoder.state_dict().items()}
+        weights = {name: value.half() for name, value in vocoder.network.state_dict().items()}
         write_tensors(temporary / "vocoder.safetensors", weights)
         write_json(temporary / "config.json", {"vocoder": asdict(vocoder.config), "meta": dict(meta)})
         write_text(temporary / "README.md", card)
@@ -205,7 +249,7 @@ def load_vocoder(folder: Path | None = None) -> Vocoder:
     vocoder = Vocoder(VocoderConfig(**{**sizes, "mel": mel}))
     weights = read_tensors(folder / "vocoder.safetensors", "the weights of a vocoder")
     try:
-        vocoder.load_state_dict(weights)
+        vocoder.network.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{folder / 'vocoder.safetensors'} does not fit its config.json") from error
     return vocoder.eval()

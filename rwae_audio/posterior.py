@@ -6,6 +6,7 @@ The bricks of rwae_audio.model. Knows shapes, not losses. B sequences, T frames.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -176,6 +177,13 @@ class Network(nn.Module):
             return super().__call__(*args, **kwargs)
         with self.autocast():
             return in_float32(super().__call__(*args, **kwargs))
+
+
+def run_in_bf16(model: nn.Module, device: torch.device, on: bool) -> None:
+    """Let the passes of all networks in a model run in bfloat16 by autocast, or in the precision of their weights."""
+    for network in model.modules():
+        if isinstance(network, Network):
+            network.autocast = functools.partial(torch.autocast, device.type, torch.bfloat16) if on else None
 
 
 def in_float32(values: Any) -> Any:

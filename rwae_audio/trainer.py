@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,15 +13,16 @@ from torch import Tensor
 
 from rwae_audio.actions import word_shape
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
-from rwae_audio.devices import has_bf16
+from rwae_audio.devices import bf16_or_float32
 from rwae_audio.distributed import local, mean_gradients, rank, start
 from rwae_audio.features import MelConfig, Normaliser
 from rwae_audio.files import InputError
 from rwae_audio.health import DETERMINISTIC, code_state, collapse_warning, collapsed_codes
 from rwae_audio.loop import MetricsLog, clip_gradients, train_loop
-from rwae_audio.model import RWAE, ModelConfig, Network
+from rwae_audio.model import RWAE, ModelConfig
 from rwae_audio.objectives import Objective, ObjectiveSettings, objective_class, objective_settings
 from rwae_audio.perturb import CHANNELS
+from rwae_audio.posterior import run_in_bf16
 from rwae_audio.randomness import generator
 from rwae_audio.settings import Settings, at_least, between, resolve
 from rwae_audio.store import Batch, Sampler
@@ -197,9 +197,7 @@ class Trainer:
             self.clusters = shape_clusters(sampler, config).to(self.device)
         self.sampler, self.normaliser = sampler.to(self.device), normaliser.to(self.device)
         self.rows = local(settings.batch)
-        self.bf16 = settings.precision == "bf16" and has_bf16(self.device)
-        if settings.precision == "bf16" and not self.bf16:
-            say(f"this {self.device.type} has no bfloat16 arithmetic: training in float32")
+        self.bf16 = bf16_or_float32(settings.precision, self.device, say)
         self.latest, self.best = (folder / "checkpoints" / f"{name}.safetensors" for name in ("latest", "best"))
         self.log = MetricsLog(folder / "metrics.jsonl")
         self.position = Position()
@@ -215,9 +213,7 @@ class Trainer:
 
     def autocast(self, on: bool) -> None:
         """Let the networks' passes run in bfloat16, or in the precision of their weights."""
-        for network in self.model.modules():
-            if isinstance(network, Network):
-                network.autocast = functools.partial(torch.autocast, self.device.type, torch.bfloat16) if on else None
+        run_in_bf16(self.model, self.device, on)
 
     def update(self, step: int) -> dict[str, Tensor]:
         """Make one update, and return its losses and the norm of its gradient."""

@@ -222,7 +222,10 @@ def test_it_is_trained_and_goes_on(
         patch.setattr(adain_training, "losses", stop_in_the_third)
         assert call("--resume", str(tmp_path / "parts")) == 130
     assert "stopped after update 3" in capsys.readouterr().err
-    assert call("--resume", str(tmp_path / "parts")) == 0
+    assert call("--resume", str(tmp_path / "parts"), "--minutes", "1e-9") == 0
+    on = f"go on with: python recipes/voice_conversion/train_adain_vc.py --resume {tmp_path / 'parts'}"
+    assert capsys.readouterr().out.endswith(f"stopped after update 4 of 6; {on}\n")
+    assert call("--resume", str(tmp_path / "parts"), "--minutes", "60") == 0
     assert log("parts") == log("whole")
     whole, parts = (read_tensors(tmp_path / run / "latest.safetensors", "a checkpoint") for run in ("whole", "parts"))
     assert set(whole) == set(parts)

@@ -193,9 +193,14 @@ def test_no_label_reaches_a_weight(digits: Path, tmp_path: Path) -> None:
 
 
 def test_the_recipe_on_the_demo(tmp_path: Path) -> None:
-    trained = run("train.py", *TINY, "--out", "run", cwd=tmp_path)
+    begun = run("train.py", *TINY, "--out", "run", "--minutes", "1e-9", cwd=tmp_path)
+    assert begun.returncode == 0, begun.stderr
+    assert "training on the built-in synthetic digits" in begun.stdout
+    on = "go on with: python recipes/digits/train.py --resume run\n"
+    assert begun.stdout.endswith(f"stopped after update 1 of 2; {on}")
+    assert not (tmp_path / "run/bundle").exists()
+    trained = run("train.py", "--resume", "run", "--minutes", "60", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
-    assert "training on the built-in synthetic digits" in trained.stdout
     assert "python recipes/digits/train.py" in (tmp_path / "run/bundle/README.md").read_text()
     generated = run("generate.py", "--bundle", "run/bundle", "--out", "made", cwd=tmp_path)
     assert generated.returncode == 0, generated.stderr

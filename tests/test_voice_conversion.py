@@ -1,4 +1,4 @@
-"""The recipe of conversions: pairs, tables of what judges said, and a vocoder that is trained, stopped and gone on with."""
+"""The recipe of conversions: pairs, and tables of what judges said."""
 
 from __future__ import annotations
 
@@ -8,39 +8,30 @@ import io
 import json
 import re
 import shutil
-import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
-import torch
 from made_up import speech
-from test_ladder import recordings
 
-from rwae_audio import divergences, judges, neural_vocoder
+from rwae_audio import judges, neural_vocoder
 from rwae_audio.audio import write_audio
 from rwae_audio.bundle import load_bundle
 from rwae_audio.commands.common import guarded
-from rwae_audio.corpora import Source, an4, folder
+from rwae_audio.corpora import Source
 from rwae_audio.corpora.base import Utterance
-from rwae_audio.features import PRESETS
 from rwae_audio.files import InputError
-from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, load_vocoder
 
 RECIPE = Path(__file__).parent.parent / "recipes/voice_conversion"
 sys.path.insert(0, str(RECIPE))
-import discriminators  # noqa: E402
 import evaluate  # noqa: E402
 import pairs  # noqa: E402
 import picture  # noqa: E402
 import samples  # noqa: E402
 import tables  # noqa: E402
-import train_vocoder  # noqa: E402
-import vocoder_training  # noqa: E402
 
 
 def utterances(speakers: list[str], each: int) -> list[Utterance]:
@@ -369,164 +360,3 @@ def test_bad_input_of_evaluate_is_one_line(
     assert len(error.splitlines()) == 1
     assert expected in error
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("judged_by", [(), ("train.adversarial=0.1", "train.matching=0.1", "train.width=4")])
-def test_a_vocoder_is_trained_and_goes_on(
-    judged_by: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("auraloss")
-    recordings(tmp_path / "data", "s{s}/{u}.wav", 8, 3)
-    words = ["--data", f"folder={tmp_path / 'data'}", "--threads", "1"]
-    for setting in (
-        "train.batch=2",
-        "train.frames=20",
-        "train.evaluate_every=2",
-        "vocoder.width=8",
-        "vocoder.blocks=1",
-        *judged_by,
-    ):
-        words += ["--set", setting]
-
-    def call(*more: str) -> int:
-        return guarded(lambda: train_vocoder.main([*more]), "train_vocoder.py")
-
-    assert call(*words, "--set", "train.updates=4", "--out", str(tmp_path / "whole")) == 0, capsys.readouterr().err
-    folder = tmp_path / "whole"
-    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in log] == [2, 4]
-    assert ("train/discriminators" in log[0]) == bool(judged_by)
-    assert "of 4 updates" in (folder / "vocoder/README.md").read_text()
-    vocoder = load_vocoder(folder / "vocoder")
-    assert (vocoder.config.width, vocoder.training) == (8, False)
-
-    # a run that stopped after its first two updates
-    plan = json.loads((folder / "run.json").read_text())
-    (tmp_path / "parts").mkdir()
-    (tmp_path / "parts/run.json").write_text(json.dumps(plan))
-    step = vocoder_training.MetricsLog.write
-
-    def stop_after(log: object, values: dict) -> None:
-        step(log, values)
-        if values["step"] == 2:
-            signal.raise_signal(signal.SIGINT)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vocoder_training.MetricsLog, "write", stop_after)
-        assert call("--resume", str(tmp_path / "parts"), "--threads", "1") == 130
-    assert "stopped after update 2" in capsys.readouterr().err
-    assert call("--resume", str(tmp_path / "parts"), "--threads", "1") == 0
-    again = load_vocoder(tmp_path / "parts/vocoder")
-    for (name, one), other in zip(vocoder.state_dict().items(), again.state_dict().values(), strict=True):
-        assert torch.equal(one, other), name
-    assert call("--resume", str(tmp_path / "parts"), "--init", str(folder / "vocoder")) == 2
-    assert "expected no --init beside it" in capsys.readouterr().err
-    (tmp_path / "parts/run.json").write_text("{}")
-    assert call("--resume", str(tmp_path / "parts")) == 2
-    assert "does not say what was run" in capsys.readouterr().err
-    assert call(*words, "--set", "train.updates=0") == 2
-    assert "[train] updates is 0; expected 1 or more" in capsys.readouterr().err
-    assert call("--data", "folder=nowhere", "--test", "an4") == 2
-    assert "--test an4 is not among the corpora given" in capsys.readouterr().err
-
-    # another run that begins with its weights, and one that cannot
-    more = ["--init", str(folder / "vocoder"), "--set", "train.updates=1", "--set", "train.learning_rate=1e-7"]
-    assert call(*words, *more, "--out", str(tmp_path / "more")) == 0, capsys.readouterr().err
-    begun = load_vocoder(tmp_path / "more/vocoder")
-    assert (tmp_path / "more/vocoder/README.md").read_text().count("    python recipes/voice_conversion/") == 2
-    for (name, one), other in zip(vocoder.state_dict().items(), begun.state_dict().values(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5, msg=name)
-    capsys.readouterr()
-    assert call(*words, *more, "--set", "vocoder.width=4", "--out", str(tmp_path / "other")) == 2
-    assert "has other sizes; expected those of [vocoder]" in capsys.readouterr().err
-
-
-def test_the_log_of_a_vocoder_has_what_judges_hear(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """And the best by their score is kept, beside Griffin-Lim's figures."""
-    pytest.importorskip("auraloss")
-    monkeypatch.setattr(judges, "dnsmos", lambda: lambda sound: judges.Quality(1.0, 1.0, 2.0))
-    monkeypatch.setattr(judges, "whisper", lambda: lambda sound: "AB")
-    monkeypatch.setattr(judges, "character_error_rate", lambda said, heard: 0.25)
-    recordings(tmp_path / "data", "s{s}/{u}.wav", 8, 3)
-    words = ["--data", f"folder={tmp_path / 'data'}", "--threads", "1", "--out", str(tmp_path / "run")]
-    settings = ("updates=2", "evaluate_every=1", "judged=1", "batch=2", "frames=20")
-    words += [word for setting in settings for word in ("--set", f"train.{setting}")]
-    words += ["--set", "vocoder.width=8", "--set", "vocoder.blocks=1"]
-    read = vocoder_training.read_speech
-
-    def with_texts(plan: dict, split: str, config: vocoder_training.RunConfig) -> vocoder_training.Speech:
-        speech = read(plan, split, config)  # a folder has no texts
-        return replace(speech, texts=("AB",) * len(speech.texts))
-
-    monkeypatch.setattr(vocoder_training, "read_speech", with_texts)
-    assert guarded(lambda: train_vocoder.main(words), "train_vocoder.py") == 0, capsys.readouterr().err
-    log = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in log] == [1, 2]
-    for line in log:
-        assert line["dev/score"] == pytest.approx(2.0 / 5 - 0.25)
-        assert (line["dev/griffin_lim_decoded_mos"], line["dev/natural_cer"]) == (2.0, 0.25)
-    card = (tmp_path / "run/vocoder/README.md").read_text()
-    assert "after 1 of 2 updates" in card  # the second scores no better
-    assert folder.CREDIT in card
-    assert an4.CREDIT not in card
-
-
-def test_a_vocoder_needs_recordings_that_are_long_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("auraloss")
-    recordings(tmp_path / "data", "s{s}/{u}.wav", 8, 2)
-    words = ["--data", f"folder={tmp_path / 'data'}", "--set", "train.frames=200", "--out", str(tmp_path / "run")]
-    assert guarded(lambda: train_vocoder.main(words), "train_vocoder.py") == 2
-    assert "the longest train recording has 57 frames; expected 200 or more" in capsys.readouterr().err
-
-
-def test_what_judges_hear_of_a_vocoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DNSMOS / 5 − CER, of decoded and natural frames; Griffin-Lim's are asked for once."""
-    asked = []
-
-    def rate(sound: np.ndarray) -> judges.Quality:
-        asked.append(len(sound))
-        return judges.Quality(1.0, 1.0, 2.5 if len(asked) > 4 else 1.5)
-
-    monkeypatch.setattr(judges, "dnsmos", lambda: rate)
-    monkeypatch.setattr(judges, "whisper", lambda: lambda sound: "ABCX")
-    mel, frames = PRESETS["vocoder"], 12
-    parts = {name: np.zeros((3 * frames, 80), np.float16) for name in ("log_mels", "decoded")}
-    offsets = frames * np.arange(4)
-    silence, f0 = np.zeros(3 * frames * 256, np.float16), np.zeros(3 * frames, np.float32)
-    heard = vocoder_training.Speech(silence, **parts, f0=f0, offsets=offsets, mel=mel, texts=("ABCD", "", "ABCD"))
-    vocoder, ears = Vocoder(VocoderConfig(width=8, blocks=1)), vocoder_training.Ears()
-    found = ears.judge(vocoder, heard, 2)
-    assert len(asked) == 8  # two recordings that have a text, two kinds of frames, two vocoders
-    assert set(asked) == {(frames - 1) * 256}
-    assert (found["griffin_lim_decoded_mos"], found["natural_mos"], found["decoded_cer"]) == (1.5, 2.5, 0.25)
-    assert found["score"] == pytest.approx(2.5 / 5 - 0.25)
-    assert ears.judge(vocoder, heard, 2) == found
-    assert len(asked) == 12
-    assert vocoder.training
-
-
-def test_what_discriminators_ask_for() -> None:
-    """At a score of 0 both hinges are 1; what was recorded has no distance from itself; two noises are soon told apart; and
-    what the vocoder learns passes through them, into it alone."""
-    torch.manual_seed(0)
-    they = discriminators.Discriminators(4, 1e-2)
-    assert sum(p.numel() for p in discriminators.Discriminators(16, 1e-3).parameters()) < 1e6
-    recorded, made = 0.1 * torch.randn(2, 4000), 0.1 * torch.randn(2, 4000).cumsum(1)
-    made.requires_grad_()
-    same = they.terms(recorded, recorded.clone())
-    assert float(same["matching"].detach()) == 0.0
-    with divergences.frozen(they):
-        told = they.terms(recorded, made)
-        sum(told.values()).backward()
-    assert made.grad is not None
-    assert float(made.grad.abs().sum()) > 0
-    assert all(parameter.grad is None for parameter in they.parameters())
-    for one in they.each:
-        one.last.parametrizations.weight.original0.data.zero_()  # the norm of its weight
-        one.last.bias.data.zero_()
-    assert float(they.terms(recorded, made)["adversarial"].detach()) == pytest.approx(1.0)
-    losses = [they.step(recorded, made) for _ in range(30)]
-    assert losses[0] == pytest.approx(2.0)
-    assert losses[-1] < 1.0

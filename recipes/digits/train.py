@@ -43,6 +43,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="instead of the configuration's")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
     resume.add_resume(parser)
+    resume.add_minutes(parser)
     parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
     options = parser.parse_args(argv)
     resume.check_beside_resume(parser, options)
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     plan = resumed_plan(options) if options.resume else new_plan(options)
     import torch  # slow to load, so only now that the command line is known to be right
 
-    from rwae_audio.loop import Interrupted
+    from rwae_audio.loop import Interrupted, TimeIsUp
     from rwae_audio.trainer import RunConfig
 
     if options.threads:
@@ -66,10 +67,12 @@ def main(argv: list[str] | None = None) -> int:
         write_json(folder / "run.json", plan)
         print(f"{plan['name']}, {config.train.updates} updates, seed {config.train.seed}, in {folder}", flush=True)
         try:
-            train_run(digits, config, plan, folder, bool(options.resume))
+            train_run(digits, config, plan, folder, bool(options.resume), resume.minutes_left(options.minutes))
         except (Interrupted, KeyboardInterrupt) as stop:
-            print(f"{stop or 'stopped'}; go on with: python recipes/digits/train.py --resume {folder}", file=sys.stderr)
-            return 130
+            late = isinstance(stop, TimeIsUp)
+            line = f"{stop or 'stopped'}; go on with: python recipes/digits/train.py --resume {folder}"
+            print(line, file=sys.stdout if late else sys.stderr)
+            return 0 if late else 130
     print(f"{folder / 'bundle'}: the model; measured by recipes/digits/results.py {folder}")
     return 0
 
@@ -154,8 +157,10 @@ def prepare(plan: dict[str, Any], config: RunConfig, folder: str | None = None) 
     return Digits(corpus, store, normaliser, frames)
 
 
-def train_run(digits: Digits, config: RunConfig, plan: dict[str, Any], folder: Path, go_on: bool) -> None:
-    """Train, and leave the bundle."""
+def train_run(
+    digits: Digits, config: RunConfig, plan: dict[str, Any], folder: Path, go_on: bool, minutes: float | None = None
+) -> None:
+    """Train, and leave the bundle. Raises TimeIsUp when the minutes are over before."""
     import numpy as np
     import torch
 
@@ -187,6 +192,7 @@ def train_run(digits: Digits, config: RunConfig, plan: dict[str, Any], folder: P
         error,
         folder,
         resume=go_on,
+        minutes=minutes,
         say=lambda line: print(line, flush=True),
         progress=True,
     )

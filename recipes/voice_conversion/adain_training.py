@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from rwae_audio.commands.resume import keep_content
 from rwae_audio.corpora import planned_corpora
 from rwae_audio.features import Normaliser
 from rwae_audio.files import InputError
-from rwae_audio.loop import Interrupted, MetricsLog, clip_gradients, interruptible
+from rwae_audio.loop import MetricsLog, clip_gradients, train_loop
 from rwae_audio.posterior import ModelConfig
 from rwae_audio.randomness import generator
 from rwae_audio.settings import resolve
@@ -116,51 +115,75 @@ def read_frames(plan: dict[str, Any], config: RunConfig) -> Speech:
     return Speech(Sampler(store, rows, size, model), normaliser, normaliser(held_out), hours)
 
 
-def train(config: RunConfig, speech: Speech, folder: Path, command: str) -> None:
-    """The loop. Raises Interrupted on Ctrl-C, once its checkpoint is written."""
-    settings = config.train
-    torch.manual_seed(generator(settings.seed, "weights").initial_seed() % 2**31)
-    model = AdaInVc(config.adain)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, amsgrad=True, weight_decay=1e-4)
-    state, latest = RunState(model, optimizer), folder / "latest.safetensors"
-    position = load_checkpoint(latest, config, state) if latest.exists() else Position()
-    log = MetricsLog(folder / "metrics.jsonl")
-    log.drop_after(position.step)
-    with interruptible() as stopped:
-        while position.step < settings.updates and not stopped():
-            began = time.monotonic()
-            batch = speech.sampler.draw(settings.batch, generator(settings.seed, "batch", position.step))
-            frames = speech.normaliser(batch.frames)
-            terms = losses(frames, *model(frames, generator(settings.seed, "content", position.step)))
-            content_weight = settings.content_weight * settings.grown(position.step)
-            optimizer.zero_grad()
-            (settings.reconstruction_weight * terms["reconstruction"] + content_weight * terms["content"]).backward()
-            clip_gradients(model.parameters(), settings.gradient_clip, position.step)
-            optimizer.step()
-            position.step += 1
-            position.seconds += time.monotonic() - began
-            for name, value in {**{k: v.item() for k, v in terms.items()}, "updates": 1}.items():
-                position.sums[name] = position.sums.get(name, 0.0) + value
-            if position.step % settings.evaluate_every == 0 or position.step == settings.updates:
-                count = position.sums.pop("updates")
-                said = {f"train/{name}": total / count for name, total in position.sums.items()}
-                said["dev/reconstruction"] = on_dev(model, speech.held_out)
-                position.sums = {}
-                log.write({"step": position.step, **said, "seconds": round(position.seconds, 1)})
-                # while the content costs less than it will, frames are reconstructed better than they will be
-                score = -said["dev/reconstruction"] if settings.grown(position.step) == 1 else -1e6
-                if score > position.best_score:
-                    position.best_score, position.best_step = score, position.step
-                    meta = {"command": command, "step": position.step}
-                    save_adain(folder / "adain", AdaInVoice(model, speech.normaliser), meta)
-                save_checkpoint(latest, config, state, position)
-                best = "  (best)" if position.best_step == position.step else ""
-                print(
-                    json.dumps({key: round(value, 4) for key, value in said.items()}), position.step, best, flush=True
-                )
-    if position.step < settings.updates:
-        save_checkpoint(latest, config, state, position)
-        raise Interrupted(f"stopped after update {position.step} of {settings.updates}")
+def train(config: RunConfig, speech: Speech, folder: Path, command: str, minutes: float | None = None) -> None:
+    """Train, from the folder's latest checkpoint on if it has one.
+
+    Args:
+        minutes: The time after which the run stops with a checkpoint.
+
+    Raises:
+        Interrupted: On Ctrl-C, once the checkpoint is written; TimeIsUp when the minutes are over.
+    """
+    run = Training(config, speech, folder, command)
+    train_loop(
+        run.update,
+        run.look,
+        run.save,
+        run.position,
+        updates=config.train.updates,
+        evaluate_every=config.train.evaluate_every,
+        minutes=minutes,
+    )
+
+
+class Training:
+    """One run: the model, its optimizer, and where it stands."""
+
+    def __init__(self, config: RunConfig, speech: Speech, folder: Path, command: str) -> None:
+        settings = config.train
+        self.config, self.settings, self.speech, self.folder, self.command = config, settings, speech, folder, command
+        torch.manual_seed(generator(settings.seed, "weights").initial_seed() % 2**31)
+        self.model = AdaInVc(config.adain)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=settings.learning_rate, amsgrad=True, weight_decay=1e-4, fused=True
+        )
+        self.latest, self.log = folder / "latest.safetensors", MetricsLog(folder / "metrics.jsonl")
+        self.state = RunState(self.model, self.optimizer)
+        self.position = load_checkpoint(self.latest, config, self.state) if self.latest.exists() else Position()
+        self.log.drop_after(self.position.step)
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """Make one update, and return its losses and the norm of its gradient."""
+        settings, speech = self.settings, self.speech
+        frames = speech.normaliser(speech.sampler.draw(settings.batch, generator(settings.seed, "batch", step)).frames)
+        terms = losses(frames, *self.model(frames, generator(settings.seed, "content", step)))
+        content_weight = settings.content_weight * settings.grown(step)
+        loss = settings.reconstruction_weight * terms["reconstruction"] + content_weight * terms["content"]
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = clip_gradients(self.model.parameters(), settings.gradient_clip)
+        self.optimizer.step()
+        return {"loss": loss, **terms, "gradient": norm}
+
+    def look(self, averages: dict[str, float]) -> None:
+        """Log the averages and the error on development speakers, and keep the model if it is the best one."""
+        position = self.position
+        said = {**averages, "dev/reconstruction": on_dev(self.model, self.speech.held_out)}
+        self.log.write({"step": position.step, **said, "seconds": round(position.seconds, 1)})
+        # while the content costs less than it will, frames are reconstructed better than they will be
+        score = -said["dev/reconstruction"] if self.settings.grown(position.step) == 1 else -1e6
+        if score > position.best_score:
+            position.best_score, position.best_step = score, position.step
+            meta = {"command": self.command, "step": position.step}
+            save_adain(self.folder / "adain", AdaInVoice(self.model, self.speech.normaliser), meta)
+        position.sums = {}
+        self.save()
+        best = "  (best)" if position.best_step == position.step else ""
+        print(json.dumps({key: round(value, 4) for key, value in said.items()}), position.step, best, flush=True)
+
+    def save(self) -> None:
+        """Write the checkpoint that the run goes on with."""
+        save_checkpoint(self.latest, self.config, self.state, self.position)
 
 
 @torch.no_grad()

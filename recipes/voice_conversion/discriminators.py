@@ -4,39 +4,66 @@
     of periods        Kong, Kim, Bae, "HiFi-GAN", NeurIPS 2020, arXiv 2010.05646: every p-th sample side by side
 
 The losses are those of Siuzdak, "Vocos", ICLR 2024, arXiv 2306.00814: hinges, and the distance between the layers' states for
-what is made and for what was recorded. Samples are (B, N).
+what is made and for what was recorded. Each discriminator judges a picture of the samples. Pictures, scores, states and losses
+are float32, and the layers may run in bfloat16 (see Network).
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from spectra import SIZES, Spectra
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
-SIZES = (512, 1024, 2048)  # of the windows, in samples; a quarter of one apart
+from rwae_audio.convolutions import over_time
+from rwae_audio.divergences import frozen
+from rwae_audio.posterior import Network
+
 PERIODS = (2, 3, 5, 7, 11)
 SLOPE = 0.1
 FLOOR = 1e-3  # under this a magnitude is silence
 
 
 class Judgement(NamedTuple):
-    """score: how much like speech, anywhere in the samples, (B, ·); states: of each layer."""
+    """score: how much like speech, anywhere in the samples, float32; states: of each layer, as its layers compute."""
 
     score: Tensor
     states: list[Tensor]
 
 
-class SpectrogramDiscriminator(nn.Module):
+class Discriminator(Network):
+    """A picture of samples → a Judgement, through strided convolutions and a last one."""
+
+    layers: nn.ModuleList
+    last: nn.Module
+
+    def picture(self, spectra: Spectra) -> Tensor:
+        """Return what it is shown of samples."""
+        raise NotImplementedError
+
+    def convolved(self, layer: nn.Module, states: Tensor) -> Tensor:
+        """Return states, or a picture, through a layer."""
+        return layer(states)
+
+    def forward(self, states: Tensor) -> Judgement:
+        seen = []
+        for layer in self.layers:
+            states = F.leaky_relu(self.convolved(layer, states), SLOPE, inplace=True)
+            seen.append(states)
+        return Judgement(self.convolved(self.last, states), seen)
+
+
+class SpectrogramDiscriminator(Discriminator):
     """Log-magnitudes (B, 1, T, bins) through strided convolutions over time and frequency."""
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
         self.size = size
-        self.register_buffer("window", torch.hann_window(size), persistent=False)
         steps = ((1, 2), (1, 2), (2, 2), (1, 2))
         widths = (1, width // 2, width, width, width)
         self.layers = nn.ModuleList(
@@ -44,31 +71,37 @@ class SpectrogramDiscriminator(nn.Module):
             for before, after, step in zip(widths[:-1], widths[1:], steps, strict=True)
         )
         self.last = weight_norm(nn.Conv2d(width, 1, 3, padding=1))
-        self.to(memory_format=torch.channels_last)  # on a CPU half as long again without it
 
-    def forward(self, samples: Tensor) -> Judgement:
-        spectrum = torch.stft(samples, self.size, self.size // 4, self.size, self.window, return_complex=True)
-        magnitudes = (spectrum.real.square() + spectrum.imag.square() + FLOOR**2).sqrt()
-        picture = magnitudes.log().transpose(1, 2)[:, None]
-        return judged(picture.to(memory_format=torch.channels_last), self.layers, self.last)
+    def picture(self, spectra: Spectra) -> Tensor:
+        """Return the log-magnitudes (B, 1, T, bins).
+
+        Their channel lies innermost in memory, and so do those of the layers: a CPU takes half as long again without it.
+        The weights stay as they are: a fused optimizer takes theirs and its own averages, read from a checkpoint, to lie alike.
+        """
+        picture = (spectra.power(self.size) + FLOOR**2).log() / 2
+        return picture[:, None].to(memory_format=torch.channels_last)
 
 
-class PeriodDiscriminator(nn.Module):
-    """Samples, folded to (B, 1, N / p, p), through strided convolutions along time."""
+class PeriodDiscriminator(Discriminator):
+    """Every p-th sample, (B · p, N / p, 1), through strided convolutions over time, which all p share."""
 
     def __init__(self, period: int, width: int) -> None:
         super().__init__()
         self.period = period
         widths = (1, width // 2, width, 2 * width, 2 * width)
         self.layers = nn.ModuleList(
-            weight_norm(nn.Conv2d(before, after, (5, 1), (3, 1), padding=(2, 0)))
-            for before, after in itertools.pairwise(widths)
+            weight_norm(nn.Conv1d(before, after, 5, 3, padding=2)) for before, after in itertools.pairwise(widths)
         )
-        self.last = weight_norm(nn.Conv2d(2 * width, 1, (3, 1), padding=(1, 0)))
+        self.last = weight_norm(nn.Conv1d(2 * width, 1, 3, padding=1))
 
-    def forward(self, samples: Tensor) -> Judgement:
-        samples = F.pad(samples, (0, -samples.shape[1] % self.period), mode="reflect")
-        return judged(samples.view(len(samples), 1, -1, self.period), self.layers, self.last)
+    def picture(self, spectra: Spectra) -> Tensor:
+        """Return the samples (B · p, N / p, 1), reflected at the end where they do not come out even."""
+        samples = F.pad(spectra.samples, (0, -spectra.samples.shape[1] % self.period), mode="reflect")
+        return samples.unflatten(1, (-1, self.period)).transpose(1, 2).flatten(0, 1)[..., None]
+
+    def convolved(self, layer: nn.Module, states: Tensor) -> Tensor:
+        """Return states (B · p, T, ·) through a layer."""
+        return over_time(layer, states)
 
 
 class Discriminators(nn.Module):
@@ -80,44 +113,63 @@ class Discriminators(nn.Module):
             [SpectrogramDiscriminator(size, width) for size in SIZES]
             + [PeriodDiscriminator(period, width) for period in PERIODS]
         )
-        self.optimizer = torch.optim.AdamW(self.parameters(), lr=learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters(), lr=learning_rate, betas=(0.8, 0.99), weight_decay=0.01, fused=True
+        )
 
-    def forward(self, samples: Tensor) -> list[Judgement]:
-        return [one(samples) for one in self.each]
+    def pictures(self, samples: Spectra) -> list[Tensor]:
+        """Return what each of them is shown of samples (B, N)."""
+        return [one.picture(samples) for one in self.each]
 
-    def step(self, recorded: Tensor, made: Tensor) -> float:
-        """One update of the discriminators alone: their hinge loss, Σ E max(0, 1 − D(recorded)) + E max(0, 1 + D(made))."""
-        loss = torch.stack(
-            [
-                F.relu(1 - yes.score).mean() + F.relu(1 + no.score).mean()
-                for yes, no in zip(self(recorded), self(made.detach()), strict=True)
-            ]
-        ).mean()
+    def forward(self, pictures: list[Tensor]) -> list[Judgement]:
+        return [one(picture) for one, picture in zip(self.each, pictures, strict=True)]
+
+    def step(self, recorded: list[Tensor], made: list[Tensor]) -> Tensor:
+        """Make one update of the discriminators alone, from pictures of samples that were recorded and made.
+
+        Returns the hinge loss, the mean over them of E max(0, 1 − D(recorded)) + E max(0, 1 + D(made)).
+        """
+        with parametrize.cached():
+            judgements = zip(self(recorded), self([picture.detach() for picture in made]), strict=True)
+        scores = [(yes.score, no.score) for yes, no in judgements]
+        loss = torch.stack([F.relu(1 - yes).mean() + F.relu(1 + no).mean() for yes, no in scores]).mean()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return loss.item()
+        return loss.detach()
 
-    def terms(self, recorded: Tensor, made: Tensor) -> dict[str, Tensor]:
+    def terms(self, recorded: list[Tensor], made: list[Tensor]) -> dict[str, Tensor]:
         """What the vocoder is to lower: `adversarial`, E max(0, 1 − D(made)), and `matching`, the mean |difference| of the
-        layers' states; each a mean over the discriminators."""
-        with torch.no_grad():
-            wanted = self(recorded)
-        found = self(made)
+        layers' states; each a mean over the discriminators. Their own weights get no gradient."""
+        with frozen(self), parametrize.cached():
+            with torch.no_grad():
+                wanted = self(recorded)
+            found = self(made)
         adversarial = [F.relu(1 - no.score).mean() for no in found]
         matching = [
-            (state - goal).abs().mean()
+            _MeanDistance.apply(state, goal)
             for yes, no in zip(wanted, found, strict=True)
             for goal, state in zip(yes.states, no.states, strict=True)
         ]
         return {"adversarial": torch.stack(adversarial).mean(), "matching": torch.stack(matching).mean()}
 
 
-def judged(states: Tensor, layers: nn.ModuleList, last: nn.Module) -> Judgement:
-    """(B, 1, H, W) through the layers."""
-    seen = []
-    for layer in layers:
-        states = F.leaky_relu(layer(states), SLOPE)
-        seen.append(states)
-    return Judgement(last(states).flatten(1), seen)
+class _MeanDistance(torch.autograd.Function):
+    """The mean |difference| of two tensors, a scalar in float32; the gradient is of the first one, in its memory format.
+
+    Autograd would leave a gradient in another format than the states', and whatever takes it up would be slow.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, state: Tensor, goal: Tensor) -> Tensor:
+        difference = state - goal
+        distance = difference.abs().sum(dtype=torch.float32) / goal.numel()
+        ctx.save_for_backward(difference.sign_())
+        return distance
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (sign,) = ctx.saved_tensors
+        return sign * (gradient / sign.numel()), None

@@ -12,10 +12,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from train_vocoder import old_plan, plan_of, run_arguments
+from train_vocoder import ended, old_plan, plan_of, run_arguments
 
 from rwae_audio.commands.common import Parser, guarded, new_folder, say
-from rwae_audio.commands.resume import check_beside_resume
+from rwae_audio.commands.resume import check_beside_resume, minutes_left
 from rwae_audio.files import only_one, write_json
 
 NAME = "train_adain_vc.py"
@@ -36,8 +36,6 @@ def main(argv: list[str] | None = None) -> int:
     import torch  # slow to load, so only now that the command line is known to be right
     from adain_training import RunConfig, read_frames, train
 
-    from rwae_audio.loop import Interrupted
-
     if options.threads:
         torch.set_num_threads(options.threads)
     config = RunConfig.of(plan["config"])
@@ -46,12 +44,9 @@ def main(argv: list[str] | None = None) -> int:
         speech = read_frames(plan, config)
         write_json(folder / "run.json", plan)
         say(NAME, f"{speech.hours:.2f} hours, {config.train.updates} updates, in {folder}")
-        try:
-            train(config, speech, folder, plan["command"])
-        except Interrupted as stop:
-            say(NAME, f"{stop}; go on with --resume {folder}")
-            return 130
-    return 0
+        return ended(
+            lambda: train(config, speech, folder, plan["command"], minutes_left(options.minutes)), NAME, folder
+        )
 
 
 if __name__ == "__main__":

@@ -3,22 +3,32 @@
     python recipes/voice_conversion/train_vocoder.py --data an4=DIR --data librispeech=DIR --out RUN
     python recipes/voice_conversion/train_vocoder.py --resume RUN
 
-Losses: multi-resolution STFT (auraloss, extra `vocoder`; Yamamoto, Song, Kim, "Parallel WaveGAN", ICASSP 2020) and L1 between
-log-mels. Every second crop has the model's reconstruction of its log-mels in the place of its own: the vocoder learns what a
-decoder leaves out. RUN/vocoder/ is the best one on development speakers so far, at any time: the one with the least of these
-losses, or by the judges (`--set train.judged=12`, extra `judge`); against discriminators and without judges, the last one.
+Losses: multi-resolution STFT (Yamamoto, Song, Kim, "Parallel WaveGAN", ICASSP 2020) and L1 between log-mels. Every second crop
+has the model's reconstruction of its log-mels in the place of its own: the vocoder learns what a decoder leaves out.
+RUN/vocoder/ is the best one on development speakers so far, at any time: the one with the least of these losses, or by the
+judges (`--set train.judged=12`, extra `judge`); against discriminators and without judges, the last one. In bfloat16, where the
+device has it, an update takes about half as long (`--set train.precision=bf16`).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rwae_audio.commands.common import Parser, guarded, new_folder, recorded, say, set_value
 from rwae_audio.commands.data import add_data, add_hold_out, add_test, data_plan
-from rwae_audio.commands.resume import add_resume, check_beside_resume, lengthened, moved, read_plan
+from rwae_audio.commands.resume import (
+    add_minutes,
+    add_resume,
+    check_beside_resume,
+    lengthened,
+    minutes_left,
+    moved,
+    read_plan,
+)
 from rwae_audio.files import only_one, write_json
 
 NAME = "train_vocoder.py"
@@ -42,6 +52,7 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="one setting, as in TOML")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
     add_resume(parser)
+    add_minutes(parser)
     parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
 
 
@@ -50,23 +61,31 @@ def main(argv: list[str] | None = None) -> int:
     resumed = options.resume
     plan = old_plan(options, NAME) if resumed else new_plan(options)
     import torch  # slow to load, so only now that the command line is known to be right
-    from vocoder_training import RunConfig, read_speech, spectral_losses, train
-
-    from rwae_audio.loop import Interrupted
+    from vocoder_speech import read_speech
+    from vocoder_training import RunConfig, train
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    config, losses = RunConfig.of(plan["config"]), spectral_losses()
+    config = RunConfig.of(plan["config"])
     folder = resumed or new_folder(options.out, "vocoder")
     with only_one(folder):
         speech = {split: read_speech(plan, split, config) for split in ("train", "dev")}
         write_json(folder / "run.json", plan)
         say(NAME, f"{speech['train'].seconds / 3600:.2f} hours, {config.train.updates} updates, in {folder}")
-        try:
-            train(config, speech, losses, folder, plan)
-        except Interrupted as stop:
-            say(NAME, f"{stop}; go on with --resume {folder}")
-            return 130
+        return ended(lambda: train(config, speech, folder, plan, minutes_left(options.minutes)), NAME, folder)
+
+
+def ended(training: Callable[[], None], script: str, folder: Path) -> int:
+    """Train, and return the exit status: 0 at the end or when the minutes of --minutes are over, 130 on Ctrl-C."""
+    from rwae_audio.loop import Interrupted, TimeIsUp
+
+    try:
+        training()
+    except Interrupted as stop:
+        late = isinstance(stop, TimeIsUp)
+        line = f"{stop}; go on with: python recipes/voice_conversion/{script} --resume {folder}"
+        print(line, file=sys.stdout if late else sys.stderr)
+        return 0 if late else 130
     return 0
 
 

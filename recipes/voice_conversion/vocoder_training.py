@@ -1,31 +1,31 @@
-"""What train_vocoder.py runs: the settings, the speech, the losses, the loop."""
+"""What train_vocoder.py runs: the settings, one update, a look at the development recordings, the judges' ears."""
 
 from __future__ import annotations
 
 import json
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from discriminators import Discriminators
+from spectra import SIZES, Spectra, mel_distance, spectral_distance
 from torch import Tensor
+from vocoder_speech import Speech, draw
 
 from rwae_audio.bundle import load_bundle
-from rwae_audio.card import commands, credits_of
+from rwae_audio.card import commands
 from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
-from rwae_audio.commands.resume import keep_content
 from rwae_audio.corpora import by_corpus, planned_sources
-from rwae_audio.divergences import frozen
-from rwae_audio.features import MelConfig, log_mel, mel_filters
+from rwae_audio.devices import bf16_or_float32
+from rwae_audio.features import MelConfig
 from rwae_audio.files import InputError, read_json
-from rwae_audio.level import speech_of
-from rwae_audio.loop import Interrupted, MetricsLog, clip_gradients, interruptible
+from rwae_audio.loop import MetricsLog, clip_gradients, train_loop
 from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, load_vocoder, save_vocoder, vocode
+from rwae_audio.posterior import run_in_bf16
 from rwae_audio.randomness import generator
 from rwae_audio.settings import resolve
 from rwae_audio.vocoder import griffin_lim
@@ -37,6 +37,8 @@ class TrainConfig:
 
     adversarial, matching    weights of what the discriminators say (Discriminators.terms), 0 without any
     width                    of the discriminators
+    precision                of the networks' passes: `float32`, or `bf16`, bfloat16 by autocast, where the device computes in
+                             it. Sources, spectra, losses and the optimizers are float32 in any case
     judged                   so many development recordings are judged (extra `judge`) at every look, and the best checkpoint
                              is the one with the highest DNSMOS / 5 − CER; at 0, with the least of the spectral losses, or
                              the last one, where discriminators ask for more than these
@@ -54,6 +56,7 @@ class TrainConfig:
     matching: float = 0.0
     width: int = 16
     judged: int = 0
+    precision: Literal["float32", "bf16"] = "float32"
     evaluate_every: int = 250
 
     def __post_init__(self) -> None:
@@ -99,7 +102,10 @@ class RunConfig:
         table = dict(tables.get("vocoder", {}))
         mel = MelConfig.from_table(table.pop("mel", {"preset": "vocoder"}))
         sizes = asdict(resolve(VocoderConfig, table, "[vocoder]"))
-        return cls(VocoderConfig(**{**sizes, "mel": mel}), resolve(TrainConfig, tables.get("train", {}), "[train]"))
+        train = resolve(TrainConfig, tables.get("train", {}), "[train]")
+        if train.frames < (least := max(SIZES) // 2 // mel.hop_length + 2):  # the widest window reflects its half
+            raise InputError(f"[train] frames is {train.frames}; expected {least} or more")
+        return cls(VocoderConfig(**{**sizes, "mel": mel}), train)
 
     def tables(self) -> dict[str, Any]:
         return {"vocoder": asdict(self.vocoder), "train": asdict(self.train)}
@@ -136,206 +142,132 @@ speech: a ConvNeXt that filters a buzz and a hiss (`rwae_audio/neural_vocoder.py
 """
 
 
-@dataclass(frozen=True)
-class Speech:
-    """Recordings one after another: samples (N,), of frame t the hop_length ones from t · hop_length on; frames of log-mels,
-    of what the model makes of them (T, n_mels), and F0 (T,); offsets (U + 1,): where each recording's frames begin; texts:
-    what is said in each, "" where that is not known; credits: the line that thanks the makers of each corpus."""
-
-    samples: np.ndarray
-    log_mels: np.ndarray
-    decoded: np.ndarray
-    f0: np.ndarray
-    offsets: np.ndarray
-    mel: MelConfig
-    texts: tuple[str, ...]
-    credits: tuple[str, ...] = ()
-
-    @property
-    def seconds(self) -> float:
-        return len(self.samples) / self.mel.sample_rate
-
-    def crop(self, begin: int, frames: int, decoded: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """log-mels (frames, n_mels), F0 (frames,), samples ((frames − 1) · hop_length,)."""
-        part = slice(begin, begin + frames)
-        hop = self.mel.hop_length
-        samples = self.samples[begin * hop : (begin + frames - 1) * hop]
-        found = (self.decoded if decoded else self.log_mels)[part], self.f0[part], samples
-        return tuple(torch.from_numpy(np.asarray(values, dtype=np.float32)) for values in found)  # type: ignore[return-value]
-
-
-def read_speech(plan: dict[str, Any], split: str, config: RunConfig) -> Speech:
-    """The recordings of a split: of all corpora to train on, of the tested ones otherwise (every fourth).
-
-    Raises InputError when none is long enough.
-    """
-    from tqdm import tqdm
-
-    from rwae_audio.audio import load_audio
-    from rwae_audio.benchmark import with_benchmark
-    from rwae_audio.corpora import planned_corpora
-    from rwae_audio.pitch import fundamental
-
-    bundle, mel = load_bundle(plan.get("bundle")), config.vocoder.mel
-    if bundle.config.mel.frames() != mel.frames():
-        raise InputError("the bundle has frames of another kind; expected those of [vocoder] mel")
-    utterances = []
-    corpora = planned_corpora(plan)
-    keep_content(plan, corpora)
-    for corpus in (with_benchmark(corpus) if corpus.name in plan["test"] else corpus for corpus in corpora):
-        if split == "train" or corpus.name in plan["test"]:
-            found = corpus.of(split)
-            utterances += found if split == "train" else found[::4]
-    parts: dict[str, list[np.ndarray]] = {"samples": [], "log_mels": [], "decoded": [], "f0": []}
-    texts: list[str] = []
-    hop = mel.hop_length
-    for utterance in tqdm(utterances, split, disable=None):
-        samples = load_audio(utterance.path, mel.sample_rate, utterance.start, utterance.end)
-        recording = speech_of(samples, mel.sample_rate)
-        if recording.level.count < mel.shortest or recording.level.silent:
-            continue
-        samples = np.concatenate([*recording.blocks()])
-        log_mels = log_mel(torch.from_numpy(samples), mel)
-        parts["log_mels"].append(log_mels.numpy().astype(np.float16))
-        parts["decoded"].append(bundle.reconstruct(log_mels).numpy().astype(np.float16))
-        parts["f0"].append(fundamental(samples, mel).astype(np.float32))
-        samples = np.pad(samples, (0, max(hop * len(log_mels) - len(samples), 0)))[: hop * len(log_mels)]
-        parts["samples"].append(samples.astype(np.float16))
-        texts.append(utterance.text or "")
-    lengths = [len(part) for part in parts["f0"]]
-    least = config.train.frames if split == "train" else 1
-    if max(lengths, default=0) < least:
-        raise InputError(
-            f"the longest {split} recording has {max(lengths, default=0)} frames; expected {least} or more"
-        )
-    offsets = np.cumsum([0, *lengths])
-    whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    credit_lines = tuple(credits_of(corpora))
-    return Speech(**whole, offsets=offsets, mel=mel, texts=tuple(texts), credits=credit_lines)
-
-
-def spectral_losses() -> Any:
-    """auraloss's multi-resolution STFT loss, windows a quarter of their length apart: with its own, which lie closer, an update
-    takes 1.6 times as long."""
-    try:
-        from auraloss.freq import MultiResolutionSTFTLoss
-    except ImportError as error:
-        wanted = "`pip install 'rwae-audio[vocoder]'`"
-        raise InputError(f"auraloss cannot be imported ({error}); expected {wanted}") from error
-    sizes = [512, 1024, 2048]
-    return MultiResolutionSTFTLoss(sizes, [size // 4 for size in sizes], sizes)
-
-
-def mel_distance(made: Tensor, wanted: Tensor, mel: MelConfig) -> Tensor:
-    """Mean |difference| of the log-mels of samples (B, N): a scalar, nats."""
-    window, filters = torch.hann_window(mel.win_length), mel_filters(mel)
-
-    def log_mels(samples: Tensor) -> Tensor:
-        spectrum = torch.stft(samples, mel.n_fft, mel.hop_length, mel.win_length, window, return_complex=True)
-        power = spectrum.real.square() + spectrum.imag.square()
-        return ((power + 1e-10).sqrt().transpose(1, 2) @ filters).clamp_min(1e-4).log()
-
-    return (log_mels(made) - log_mels(wanted)).abs().mean()
-
-
-def draw(speech: Speech, settings: TrainConfig, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch: log-mels (B, T, n_mels), F0 (B, T), samples (B, N)."""
-    noise = generator(settings.seed, "batch", step)
-    lengths = np.diff(speech.offsets)
-    long = np.flatnonzero(lengths >= settings.frames)
-    room = np.cumsum(lengths[long] - settings.frames + 1)
-    crops = []
-    for place in (torch.rand(settings.batch, generator=noise).double() * float(room[-1])).long().tolist():
-        which = int(np.searchsorted(room, place, side="right"))
-        begin = int(speech.offsets[long[which]]) + place - (int(room[which - 1]) if which else 0)
-        crops.append((begin, bool(torch.rand((), generator=noise) < settings.decoded)))
-    batch = [speech.crop(begin, settings.frames, decoded) for begin, decoded in crops]
-    return tuple(torch.stack(parts) for parts in zip(*batch, strict=True))  # type: ignore[return-value]
-
-
 def rate(settings: TrainConfig, step: int) -> float:
     """Of update `step`: a warm-up, then a cosine to a tenth."""
     fall = 0.55 + 0.45 * math.cos(math.pi * step / settings.updates)
     return settings.learning_rate * min(1.0, (step + 1) / settings.warmup) * fall
 
 
-def train(config: RunConfig, speech: dict[str, Speech], losses: Any, folder: Path, plan: dict[str, Any]) -> None:
-    """The loop. Raises Interrupted on Ctrl-C, once its checkpoint is written."""
-    settings, mel = config.train, config.vocoder.mel
-    torch.manual_seed(generator(settings.seed, "weights").initial_seed() % 2**31)
-    vocoder = Vocoder(config.vocoder)
-    before = begin_with(vocoder, Path(plan["init"])) if plan.get("init") else []
-    before = [*dict.fromkeys([*before, *commands(load_bundle(plan.get("bundle")).meta), *plan.get("before", [])])]
-    discriminators = Discriminators(settings.width, settings.learning_rate) if settings.against else None
-    ears = Ears() if settings.judged else None
-    optimizer = torch.optim.AdamW(vocoder.parameters(), lr=settings.learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
-    state, latest = RunState(vocoder, optimizer, discriminators), folder / "latest.safetensors"
-    position = load_checkpoint(latest, config, state) if latest.exists() else Position()
-    log = MetricsLog(folder / "metrics.jsonl")
-    log.drop_after(position.step)
-    with interruptible() as stopped:
-        while position.step < settings.updates and not stopped():
-            began = time.monotonic()
-            for group in optimizer.param_groups:
-                group["lr"] = rate(settings, position.step)
-            log_mels, f0, samples = draw(speech["train"], settings, position.step)
-            made = vocoder(log_mels, f0, generator(settings.seed, "sources", position.step))
-            terms = {
-                "spectral": losses(made[:, None], samples[:, None]),
-                "mel": settings.mel_weight * mel_distance(made, samples, mel),
-            }
-            told = {}
-            if discriminators is not None:
-                for group in discriminators.optimizer.param_groups:
-                    group["lr"] = rate(settings, position.step)
-                told["discriminators"] = discriminators.step(samples, made)
-                with frozen(discriminators):
-                    for name, term in discriminators.terms(samples, made).items():
-                        terms[name] = getattr(settings, name) * term
-            optimizer.zero_grad()
-            sum(terms.values()).backward()  # type: ignore[union-attr]
-            clip_gradients(vocoder.parameters(), 10.0, position.step)
-            optimizer.step()
-            position.step += 1
-            position.seconds += time.monotonic() - began
-            for name, value in {**{k: v.item() for k, v in terms.items()}, **told, "updates": 1}.items():
-                position.sums[name] = position.sums.get(name, 0.0) + value
-            if position.step % settings.evaluate_every == 0 or position.step == settings.updates:
-                count = position.sums.pop("updates")
-                said = {f"train/{name}": total / count for name, total in position.sums.items()}
-                said |= {f"dev/{name}": value for name, value in on_dev(vocoder, speech["dev"], losses).items()}
-                position.sums = {}
-                score = -said["dev/natural"] - said["dev/decoded"]
-                if discriminators is not None:
-                    score = float(position.step)
-                if ears is not None:
-                    found = ears.judge(vocoder, speech["dev"], settings.judged)
-                    said |= {f"dev/{name}": value for name, value in found.items()}
-                    score = found["score"]
-                log.write({"step": position.step, **said, "seconds": round(position.seconds, 1)})
-                if score > position.best_score:
-                    position.best_score, position.best_step = score, position.step
-                    meta = {"command": plan["command"], "step": position.step, "before": before}
-                    text = card(
-                        config,
-                        [*by_corpus(planned_sources(plan))],
-                        speech["train"].credits,
-                        speech["train"].seconds / 3600,
-                        meta,
-                    )
-                    save_vocoder(folder / "vocoder", vocoder, meta, text)
-                save_checkpoint(latest, config, state, position)
-                best = "  (best)" if position.best_step == position.step else ""
-                print(
-                    json.dumps({key: round(value, 4) for key, value in said.items()}), position.step, best, flush=True
-                )
-    if position.step < settings.updates:
-        save_checkpoint(latest, config, state, position)
-        raise Interrupted(f"stopped after update {position.step} of {settings.updates}")
+def train(
+    config: RunConfig, speech: Mapping[str, Speech], folder: Path, plan: dict[str, Any], minutes: float | None = None
+) -> None:
+    """Train, from the folder's latest checkpoint on if it has one.
+
+    Args:
+        minutes: The time after which the run stops with a checkpoint.
+
+    Raises:
+        Interrupted: On Ctrl-C, once the checkpoint is written; TimeIsUp when the minutes are over.
+    """
+    run = Training(config, speech, folder, plan)
+    train_loop(
+        run.update,
+        run.look,
+        run.save,
+        run.position,
+        updates=config.train.updates,
+        evaluate_every=config.train.evaluate_every,
+        minutes=minutes,
+    )
+
+
+class Training:
+    """One run: the vocoder, its discriminators, their optimizers, and where it stands."""
+
+    def __init__(self, config: RunConfig, speech: Mapping[str, Speech], folder: Path, plan: dict[str, Any]) -> None:
+        settings = config.train
+        self.config, self.settings, self.speech, self.folder, self.plan = config, settings, speech, folder, plan
+        torch.manual_seed(generator(settings.seed, "weights").initial_seed() % 2**31)
+        self.vocoder = Vocoder(config.vocoder)
+        before = begin_with(self.vocoder, Path(plan["init"])) if plan.get("init") else []
+        before += [*commands(load_bundle(plan.get("bundle")).meta), *plan.get("before", [])]
+        self.before = [*dict.fromkeys(before)]
+        self.discriminators = Discriminators(settings.width, settings.learning_rate) if settings.against else None
+        self.ears = Ears() if settings.judged else None
+        self.optimizer = torch.optim.AdamW(
+            self.vocoder.parameters(), lr=settings.learning_rate, betas=(0.8, 0.99), weight_decay=0.01, fused=True
+        )
+        self.device = self.vocoder.window.device
+        self.bf16 = bf16_or_float32(settings.precision, self.device, lambda line: print(line, flush=True))
+        self.latest, self.log = folder / "latest.safetensors", MetricsLog(folder / "metrics.jsonl")
+        self.state = RunState(self.vocoder.network, self.optimizer, self.discriminators)
+        self.position = load_checkpoint(self.latest, config, self.state) if self.latest.exists() else Position()
+        self.log.drop_after(self.position.step)
+        self.autocast(self.bf16)
+
+    def autocast(self, on: bool) -> None:
+        """Let the networks run in bfloat16, or in float32."""
+        for model in (self.vocoder, self.discriminators):
+            if model is not None:
+                run_in_bf16(model, self.device, on)
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """Make one update, and return its losses and the norm of its gradient."""
+        settings = self.settings
+        log_mels, f0, recorded = draw(self.speech["train"], settings, step)
+        made = Spectra(self.vocoder(log_mels, f0, generator(settings.seed, "sources", step)))
+        wanted = Spectra(recorded)
+        terms = {
+            "spectral": spectral_distance(made, wanted),
+            "mel": settings.mel_weight * mel_distance(made, wanted, self.config.vocoder.mel),
+        }
+        told = {}
+        if self.discriminators is not None:
+            set_rate(self.discriminators.optimizer, rate(settings, step))
+            pictures = self.discriminators.pictures(wanted), self.discriminators.pictures(made)
+            told["discriminators"] = self.discriminators.step(*pictures)
+            for name, term in self.discriminators.terms(*pictures).items():
+                terms[name] = getattr(settings, name) * term
+        loss = torch.stack(list(terms.values())).sum()
+        set_rate(self.optimizer, rate(settings, step))
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = clip_gradients(self.vocoder.parameters(), 10.0)
+        self.optimizer.step()
+        return {"loss": loss, **terms, **told, "gradient": norm}
+
+    def look(self, averages: dict[str, float]) -> None:
+        """Log the averages and what the development recordings say, and keep the vocoder if it is the best one."""
+        position, speech = self.position, self.speech["dev"]
+        self.autocast(False)
+        said = {**averages, **{f"dev/{name}": value for name, value in on_dev(self.vocoder, speech).items()}}
+        score = -said["dev/natural"] - said["dev/decoded"]
+        if self.discriminators is not None:
+            score = float(position.step)
+        if self.ears is not None:
+            found = self.ears.judge(self.vocoder, speech, self.settings.judged)
+            said |= {f"dev/{name}": value for name, value in found.items()}
+            score = found["score"]
+        self.autocast(self.bf16)
+        self.log.write({"step": position.step, **said, "seconds": round(position.seconds, 1)})
+        if score > position.best_score:
+            position.best_score, position.best_step = score, position.step
+            self.keep()
+        position.sums = {}
+        self.save()
+        best = "  (best)" if position.best_step == position.step else ""
+        print(json.dumps({key: round(value, 4) for key, value in said.items()}), position.step, best, flush=True)
+
+    def keep(self) -> None:
+        """Write the vocoder and its card."""
+        meta = {"command": self.plan["command"], "step": self.position.step, "before": self.before}
+        corpora, heard = [*by_corpus(planned_sources(self.plan))], self.speech["train"]
+        text = card(self.config, corpora, heard.credits, heard.seconds / 3600, meta)
+        save_vocoder(self.folder / "vocoder", self.vocoder, meta, text)
+
+    def save(self) -> None:
+        """Write the checkpoint that the run goes on with."""
+        save_checkpoint(self.latest, self.config, self.state, self.position)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all that an optimizer moves."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 @torch.no_grad()
-def on_dev(vocoder: Vocoder, speech: Speech, losses: Any) -> dict[str, float]:
+def on_dev(vocoder: Vocoder, speech: Speech) -> dict[str, float]:
     """Both losses on whole recordings, of natural log-mels and of decoded ones."""
     vocoder.eval()
     totals = {"natural": 0.0, "decoded": 0.0}
@@ -344,8 +276,8 @@ def on_dev(vocoder: Vocoder, speech: Speech, losses: Any) -> dict[str, float]:
             log_mels, f0, samples = (
                 part[None] for part in speech.crop(int(begin), int(end - begin), kind == "decoded")
             )
-            made = vocoder(log_mels, f0, generator(0, "dev"))
-            totals[kind] += float(losses(made[:, None], samples[:, None]) + mel_distance(made, samples, speech.mel))
+            made, wanted = Spectra(vocoder(log_mels, f0, generator(0, "dev"))), Spectra(samples)
+            totals[kind] += float(spectral_distance(made, wanted) + mel_distance(made, wanted, speech.mel))
     vocoder.train()
     return {kind: total / (len(speech.offsets) - 1) for kind, total in totals.items()}
 

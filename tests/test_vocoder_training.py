@@ -1,0 +1,247 @@
+"""The training of the vocoder: a run that is stopped and gone on with in both precisions, and what judges hear of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_ladder import recordings
+from torch import nn
+
+from rwae_audio import judges
+from rwae_audio.commands.common import guarded
+from rwae_audio.corpora import an4, folder
+from rwae_audio.devices import has_bf16
+from rwae_audio.features import PRESETS
+from rwae_audio.files import read_tensors
+from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, load_vocoder
+
+RECIPE = Path(__file__).parent.parent / "recipes/voice_conversion"
+sys.path.insert(0, str(RECIPE))
+import train_vocoder  # noqa: E402
+import vocoder_speech  # noqa: E402
+import vocoder_training  # noqa: E402
+from vocoder_speech import Speech  # noqa: E402
+
+CPU = torch.device("cpu")
+AGAINST = ("train.adversarial=0.1", "train.matching=0.1", "train.width=4")
+needs_bf16 = pytest.mark.skipif(not has_bf16(CPU), reason="this CPU has no bfloat16 arithmetic")
+
+
+# ---- a run
+
+
+def words_of(tmp_path: Path, *settings: str) -> list[str]:
+    """A run of four updates on made-up recordings, with two looks."""
+    if not (tmp_path / "data").exists():
+        recordings(tmp_path / "data", "s{s}/{u}.wav", 8, 3)
+    words = ["--data", f"folder={tmp_path / 'data'}", "--threads", "1"]
+    sizes = ("train.updates=4", "train.batch=2", "train.frames=20", "train.evaluate_every=2")
+    for setting in (*sizes, "vocoder.width=8", "vocoder.blocks=1", *settings):
+        words += ["--set", setting]
+    return words
+
+
+def call(*more: str) -> int:
+    return guarded(lambda: train_vocoder.main([*more]), "train_vocoder.py")
+
+
+def same_but_for_seconds(one: Path, other: Path) -> None:
+    """Both runs have the same log, but for the seconds, and the same bits in their checkpoints."""
+    logs = []
+    for run in (one, other):
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        logs.append([{key: value for key, value in line.items() if key != "seconds"} for line in lines])
+    assert logs[0] == logs[1]
+    whole, parts = (read_tensors(run / "latest.safetensors", "a checkpoint") for run in (one, other))
+    assert set(whole) == set(parts)
+    for name, value in whole.items():
+        assert torch.equal(value, parts[name]), name
+
+
+def stopped(folder: Path, plan: str, *how: str) -> int:
+    """Begin a run of this plan that Ctrl-C stops during its first look, or that is stopped as `how` says."""
+    folder.mkdir()
+    (folder / "run.json").write_text(plan)
+    write = vocoder_training.MetricsLog.write
+
+    def then_stop(log: object, values: dict) -> None:
+        write(log, values)
+        if values["step"] == 2 and not how:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vocoder_training.MetricsLog, "write", then_stop)
+        return call("--resume", str(folder), "--threads", "1", *how)
+
+
+BOTH = pytest.param("train.precision=bf16", marks=needs_bf16)
+
+
+@pytest.mark.parametrize("precision", ["train.precision=float32", BOTH])
+@pytest.mark.parametrize("judged_by", [(), AGAINST], ids=["alone", "against"])
+def test_a_vocoder_is_trained_and_goes_on(
+    judged_by: tuple[str, ...], precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run that goes on, after Ctrl-C and after its minutes, has the bits of the uninterrupted one."""
+    words, whole = words_of(tmp_path, precision, *judged_by), tmp_path / "whole"
+    assert call(*words, "--out", str(whole)) == 0, capsys.readouterr().err
+    log = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [2, 4]
+    names = [
+        "loss",
+        "spectral",
+        "mel",
+        *(["adversarial", "matching", "discriminators"] if judged_by else []),
+        "gradient",
+    ]
+    assert [name for name in log[0] if name.startswith("train/")] == [f"train/{name}" for name in names]
+    assert all(math.isfinite(value) for line in log for value in line.values())
+    assert "of 4 updates" in (whole / "vocoder/README.md").read_text()
+    vocoder = load_vocoder(whole / "vocoder")
+    assert (vocoder.config.width, vocoder.training) == (8, False)
+    plan = (whole / "run.json").read_text()
+    assert stopped(tmp_path / "parts", plan) == 130
+    on = "go on with: python recipes/voice_conversion/train_vocoder.py --resume"
+    assert f"stopped after update 3 of 4; {on} {tmp_path / 'parts'}\n" in capsys.readouterr().err
+    assert call("--resume", str(tmp_path / "parts"), "--threads", "1") == 0
+    same_but_for_seconds(whole, tmp_path / "parts")
+    assert stopped(tmp_path / "late", plan, "--minutes", "1e-9") == 0
+    assert capsys.readouterr().out.endswith(f"stopped after update 1 of 4; {on} {tmp_path / 'late'}\n")
+    assert call("--resume", str(tmp_path / "late"), "--threads", "1", "--minutes", "60") == 0
+    same_but_for_seconds(whole, tmp_path / "late")
+
+
+def test_what_a_run_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And another run that begins with a vocoder's weights, and one that cannot."""
+    words, whole = words_of(tmp_path), tmp_path / "whole"
+    assert call(*words, "--out", str(whole)) == 0, capsys.readouterr().err
+    vocoder = load_vocoder(whole / "vocoder")
+    assert call("--resume", str(whole), "--init", str(whole / "vocoder")) == 2
+    assert "expected no --init beside it" in capsys.readouterr().err
+    for setting, expected in {
+        "updates=0": "updates is 0; expected 1 or more",
+        "frames=5": "frames is 5; expected 6 or more",
+        "precision=bf8": "precision is 'bf8'; expected one of bf16, float32",
+    }.items():
+        assert call(*words, "--set", f"train.{setting}") == 2
+        assert expected in capsys.readouterr().err
+    assert call("--data", "folder=nowhere", "--test", "an4") == 2
+    assert "--test an4 is not among the corpora given" in capsys.readouterr().err
+    more = ["--init", str(whole / "vocoder"), "--set", "train.updates=1", "--set", "train.learning_rate=1e-7"]
+    assert call(*words, *more, "--out", str(tmp_path / "more")) == 0, capsys.readouterr().err
+    begun = load_vocoder(tmp_path / "more/vocoder")
+    assert (tmp_path / "more/vocoder/README.md").read_text().count("    python recipes/voice_conversion/") == 2
+    for (name, one), other in zip(vocoder.state_dict().items(), begun.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5, msg=name)
+    capsys.readouterr()
+    assert call(*words, *more, "--set", "vocoder.width=4", "--out", str(tmp_path / "other")) == 2
+    assert "has other sizes; expected those of [vocoder]" in capsys.readouterr().err
+    (whole / "run.json").write_text("{}")
+    assert call("--resume", str(whole)) == 2
+    assert "does not say what was run" in capsys.readouterr().err
+
+
+def test_without_bf16_arithmetic_the_run_says_so_and_goes_on_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bf16": False})
+    runs = {}
+    for precision in ("float32", "bf16"):
+        words = words_of(tmp_path, f"train.precision={precision}", "train.updates=2", *AGAINST)
+        assert call(*words, "--out", str(tmp_path / precision)) == 0, capsys.readouterr().err
+        lines = capsys.readouterr().out.splitlines()
+        said = [line for line in lines if "bfloat16" in line]
+        assert said == ["this cpu has no bfloat16 arithmetic: training in float32"] * (precision == "bf16")
+        runs[precision] = tmp_path / precision
+    same_but_for_seconds(*runs.values())
+
+
+@needs_bf16
+def test_a_look_is_in_float32_and_updates_are_in_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learned, looked = set(), set()
+    linear: Callable[..., torch.Tensor] = nn.functional.linear
+
+    def watched(*values: torch.Tensor) -> torch.Tensor:
+        result = linear(*values)
+        (learned if torch.is_grad_enabled() else looked).add(result.dtype)
+        return result
+
+    monkeypatch.setattr(nn.functional, "linear", watched)
+    assert call(*words_of(tmp_path, "train.precision=bf16", "train.updates=2"), "--out", str(tmp_path / "run")) == 0
+    assert learned == {torch.bfloat16}
+    tensors = read_tensors(tmp_path / "run/latest.safetensors", "a checkpoint")
+    assert {value.dtype for value in tensors.values()} == {torch.float32}
+    assert looked == {torch.float32}
+
+
+def test_the_log_of_a_vocoder_has_what_judges_hear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the best by their score is kept, beside Griffin-Lim's figures."""
+    monkeypatch.setattr(judges, "dnsmos", lambda: lambda sound: judges.Quality(1.0, 1.0, 2.0))
+    monkeypatch.setattr(judges, "whisper", lambda: lambda sound: "AB")
+    monkeypatch.setattr(judges, "character_error_rate", lambda said, heard: 0.25)
+    recordings(tmp_path / "data", "s{s}/{u}.wav", 8, 3)
+    words = ["--data", f"folder={tmp_path / 'data'}", "--threads", "1", "--out", str(tmp_path / "run")]
+    settings = ("updates=2", "evaluate_every=1", "judged=1", "batch=2", "frames=20")
+    words += [word for setting in settings for word in ("--set", f"train.{setting}")]
+    words += ["--set", "vocoder.width=8", "--set", "vocoder.blocks=1"]
+    read = vocoder_speech.read_speech
+
+    def with_texts(plan: dict, split: str, config: vocoder_training.RunConfig) -> Speech:
+        speech = read(plan, split, config)  # a folder has no texts
+        return replace(speech, texts=("AB",) * len(speech.texts))
+
+    monkeypatch.setattr(vocoder_speech, "read_speech", with_texts)
+    assert guarded(lambda: train_vocoder.main(words), "train_vocoder.py") == 0, capsys.readouterr().err
+    log = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [1, 2]
+    for line in log:
+        assert line["dev/score"] == pytest.approx(2.0 / 5 - 0.25)
+        assert (line["dev/griffin_lim_decoded_mos"], line["dev/natural_cer"]) == (2.0, 0.25)
+    card = (tmp_path / "run/vocoder/README.md").read_text()
+    assert "after 1 of 2 updates" in card  # the second scores no better
+    assert folder.CREDIT in card
+    assert an4.CREDIT not in card
+
+
+def test_a_vocoder_needs_recordings_that_are_long_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recordings(tmp_path / "data", "s{s}/{u}.wav", 8, 2)
+    words = ["--data", f"folder={tmp_path / 'data'}", "--set", "train.frames=200", "--out", str(tmp_path / "run")]
+    assert guarded(lambda: train_vocoder.main(words), "train_vocoder.py") == 2
+    assert "the longest train recording has 57 frames; expected 200 or more" in capsys.readouterr().err
+
+
+def test_what_judges_hear_of_a_vocoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNSMOS / 5 − CER, of decoded and natural frames; Griffin-Lim's are asked for once."""
+    asked = []
+
+    def rate(sound: np.ndarray) -> judges.Quality:
+        asked.append(len(sound))
+        return judges.Quality(1.0, 1.0, 2.5 if len(asked) > 4 else 1.5)
+
+    monkeypatch.setattr(judges, "dnsmos", lambda: rate)
+    monkeypatch.setattr(judges, "whisper", lambda: lambda sound: "ABCX")
+    mel, frames = PRESETS["vocoder"], 12
+    parts = {name: np.zeros((3 * frames, 80), np.float16) for name in ("log_mels", "decoded")}
+    offsets = frames * np.arange(4)
+    silence, f0 = np.zeros(3 * frames * 256, np.float16), np.zeros(3 * frames, np.float32)
+    heard = Speech(silence, **parts, f0=f0, offsets=offsets, mel=mel, texts=("ABCD", "", "ABCD"))
+    vocoder, ears = Vocoder(VocoderConfig(width=8, blocks=1)), vocoder_training.Ears()
+    found = ears.judge(vocoder, heard, 2)
+    assert len(asked) == 8  # two recordings that have a text, two kinds of frames, two vocoders
+    assert set(asked) == {(frames - 1) * 256}
+    assert (found["griffin_lim_decoded_mos"], found["natural_mos"], found["decoded_cer"]) == (1.5, 2.5, 0.25)
+    assert found["score"] == pytest.approx(2.5 / 5 - 0.25)
+    assert ears.judge(vocoder, heard, 2) == found
+    assert len(asked) == 12
+    assert vocoder.training
