@@ -130,7 +130,7 @@ def bench_frames() -> bool:
     """log_mel against librosa, both presets, 5 s at 16 kHz, on one thread."""
     import librosa
 
-    from rwae_audio.features import PRESETS, log_mel
+    from rwae_audio.data.features import PRESETS, log_mel
 
     rng = np.random.default_rng(0)
     sound = rng.standard_normal(80000).astype(np.float32) * 0.1
@@ -157,7 +157,7 @@ def bench_eer() -> bool:
     """EER of 18,336 trials against SpeechBrain's."""
     from speechbrain.utils.metric_stats import EER
 
-    from rwae_audio.verification import eer
+    from rwae_audio.evaluation.verification import eer
 
     rng = np.random.default_rng(0)
     target = np.arange(18336) < 672
@@ -211,10 +211,10 @@ def bench_conversion() -> bool:
     the memory that an hour takes."""
     import soundfile
 
-    from rwae_audio.bundle import load_bundle
-    from rwae_audio.conversion import convert_waveform
-    from rwae_audio.neural_vocoder import load_vocoder, vocode
-    from rwae_audio.vocoder import griffin_lim
+    from rwae_audio.conversion.converter import convert_waveform
+    from rwae_audio.conversion.vocoders.griffin_lim import griffin_lim
+    from rwae_audio.conversion.vocoders.neural import load_vocoder, vocode
+    from rwae_audio.inference.bundle import load_bundle
 
     rng = np.random.default_rng(0)
     sound = (0.1 * rng.standard_normal(160000) * (np.sin(np.arange(160000) / 3000) > -0.5)).astype(np.float32)

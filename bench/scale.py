@@ -22,10 +22,10 @@ SECONDS = 12.0  # of an utterance: LibriSpeech's mean
 
 def made_up_store(folder: Path, hours: float, speakers: int) -> tuple[object, float]:
     """Return a FrameStore of so many hours in utterances of SECONDS, and the seconds that opening it took."""
-    from rwae_audio.corpora.base import Corpus, Utterance
-    from rwae_audio.features import PRESETS
+    from rwae_audio.data.corpora.base import Corpus, Utterance
+    from rwae_audio.data.features import PRESETS
+    from rwae_audio.data.store import open_store, store_files
     from rwae_audio.files import write_json
-    from rwae_audio.store import open_store, store_files
 
     mel = PRESETS["vocoder"]
     count, length = int(hours * 3600 / SECONDS), int(SECONDS * mel.sample_rate / mel.hop_length)
@@ -52,9 +52,9 @@ def memory() -> float:
 
 def batches(store: object, runs: int = 100) -> tuple[float, float]:
     """Return the seconds that a sampler takes to begin with, and those of a batch of 128 with two windows."""
+    from rwae_audio.data.store import Sampler
     from rwae_audio.model import ModelConfig
     from rwae_audio.randomness import generator
-    from rwae_audio.store import Sampler
 
     began = time.perf_counter()
     sampler = Sampler(store, store.indices("train"), 40, ModelConfig(), pairs=True)  # type: ignore[arg-type, attr-defined]
@@ -68,9 +68,9 @@ def log_mel_work(minutes: float = 6.0) -> float:
     """Return the processor seconds that the log-mels of an hour take, by an hour's part of noise in WAV files."""
     import soundfile
 
-    from rwae_audio.corpora.base import Corpus, Utterance
-    from rwae_audio.features import PRESETS
-    from rwae_audio.store import open_store
+    from rwae_audio.data.corpora.base import Corpus, Utterance
+    from rwae_audio.data.features import PRESETS
+    from rwae_audio.data.store import open_store
 
     rng, count = np.random.default_rng(0), int(minutes * 60 / SECONDS)
     with tempfile.TemporaryDirectory() as name:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from rwae_audio.corpora.base import Utterance
+from rwae_audio.data.corpora.base import Utterance
+from rwae_audio.data.features import Normaliser
+from rwae_audio.data.store import FrameStore, Sampler
 from rwae_audio.devices import has_bf16
-from rwae_audio.features import Normaliser
 from rwae_audio.objectives import objective_class
 from rwae_audio.randomness import generator
 from rwae_audio.settings import read_toml
-from rwae_audio.store import FrameStore, Sampler
-from rwae_audio.trainer import RunConfig, Trainer
+from rwae_audio.training.trainer import RunConfig, Trainer
 
 ROOT = Path(__file__).parents[1]
 CONFIGURATIONS = {

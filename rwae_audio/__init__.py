@@ -14,20 +14,20 @@ from typing import Any
 __version__ = "0.1.0"
 
 _WHERE = {  # imported at first use, so that --help does not wait for torch
-    "Bundle": "bundle",
+    "Bundle": "inference.bundle",
     "InputError": "files",
-    "MelConfig": "features",
+    "MelConfig": "data.features",
     "ModelConfig": "model",
     "RWAE": "model",
-    "eer": "verification",
-    "griffin_lim": "vocoder",
-    "load_audio": "audio",
-    "load_bundle": "bundle",
-    "load_hifigan": "hifigan",
-    "load_vocoder": "neural_vocoder",
-    "log_mel": "features",
-    "min_dcf": "verification",
-    "write_audio": "audio",
+    "eer": "evaluation.verification",
+    "griffin_lim": "conversion.vocoders.griffin_lim",
+    "load_audio": "data.audio",
+    "load_bundle": "inference.bundle",
+    "load_hifigan": "conversion.vocoders.hifigan",
+    "load_vocoder": "conversion.vocoders.neural",
+    "log_mel": "data.features",
+    "min_dcf": "evaluation.verification",
+    "write_audio": "data.audio",
 }
 
 __all__ = ["__version__", *sorted(_WHERE)]

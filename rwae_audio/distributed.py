@@ -82,6 +82,12 @@ def local(size: int) -> slice:
     return slice(rank() * count, (rank() + 1) * count)
 
 
+def on_all(shape: torch.Size | tuple[int, ...], draw: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
+    """Return this process's rows, (B, ...), of what `draw` gives for the rows of all processes."""
+    count = shape[0]
+    return draw((world_size() * count, *shape[1:]))[rank() * count : (rank() + 1) * count]
+
+
 class _Gather(torch.autograd.Function):
     """Backward: each process's rows get the sum of the gradients that all processes have for them."""
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from torch import Tensor
 
+ASSETS = Path(__file__).parent / "assets"  # what comes with the package
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # full; a quota, a limit; mounted read-only
 
 

@@ -20,16 +20,17 @@ import torch
 from made_up import TINY
 from test_trainer import CONFIG, run
 
-from rwae_audio import files, plots
-from rwae_audio.bundle import Bundle, load_bundle, save_bundle
-from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
-from rwae_audio.corpora import read_corpus
-from rwae_audio.features import MelConfig, Normaliser
+from rwae_audio import files
+from rwae_audio.data.corpora import read_corpus
+from rwae_audio.data.features import MelConfig, Normaliser
+from rwae_audio.data.store import FrameStore, open_store
+from rwae_audio.evaluation import plots
+from rwae_audio.inference.bundle import Bundle, load_bundle, save_bundle
 from rwae_audio.model import RWAE
-from rwae_audio.store import FrameStore, open_store
-from rwae_audio.trainer import RunConfig, new_model
+from rwae_audio.training.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
+from rwae_audio.training.trainer import RunConfig, new_model
 
-LOADED_ONCE = ("accelerate", "librosa", "matplotlib.pyplot", "rwae_audio.experiment", "scipy.sparse.csgraph")
+LOADED_ONCE = ("accelerate", "librosa", "matplotlib.pyplot", "rwae_audio.evaluation.experiment", "scipy.sparse.csgraph")
 LOADED_ONCE += ("torch._dynamo", "torch.distributed.tensor")
 LONGER = replace(CONFIG, train=replace(CONFIG.train, updates=30, evaluate_every=2))
 BUNDLE = RunConfig.of({"model": TINY})

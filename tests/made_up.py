@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from rwae_audio.bundle import save_bundle
-from rwae_audio.card import card
-from rwae_audio.corpora import an4, librispeech
-from rwae_audio.corpora.base import Corpus, Utterance
-from rwae_audio.features import Normaliser, log_mel
+from rwae_audio.data.corpora import an4, librispeech
+from rwae_audio.data.corpora.base import Corpus, Utterance
+from rwae_audio.data.features import Normaliser, log_mel
+from rwae_audio.inference.bundle import save_bundle
+from rwae_audio.inference.card import card
 from rwae_audio.model import RWAE
-from rwae_audio.trainer import RunConfig
+from rwae_audio.training.trainer import RunConfig
 
 TINY = {
     **dict.fromkeys(("static_hidden", "dynamic_hidden", "prior_hidden", "decoder_hidden"), 8),

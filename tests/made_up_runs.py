@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rwae_audio.trainer import RunConfig
-from rwae_audio.trials import all_pairs
-from rwae_audio.verification import report, write_scores
+from rwae_audio.evaluation.trials import all_pairs
+from rwae_audio.evaluation.verification import report, write_scores
+from rwae_audio.training.trainer import RunConfig
 
 
 def run_folder(folder: Path, name: str, seed: int, noise: float) -> Path:

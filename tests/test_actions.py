@@ -9,20 +9,20 @@ import pytest
 import torch
 from scipy.fft import dct
 
-from rwae_audio import trainer
-from rwae_audio.actions import Action, ActionEncoder, cosines, gumbel_softmax, one_hot, word_shape
-from rwae_audio.divergences import mmd
-from rwae_audio.experiment import prepare
-from rwae_audio.features import Normaliser
+from rwae_audio.data.features import Normaliser
+from rwae_audio.evaluation.experiment import prepare
 from rwae_audio.files import InputError
-from rwae_audio.generation import Codes, codes_of_all, decoded, interpolated, new_voices, new_words
+from rwae_audio.inference.generation import Codes, codes_of_all, decoded, interpolated, new_voices, new_words
+from rwae_audio.inference.streaming import frames_of
 from rwae_audio.model import RWAE, ModelConfig
+from rwae_audio.model.actions import Action, ActionEncoder, cosines, gumbel_softmax, one_hot, word_shape
 from rwae_audio.objectives import OBJECTIVES, base, objective_settings
 from rwae_audio.objectives.base import agreement, neighbours
+from rwae_audio.objectives.divergences import mmd
 from rwae_audio.objectives.rwae_mmd import prior_terms
 from rwae_audio.randomness import generator
-from rwae_audio.streaming import frames_of
-from rwae_audio.trainer import RunConfig, TrainConfig, temperature
+from rwae_audio.training import trainer
+from rwae_audio.training.trainer import RunConfig, TrainConfig, temperature
 
 SIZES = {"n_mels": 6, "static_dim": 4, "dynamic_dim": 3, "static_hidden": 8, "dynamic_hidden": 8, "prior_hidden": 8}
 SIZES |= {"decoder_hidden": 8, "dynamic_offset_variance": 0.0}

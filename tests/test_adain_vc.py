@@ -17,10 +17,10 @@ from test_ladder import recordings
 from torch.nn import functional as F
 
 from rwae_audio.commands.common import guarded
-from rwae_audio.features import PRESETS, Normaliser
+from rwae_audio.conversion.vocoders.neural import Vocoder, VocoderConfig, load_vocoder
+from rwae_audio.data.features import PRESETS, Normaliser
+from rwae_audio.data.level import active_level, speech_of
 from rwae_audio.files import InputError, read_tensors
-from rwae_audio.level import active_level, speech_of
-from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, load_vocoder
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/voice_conversion"))
 import adain_training

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rwae_audio import alignment
-from rwae_audio.alignment import (
+from rwae_audio.data.audio import load_audio, write_audio
+from rwae_audio.data.corpora import Corpus, Phone, Utterance, read_corpus
+from rwae_audio.evaluation import alignment
+from rwae_audio.evaluation.alignment import (
     FOLD,
     SILENCE,
     Aligner,
@@ -23,8 +25,6 @@ from rwae_audio.alignment import (
     folding,
     phones_of,
 )
-from rwae_audio.audio import load_audio, write_audio
-from rwae_audio.corpora import Corpus, Phone, Utterance, read_corpus
 from rwae_audio.files import InputError
 
 PHONES = (Phone(0.0, 0.1, "h#"), Phone(0.1, 0.3, "ao"), Phone(0.3, 0.4, "q"), Phone(0.4, 0.5, "tcl"))

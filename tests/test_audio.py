@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from rwae_audio import audio, decoding
-from rwae_audio.audio import load_audio, read_audio, write_audio
+from rwae_audio.data import audio, decoding
+from rwae_audio.data.audio import load_audio, read_audio, write_audio
 from rwae_audio.files import InputError
 
 RATE = 16000

@@ -10,7 +10,10 @@ import pytest
 import torch
 from made_up import TINY
 
-from rwae_audio.benchmark import (
+from rwae_audio.data.corpora.base import Corpus, Utterance
+from rwae_audio.data.features import MelConfig, Normaliser
+from rwae_audio.data.store import FrameStore
+from rwae_audio.evaluation.benchmark import (
     Benchmark,
     benchmark,
     dynamic_mean,
@@ -20,14 +23,11 @@ from rwae_audio.benchmark import (
     non_speech_row,
     with_benchmark,
 )
-from rwae_audio.corpora.base import Corpus, Utterance
-from rwae_audio.embedding import embed
-from rwae_audio.features import MelConfig, Normaliser
+from rwae_audio.evaluation.verification import cosine_scores, eer
 from rwae_audio.files import InputError
+from rwae_audio.inference.embedding import embed
 from rwae_audio.model import RWAE, ModelConfig
 from rwae_audio.settings import resolve
-from rwae_audio.store import FrameStore
-from rwae_audio.verification import cosine_scores, eer
 
 MEL = MelConfig(segment=10)
 

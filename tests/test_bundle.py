@@ -14,14 +14,14 @@ from made_up import TINY, corpora, speech, tiny_bundle
 from safetensors.torch import load_file, save_file
 
 import rwae_audio
-from rwae_audio.bundle import Bundle, _sha256, load_bundle, save_bundle
-from rwae_audio.card import card
-from rwae_audio.corpora.base import Corpus
-from rwae_audio.features import Normaliser, log_mel
+from rwae_audio.data.corpora.base import Corpus
+from rwae_audio.data.features import Normaliser, log_mel
+from rwae_audio.data.level import levelled
 from rwae_audio.files import InputError
-from rwae_audio.level import levelled
+from rwae_audio.inference.bundle import Bundle, _sha256, load_bundle, save_bundle
+from rwae_audio.inference.card import card
 from rwae_audio.model import RWAE
-from rwae_audio.trainer import RunConfig
+from rwae_audio.training.trainer import RunConfig
 
 
 @pytest.fixture(scope="module")

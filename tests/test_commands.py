@@ -26,13 +26,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from rwae_audio import __version__
-from rwae_audio.audio import load_audio
-from rwae_audio.bundle import load_bundle
 from rwae_audio.commands import eer, embed, vc
-from rwae_audio.corpora.base import SUFFIXES
-from rwae_audio.level import speech_of
-from rwae_audio.neural_vocoder import load_vocoder
-from rwae_audio.pitch import register_of
+from rwae_audio.conversion.pitch import register_of
+from rwae_audio.conversion.vocoders.neural import load_vocoder
+from rwae_audio.data.audio import load_audio
+from rwae_audio.data.corpora.base import SUFFIXES
+from rwae_audio.data.level import speech_of
+from rwae_audio.inference.bundle import load_bundle
 
 COMMANDS = {"rwae-vc": vc, "rwae-embed": embed, "rwae-eer": eer}
 LIST = [(a, b) for i, a in enumerate(("s0/a.wav", "s0/b.b.wav", "s1/a.wav", "s1/b.b.wav", "s2/a.wav", "s2/c.flac"))
@@ -195,8 +195,8 @@ def test_vc_imports_no_more_than_it_needs() -> None:
     """It is to start at most a second after torch has."""
     code = """
 import sys
-import rwae_audio.bundle, rwae_audio.conversion
-from rwae_audio.features import MelConfig, mel_filters
+import rwae_audio.inference.bundle, rwae_audio.conversion.converter
+from rwae_audio.data.features import MelConfig, mel_filters
 mel_filters(MelConfig())
 slow = {"scipy", "numba", "librosa", "matplotlib", "accelerate", "tensorboard", "speechbrain"} & set(sys.modules)
 assert not slow, slow
@@ -369,7 +369,7 @@ def test_vc_writes_what_the_library_gives(recordings: Path, bundle_folder: Path,
         "resampled_from": None,
         "notes": [],
     }
-    from rwae_audio.conversion import convert_waveform
+    from rwae_audio.conversion.converter import convert_waveform
 
     source, *targets = (load_audio(path) for path in paths)
     expected = convert_waveform(load_bundle(bundle_folder), source, targets, 5, load_vocoder())
@@ -591,7 +591,7 @@ def test_vc_of_a_folder_names_the_recordings_that_need_pyav(
     folder: Path, recordings: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)  # as where it is not installed
-    monkeypatch.setattr("rwae_audio.corpora.base.readable_suffixes", lambda: SUFFIXES)
+    monkeypatch.setattr("rwae_audio.data.corpora.base.readable_suffixes", lambda: SUFFIXES)
     for name in ("b.b.WAV", "bad.wav", "s0/a.wav", "s0/cut.sph"):
         (folder / name).unlink()
     soundfile.write(folder / "memo.aiff", speech(1, 0.5), 16000)

@@ -11,11 +11,11 @@ import pytest
 import soundfile
 from scipy.signal import correlate
 
-from rwae_audio import decoding
-from rwae_audio.audio import load_audio, read_audio
-from rwae_audio.containers import id3_length
+from rwae_audio.data import decoding
+from rwae_audio.data.audio import load_audio, read_audio
+from rwae_audio.data.containers import id3_length
+from rwae_audio.data.mpeg import complaints, read_header
 from rwae_audio.files import InputError
-from rwae_audio.mpeg import complaints, read_header
 
 RATE = 16000
 ID3 = b"ID3\x04\0\0" + bytes([0, 0, 3, 0]) + b"TIT2" + bytes(380)

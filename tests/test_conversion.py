@@ -10,16 +10,19 @@ import soundfile
 import torch
 from made_up import speech, tiny_bundle
 
-from rwae_audio import audio, neural_vocoder, pitch, streaming
-from rwae_audio.audio import load_audio
-from rwae_audio.bundle import Bundle, load_bundle
-from rwae_audio.conversion import convert_file, convert_waveform, register_of_file, voice_of_file
-from rwae_audio.features import PRESETS
+from rwae_audio.conversion import pitch
+from rwae_audio.conversion.converter import convert_file, convert_waveform, register_of_file, voice_of_file
+from rwae_audio.conversion.pitch import fundamental, moved, pooled, register, register_of
+from rwae_audio.conversion.vocoders import neural as neural_vocoder
+from rwae_audio.conversion.vocoders.griffin_lim import griffin_lim
+from rwae_audio.conversion.vocoders.neural import Vocoder, VocoderConfig, vocode
+from rwae_audio.data import audio
+from rwae_audio.data.audio import load_audio
+from rwae_audio.data.features import PRESETS
+from rwae_audio.data.level import Level, active_level, speech_of
 from rwae_audio.files import InputError
-from rwae_audio.level import Level, active_level, speech_of
-from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, vocode
-from rwae_audio.pitch import fundamental, moved, pooled, register, register_of
-from rwae_audio.vocoder import griffin_lim
+from rwae_audio.inference import streaming
+from rwae_audio.inference.bundle import Bundle, load_bundle
 
 
 def level(samples: np.ndarray) -> Level:

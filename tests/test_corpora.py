@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from rwae_audio.corpora import BUILT_IN, READERS, read_corpus
-from rwae_audio.corpora.an4 import read_an4
-from rwae_audio.corpora.base import (
+from rwae_audio.data.corpora import BUILT_IN, READERS, read_corpus
+from rwae_audio.data.corpora.an4 import read_an4
+from rwae_audio.data.corpora.base import (
     EXTRA_SUFFIXES,
     SUFFIXES,
     Corpus,
@@ -24,8 +24,8 @@ from rwae_audio.corpora.base import (
     readable_suffixes,
     select_longest,
 )
-from rwae_audio.corpora.folder import read_folder
-from rwae_audio.corpora.librispeech import read_librispeech
+from rwae_audio.data.corpora.folder import read_folder
+from rwae_audio.data.corpora.librispeech import read_librispeech
 from rwae_audio.files import InputError
 
 KINDS = {".sph": "NIST", ".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}

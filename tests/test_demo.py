@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rwae_audio.audio import read_audio
-from rwae_audio.corpora import read_corpus
-from rwae_audio.corpora.demo import DEMO
-from rwae_audio.features import MelConfig, log_mel
+from rwae_audio.data.audio import read_audio
+from rwae_audio.data.corpora import read_corpus
+from rwae_audio.data.corpora.demo import DEMO
+from rwae_audio.data.features import MelConfig, log_mel
 
 ROOT = Path(__file__).parent.parent
 

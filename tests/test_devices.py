@@ -8,9 +8,9 @@ import pytest
 import torch
 from made_up import speech
 
-from rwae_audio.bundle import load_bundle
 from rwae_audio.devices import available_devices, find_device
 from rwae_audio.files import InputError
+from rwae_audio.inference.bundle import load_bundle
 
 
 @pytest.fixture

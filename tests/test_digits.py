@@ -18,9 +18,9 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from rwae_audio.audio import read_audio
-from rwae_audio.corpora import read_corpus
-from rwae_audio.corpora.digits import COLUMNS, DEMO_DIGITS
+from rwae_audio.data.audio import read_audio
+from rwae_audio.data.corpora import read_corpus
+from rwae_audio.data.corpora.digits import COLUMNS, DEMO_DIGITS
 from rwae_audio.files import InputError
 
 RECIPE = Path(__file__).parent.parent / "recipes/digits"

@@ -22,18 +22,19 @@ from safetensors.torch import load_file, save_file
 from test_trainer import CONFIG, MODEL, run, store
 from torch.utils.flop_counter import FlopCounterMode
 
-from rwae_audio import distributed, trainer
-from rwae_audio.divergences import mmd
-from rwae_audio.features import MelConfig
+from rwae_audio import distributed
+from rwae_audio.data.features import MelConfig
+from rwae_audio.data.perturb import CHANNELS, channelled, equalised, shuffled, warp_frequencies, warp_mels
+from rwae_audio.data.store import Sampler
 from rwae_audio.files import InputError
-from rwae_audio.loop import Interrupted
 from rwae_audio.model import ModelConfig, Standardise, normal
 from rwae_audio.objectives import objective_settings
+from rwae_audio.objectives.divergences import mmd
 from rwae_audio.objectives.rwae_mmd import dynamic_penalty, static_penalty
-from rwae_audio.perturb import CHANNELS, channelled, equalised, shuffled, warp_frequencies, warp_mels
 from rwae_audio.randomness import generator
-from rwae_audio.store import Sampler
-from rwae_audio.trainer import RunConfig, new_model
+from rwae_audio.training import trainer
+from rwae_audio.training.loop import Interrupted
+from rwae_audio.training.trainer import RunConfig, new_model
 
 ROOT = Path(__file__).parent.parent
 PROCESSES = 2

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from rwae_audio.divergences import (
+from rwae_audio.objectives.divergences import (
     SCALES,
     imq,
     kl_gaussians,

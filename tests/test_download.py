@@ -25,8 +25,8 @@ from made_up import speech
 from test_commands import listing, refused
 
 from rwae_audio.commands.common import guarded
-from rwae_audio.corpora import READERS, download, read_corpus
-from rwae_audio.corpora.download import Archive, archives
+from rwae_audio.data.corpora import READERS, download, read_corpus
+from rwae_audio.data.corpora.download import Archive, archives
 from rwae_audio.files import InputError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/timit"))

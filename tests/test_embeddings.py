@@ -16,10 +16,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from rwae_audio.evaluation.trials import Trials
+from rwae_audio.evaluation.vectors import read_vectors
+from rwae_audio.evaluation.verification import cosine_scores
 from rwae_audio.files import InputError
-from rwae_audio.trials import Trials
-from rwae_audio.vectors import read_vectors
-from rwae_audio.verification import cosine_scores
 
 VECTORS = {"s1/a.wav": [3.0, 4.0], "s1/b.wav": [4.0, 3.0], "s2/a.wav": [0.0, -2.0]}
 COSINES = [24 / 25, -4 / 5, -3 / 5]  # of the pairs in TRIALS

@@ -11,12 +11,20 @@ import pytest
 import torch
 from made_up import speech
 
-from rwae_audio import features
-from rwae_audio.audio import load_audio
-from rwae_audio.corpora.timit import read_timit
-from rwae_audio.features import PRESETS, MelConfig, Normaliser, log_mel, log_mel_chunks, mel_filters, non_speech_mask
+from rwae_audio.data import features
+from rwae_audio.data.audio import load_audio
+from rwae_audio.data.corpora.timit import read_timit
+from rwae_audio.data.features import (
+    PRESETS,
+    MelConfig,
+    Normaliser,
+    log_mel,
+    log_mel_chunks,
+    mel_filters,
+    non_speech_mask,
+)
+from rwae_audio.data.level import levelled
 from rwae_audio.files import InputError
-from rwae_audio.level import levelled
 
 SMALL = MelConfig(n_fft=256, win_length=200, hop_length=80, n_mels=20)
 CONFIGS = {**PRESETS, "small": SMALL, "narrow": dataclasses.replace(SMALL, n_fft=250, f_min=60, f_max=7000)}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from rwae_audio.audio import load_audio
-from rwae_audio.bundle import Bundle, load_bundle
-from rwae_audio.conversion import voice_of_file
-from rwae_audio.corpora.base import audio_files
+from rwae_audio.conversion.converter import voice_of_file
+from rwae_audio.data.audio import load_audio
+from rwae_audio.data.corpora.base import audio_files
+from rwae_audio.inference.bundle import Bundle, load_bundle
 
 RATE, FILES, SECONDS = 16000, 16, 3
 LEVELS = (-40, -20, -6, 10)  # dB

@@ -12,13 +12,13 @@ import soundfile
 import torch
 from made_up import speech
 
-from rwae_audio import hifigan
-from rwae_audio.bundle import load_bundle
 from rwae_audio.commands import vc
 from rwae_audio.commands.common import guarded
-from rwae_audio.conversion import convert_waveform
+from rwae_audio.conversion.converter import convert_waveform
+from rwae_audio.conversion.vocoders import hifigan
+from rwae_audio.data.level import active_level, speech_of
 from rwae_audio.files import InputError
-from rwae_audio.level import active_level, speech_of
+from rwae_audio.inference.bundle import load_bundle
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/voice_conversion"))
 import evaluate
@@ -57,7 +57,7 @@ def test_converted_weights_sound_as_the_published_ones(checkpoint: Path, weights
 
 @pytest.mark.parametrize("count", [5, 33, 40, 300])
 def test_chunks_join_without_a_seam(weights: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rwae_audio.streaming.CHUNK", 64)
+    monkeypatch.setattr("rwae_audio.inference.streaming.CHUNK", 64)
     vocoder = hifigan.load_hifigan(weights)
     frames = torch.randn(count, 80, generator=torch.Generator().manual_seed(2))
     whole = vocoder(frames).flatten()[:-256]

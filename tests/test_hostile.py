@@ -28,16 +28,16 @@ from made_up import speech
 from safetensors import safe_open
 from test_commands import listing, refused
 
-from rwae_audio import plots
-from rwae_audio.audio import write_audio
 from rwae_audio.commands import eer, embed, vc
 from rwae_audio.commands.common import guarded
-from rwae_audio.corpora import read_corpus
-from rwae_audio.features import MelConfig
+from rwae_audio.data.audio import write_audio
+from rwae_audio.data.corpora import read_corpus
+from rwae_audio.data.features import MelConfig
+from rwae_audio.data.store import open_store
+from rwae_audio.evaluation import plots
+from rwae_audio.evaluation.scores import read_scores, write_scores
+from rwae_audio.evaluation.trials import Trials, read_trials, write_trials
 from rwae_audio.files import InputError, only_one, read_json, whole_file, whole_folder, write_json, write_text
-from rwae_audio.scores import read_scores, write_scores
-from rwae_audio.store import open_store
-from rwae_audio.trials import Trials, read_trials, write_trials
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "recipes/timit"))
@@ -330,7 +330,7 @@ def test_a_million_trials_are_read_in_bounded_memory_and_the_last_line_is_named(
     names = {word for line in lines for word in line.split()[1:]}
     code = f"""
 import resource, sys, time
-from rwae_audio.trials import read_trials
+from rwae_audio.evaluation.trials import read_trials
 began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 trials = read_trials({str(path)!r})
 used = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 / (1024 if sys.platform == "darwin" else 1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_up import speech
 
-from rwae_audio import judges
+from rwae_audio.evaluation import judges
 from rwae_audio.files import InputError
 
 INSTALLED = {

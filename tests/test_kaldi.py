@@ -12,15 +12,15 @@ import pytest
 import soundfile
 import torch
 
-from rwae_audio.audio import duration, load_audio, read_audio
-from rwae_audio.benchmark import benchmark, with_benchmark
-from rwae_audio.corpora.base import Corpus
-from rwae_audio.corpora.folder import read_folder
-from rwae_audio.corpora.kaldi import SPEECHOCEAN, read_kaldi
-from rwae_audio.features import MelConfig
+from rwae_audio.data.audio import duration, load_audio, read_audio
+from rwae_audio.data.corpora.base import Corpus
+from rwae_audio.data.corpora.folder import read_folder
+from rwae_audio.data.corpora.kaldi import SPEECHOCEAN, read_kaldi
+from rwae_audio.data.features import MelConfig
+from rwae_audio.data.store import open_store
+from rwae_audio.evaluation.benchmark import benchmark, with_benchmark
+from rwae_audio.evaluation.trials import match_names, read_trials
 from rwae_audio.files import InputError
-from rwae_audio.store import open_store
-from rwae_audio.trials import match_names, read_trials
 
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".opus": ("OGG", "OPUS")}
 

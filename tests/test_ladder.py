@@ -17,9 +17,9 @@ from made_up import speech
 from made_up_runs import made_up_run
 from test_recipes import TINY
 
-from rwae_audio import probes
 from rwae_audio.commands.common import guarded
-from rwae_audio.verification import eer, fold
+from rwae_audio.evaluation import probes
+from rwae_audio.evaluation.verification import eer, fold
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "recipes/timit"))

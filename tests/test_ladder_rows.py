@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from made_up_runs import made_up_run
 
+from rwae_audio.evaluation.trials import all_pairs
+from rwae_audio.evaluation.verification import cosine_scores, eer
 from rwae_audio.files import InputError
 from rwae_audio.settings import read_toml, tomllib
-from rwae_audio.trainer import RunConfig
-from rwae_audio.trials import all_pairs
-from rwae_audio.verification import cosine_scores, eer
+from rwae_audio.training.trainer import RunConfig
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "recipes/timit"))

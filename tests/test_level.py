@@ -11,10 +11,19 @@ import torch
 from made_up import speech
 from scipy.signal import butter, sosfilt, sosfilt_zi
 
-from rwae_audio.audio import open_audio
-from rwae_audio.features import PRESETS
+from rwae_audio.data.audio import open_audio
+from rwae_audio.data.features import PRESETS
+from rwae_audio.data.level import (
+    NOMINAL,
+    LevelMeter,
+    active_power,
+    high_passed,
+    levelled,
+    measured,
+    speech_of,
+    waveform,
+)
 from rwae_audio.files import InputError
-from rwae_audio.level import NOMINAL, LevelMeter, active_power, high_passed, levelled, measured, speech_of, waveform
 
 RATE = 16000
 

@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rwae_audio import bootstrap, progress, trials, verification
-from rwae_audio.bootstrap import bootstrap_eers
+from rwae_audio import progress
 from rwae_audio.commands import eer as command
+from rwae_audio.evaluation import bootstrap, trials, verification
+from rwae_audio.evaluation.bootstrap import bootstrap_eers
+from rwae_audio.evaluation.rates import rates
+from rwae_audio.evaluation.scores import read_scores, write_scores
+from rwae_audio.evaluation.trials import Trials, all_pairs, read_trials, speakers_of, write_trials
+from rwae_audio.evaluation.vectors import read_vectors
+from rwae_audio.evaluation.verification import cosine_scores, eer, interval, report_scores
 from rwae_audio.files import InputError
-from rwae_audio.rates import rates
-from rwae_audio.scores import read_scores, write_scores
-from rwae_audio.trials import Trials, all_pairs, read_trials, speakers_of, write_trials
-from rwae_audio.vectors import read_vectors
-from rwae_audio.verification import cosine_scores, eer, interval, report_scores
 
 
 def plain_eers(scores: np.ndarray, listed: Trials, speakers: np.ndarray, replicates: int) -> np.ndarray:

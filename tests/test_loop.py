@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from rwae_audio.checkpoint import Position
 from rwae_audio.files import InputError
-from rwae_audio.loop import READ, TimeIsUp, train_loop
+from rwae_audio.training.checkpoint import Position
+from rwae_audio.training.loop import READ, TimeIsUp, train_loop
 
 
 def steps(value: Callable[[int], float] = float) -> Callable[[int], dict[str, torch.Tensor]]:

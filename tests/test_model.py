@@ -7,7 +7,8 @@ import itertools
 import pytest
 import torch
 
-from rwae_audio.model import RWAE, Decoder, ModelConfig
+from rwae_audio.model import RWAE, ModelConfig
+from rwae_audio.model.decoder import Decoder
 from rwae_audio.randomness import generator
 
 SMALL = {"n_mels": 10, "static_dim": 4, "dynamic_dim": 3, "static_hidden": 8, "dynamic_hidden": 8}

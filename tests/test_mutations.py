@@ -25,7 +25,7 @@ FORMATS = {
 LOOP = """
 import sys
 import numpy as np
-from rwae_audio.audio import read_audio
+from rwae_audio.data.audio import read_audio
 from rwae_audio.files import InputError
 
 source, path, count = sys.argv[1], sys.argv[2], int(sys.argv[3])

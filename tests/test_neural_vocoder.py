@@ -11,9 +11,8 @@ import pytest
 import torch
 from made_up import speech
 
-from rwae_audio.features import PRESETS, log_mel, mel_filters
-from rwae_audio.files import InputError
-from rwae_audio.neural_vocoder import (
+from rwae_audio.conversion.pitch import fundamental
+from rwae_audio.conversion.vocoders.neural import (
     Vocoder,
     VocoderConfig,
     buzz,
@@ -23,7 +22,8 @@ from rwae_audio.neural_vocoder import (
     vocode,
     vocode_chunks,
 )
-from rwae_audio.pitch import fundamental
+from rwae_audio.data.features import PRESETS, log_mel, mel_filters
+from rwae_audio.files import InputError
 from rwae_audio.randomness import generator
 
 MEL = PRESETS["vocoder"]

@@ -7,18 +7,18 @@ import pytest
 import torch
 from made_up import SWITCHES
 
-from rwae_audio import divergences
-from rwae_audio.divergences import Critic, frozen, kl_gaussians, mmd, scaled_mmd
-from rwae_audio.embedding import embed
-from rwae_audio.features import Normaliser
+from rwae_audio.data.features import Normaliser
+from rwae_audio.data.perturb import equalised, shuffled, warp_mels
+from rwae_audio.inference.embedding import embed
 from rwae_audio.model import RWAE, ModelConfig, Output, Posterior
-from rwae_audio.objectives import OBJECTIVES, Objective, c_dsvae, objective_settings, s3vae
-from rwae_audio.objectives.dsvae import Dsvae
-from rwae_audio.objectives.fhvae import VARIANCE
+from rwae_audio.objectives import OBJECTIVES, Objective, divergences, objective_settings
+from rwae_audio.objectives.baselines import c_dsvae, s3vae
+from rwae_audio.objectives.baselines.dsvae import Dsvae
+from rwae_audio.objectives.baselines.fhvae import VARIANCE
+from rwae_audio.objectives.divergences import Critic, frozen, kl_gaussians, mmd, scaled_mmd
 from rwae_audio.objectives.rwae_gan import fake, real
 from rwae_audio.objectives.rwae_mmd import RwaeMmd, dynamic_penalty, static_penalty
 from rwae_audio.objectives.rwae_plus import RwaePlus, contrast, swap
-from rwae_audio.perturb import equalised, shuffled, warp_mels
 from rwae_audio.randomness import generator
 
 SIZES = {"n_mels": 6, "static_dim": 4, "dynamic_dim": 3, "static_hidden": 8, "dynamic_hidden": 8}

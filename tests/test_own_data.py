@@ -17,10 +17,10 @@ import pytest
 import soundfile
 from made_up import speech
 
-from rwae_audio.audio import load_audio
-from rwae_audio.bundle import load_bundle
+from rwae_audio.data.audio import load_audio
+from rwae_audio.evaluation.trials import read_trials
+from rwae_audio.inference.bundle import load_bundle
 from rwae_audio.settings import tomllib
-from rwae_audio.trials import read_trials
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/timit"))
 

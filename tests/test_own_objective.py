@@ -11,10 +11,10 @@ import pytest
 import torch
 from test_trainer import CONFIG, metrics, run
 
-from rwae_audio.checkpoint import RunState, load_checkpoint
 from rwae_audio.files import InputError
 from rwae_audio.objectives import OBJECTIVES, objective_class, objective_settings
-from rwae_audio.trainer import RunConfig, new_model, new_objective
+from rwae_audio.training.checkpoint import RunState, load_checkpoint
+from rwae_audio.training.trainer import RunConfig, new_model, new_objective
 
 OWN = '''
 """Reconstruction, and a learned scale of the voices of two windows."""

@@ -90,5 +90,5 @@ def test_the_wheel_works_elsewhere(wheel: Path, tmp_path: Path) -> None:
         weights = [entry.file_size for entry in archive.infolist() if entry.filename.endswith(".safetensors")]
     assert len(weights) == 2
     assert sum(weights) <= 15e6
-    code = "import rwae_audio.corpora.timit, sys; print(sys.modules['rwae_audio.corpora.timit'].__file__)"
+    code = "import rwae_audio.data.corpora.timit, sys; print(sys.modules['rwae_audio.data.corpora.timit'].__file__)"
     assert Path(python("-c", code).strip()).resolve().is_relative_to((tmp_path / "site").resolve())

@@ -8,9 +8,9 @@ import pytest
 import torch
 from made_up import speech
 
-from rwae_audio.features import PRESETS, MelConfig, bin_centres, log_mel, mel_filters
-from rwae_audio.level import levelled
-from rwae_audio.perturb import (
+from rwae_audio.data.features import PRESETS, MelConfig, bin_centres, log_mel, mel_filters
+from rwae_audio.data.level import levelled
+from rwae_audio.data.perturb import (
     CHANNELS,
     _flicker,
     _power_sum,

@@ -13,10 +13,19 @@ from made_up import speech
 from scipy.signal import butter, sosfilt
 from swift_f0 import SwiftF0
 
-from rwae_audio import pitch
-from rwae_audio.features import PRESETS, MelConfig, log_mel
-from rwae_audio.level import levelled, measured
-from rwae_audio.pitch import HIGHEST, Register, fundamental, fundamental_chunks, moved, pooled, register, register_of
+from rwae_audio.conversion import pitch
+from rwae_audio.conversion.pitch import (
+    HIGHEST,
+    Register,
+    fundamental,
+    fundamental_chunks,
+    moved,
+    pooled,
+    register,
+    register_of,
+)
+from rwae_audio.data.features import PRESETS, MelConfig, log_mel
+from rwae_audio.data.level import levelled, measured
 
 CONFIG = PRESETS["vocoder"]
 
@@ -155,7 +164,8 @@ def test_chunks_give_the_contour_of_one_pass() -> None:
 
 def test_nothing_is_printed_and_importing_loads_no_network() -> None:
     code = (
-        "import sys, numpy; from rwae_audio.features import MelConfig; from rwae_audio.pitch import fundamental; "
+        "import sys, numpy; from rwae_audio.data.features import MelConfig; "
+        "from rwae_audio.conversion.pitch import fundamental; "
         "assert 'onnxruntime' not in sys.modules; fundamental(numpy.ones(9000), MelConfig())"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

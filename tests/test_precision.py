@@ -12,13 +12,13 @@ from made_up import SWITCHES
 from test_trainer import CONFIG, MODEL, metrics, run
 from torch import nn
 
-from rwae_audio import trainer
-from rwae_audio.convolutions import over_time
 from rwae_audio.devices import has_bf16
-from rwae_audio.loop import Interrupted
 from rwae_audio.model import RWAE, ModelConfig, Output
+from rwae_audio.model.layers import over_time
+from rwae_audio.model.posterior import Network, in_float32
 from rwae_audio.objectives import OBJECTIVES, objective_settings
-from rwae_audio.posterior import Network, in_float32
+from rwae_audio.training import trainer
+from rwae_audio.training.loop import Interrupted
 
 CPU = torch.device("cpu")
 needs_bf16 = pytest.mark.skipif(not has_bf16(CPU), reason="this CPU has no bfloat16 arithmetic")

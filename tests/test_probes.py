@@ -11,17 +11,24 @@ import torch
 from made_up import SWITCHES, TINY
 from scipy.stats import binom
 
-from rwae_audio import probes
-from rwae_audio.alignment import SILENCE, phones_of
-from rwae_audio.benchmark import Benchmark, benchmark
-from rwae_audio.corpora import Corpus, read_corpus
-from rwae_audio.corpora.base import Phone
-from rwae_audio.features import MelConfig, Normaliser
+from rwae_audio.data.corpora import Corpus, read_corpus
+from rwae_audio.data.corpora.base import Phone
+from rwae_audio.data.features import MelConfig, Normaliser
+from rwae_audio.data.store import FrameStore, open_store
+from rwae_audio.evaluation import probes
+from rwae_audio.evaluation.alignment import SILENCE, phones_of
+from rwae_audio.evaluation.benchmark import Benchmark, benchmark
+from rwae_audio.evaluation.probes import (
+    folds,
+    phone_probe,
+    phone_report,
+    probe_report,
+    speaker_probe_gru,
+    speaker_probe_linear,
+)
 from rwae_audio.files import InputError
 from rwae_audio.model import RWAE, ModelConfig
-from rwae_audio.probes import folds, phone_probe, phone_report, probe_report, speaker_probe_gru, speaker_probe_linear
 from rwae_audio.settings import resolve
-from rwae_audio.store import FrameStore, open_store
 
 RNG = np.random.default_rng
 CLASSES = np.array(["aa", "iy", "s", "t"])

@@ -86,7 +86,7 @@ def test_a_run_leaves_what_the_readme_says(finished: tuple[Path, str], recording
 
 
 def test_the_scores_of_a_run_give_its_eer(finished: tuple[Path, str], recordings: Path) -> None:
-    from rwae_audio.verification import eer, read_scores
+    from rwae_audio.evaluation.verification import eer, read_scores
 
     folder, _ = finished
     scores, _, target = read_scores(folder / "scores/rwae-mmd.static.txt")

@@ -16,16 +16,16 @@ import pytest
 from made_up import speech
 from test_trainer import CONFIG, run
 
-from rwae_audio import trainer
-from rwae_audio.audio import write_audio
-from rwae_audio.board import TensorBoard
-from rwae_audio.checkpoint import read_position
 from rwae_audio.commands.resume import add_resume, check_beside_resume, keep_content, lengthened, moved, read_plan
-from rwae_audio.corpora import Corpus, Source, Utterance, read_corpus
-from rwae_audio.experiment import prepare
-from rwae_audio.experiment import run as train_and_show
+from rwae_audio.data.audio import write_audio
+from rwae_audio.data.corpora import Corpus, Source, Utterance, read_corpus
+from rwae_audio.evaluation.experiment import prepare
+from rwae_audio.evaluation.experiment import run as train_and_show
 from rwae_audio.files import InputError, read_tensors
-from rwae_audio.trainer import RunConfig
+from rwae_audio.training import trainer
+from rwae_audio.training.board import TensorBoard
+from rwae_audio.training.checkpoint import read_position
+from rwae_audio.training.trainer import RunConfig
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 READ = ("an4", "librispeech", "librispeech")

@@ -13,12 +13,12 @@ import soundfile
 import torch
 from made_up import speech
 
-from rwae_audio.audio import read_audio
-from rwae_audio.bundle import load_bundle
 from rwae_audio.commands.common import guarded
-from rwae_audio.conversion import voice_of_file
+from rwae_audio.conversion.converter import voice_of_file
+from rwae_audio.data.audio import read_audio
+from rwae_audio.evaluation.trials import all_pairs, write_trials
 from rwae_audio.files import write_tensors
-from rwae_audio.trials import all_pairs, write_trials
+from rwae_audio.inference.bundle import load_bundle
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/timit"))
 import degradations

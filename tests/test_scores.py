@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rwae_audio.evaluation.scores import read_scores, write_scores
+from rwae_audio.evaluation.trials import Trials, all_pairs, read_trials
+from rwae_audio.evaluation.verification import report_scores
 from rwae_audio.files import InputError
-from rwae_audio.scores import read_scores, write_scores
-from rwae_audio.trials import Trials, all_pairs, read_trials
-from rwae_audio.verification import report_scores
 
 NAMES = ("s1/a.1.wav", "s1/b.wav", "s2/a.1.wav", "s2/b.2.flac")
 PAIRS = [("a", "b", 2.5, True), ("a", "c", -0.5, False), ("b", "c", 1e-3, False)]

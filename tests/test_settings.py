@@ -15,7 +15,7 @@ from rwae_audio.files import InputError
 from rwae_audio.model import ModelConfig
 from rwae_audio.objectives import OBJECTIVES
 from rwae_audio.settings import Settings, at_least, between, nearest, read_toml, resolve
-from rwae_audio.trainer import RunConfig, TrainConfig
+from rwae_audio.training.trainer import RunConfig, TrainConfig
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 OTHERS = ("ablations.toml", "search.toml", "rwae-plus-xvector.toml")  # no configurations of a run

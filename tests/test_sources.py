@@ -12,7 +12,7 @@ from made_up import speech
 
 from rwae_audio.commands import data
 from rwae_audio.commands.common import recorded
-from rwae_audio.corpora import (
+from rwae_audio.data.corpora import (
     HeldOut,
     Source,
     corpus_sources,

@@ -10,15 +10,15 @@ import pytest
 import soundfile
 import torch
 
-from rwae_audio.audio import load_audio
-from rwae_audio.corpora.base import Corpus, Utterance
-from rwae_audio.embedding import embed, windows
-from rwae_audio.features import MelConfig, Normaliser, log_mel
+from rwae_audio.data.audio import load_audio
+from rwae_audio.data.corpora.base import Corpus, Utterance
+from rwae_audio.data.features import MelConfig, Normaliser, log_mel
+from rwae_audio.data.level import levelled
+from rwae_audio.data.store import FrameStore, Sampler, apart, open_store
 from rwae_audio.files import InputError
-from rwae_audio.level import levelled
+from rwae_audio.inference.embedding import embed, windows
 from rwae_audio.model import RWAE, ModelConfig
 from rwae_audio.randomness import generator
-from rwae_audio.store import FrameStore, Sampler, apart, open_store
 
 MEL = MelConfig(segment=10)
 NEAR = {"atol": 0.015, "rtol": 0.0}
@@ -264,7 +264,7 @@ def test_a_large_store_is_normalised_by_a_part_of_it(monkeypatch: pytest.MonkeyP
     store = FrameStore(frames.numpy(), 10 * np.arange(101), utterances)
     whole, rows = store.normaliser(np.arange(100)), np.arange(100)
     torch.testing.assert_close(whole.mean, frames.mean(0))
-    monkeypatch.setattr("rwae_audio.store.NORMALISED", 250)  # a quarter of them
+    monkeypatch.setattr("rwae_audio.data.store.NORMALISED", 250)  # a quarter of them
     part = store.normaliser(rows)
     quarter = torch.cat([frames[10 * i : 10 * i + 10] for i in range(0, 100, 4)])
     torch.testing.assert_close(part.mean, quarter.mean(0))

@@ -10,11 +10,11 @@ import pytest
 import torch
 from made_up import speech, tiny_bundle
 
-from rwae_audio import streaming
-from rwae_audio.audio import load_audio
-from rwae_audio.bundle import Bundle, load_bundle
-from rwae_audio.embedding import embed
-from rwae_audio.streaming import in_chunks
+from rwae_audio.data.audio import load_audio
+from rwae_audio.inference import streaming
+from rwae_audio.inference.bundle import Bundle, load_bundle
+from rwae_audio.inference.embedding import embed
+from rwae_audio.inference.streaming import in_chunks
 
 KINDS = {
     "r-wae": {},

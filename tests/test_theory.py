@@ -12,8 +12,8 @@ import torch
 from scipy.integrate import quad
 from scipy.optimize import linear_sum_assignment
 
-from rwae_audio.divergences import imq, kl_gaussians, mmd
 from rwae_audio.files import InputError, read_json
+from rwae_audio.objectives.divergences import imq, kl_gaussians, mmd
 
 HERE = Path(__file__).parent.parent / "recipes/theory"
 sys.path.insert(0, str(HERE))

@@ -14,14 +14,14 @@ import pytest
 import soundfile
 from timit_trees import STYLES, sample, small, tree
 
-from rwae_audio.benchmark import benchmark
-from rwae_audio.corpora import read_corpus
-from rwae_audio.corpora.base import Corpus, Phone
-from rwae_audio.corpora.timit import LISTS, read_timit
-from rwae_audio.features import MelConfig
+from rwae_audio.data.corpora import read_corpus
+from rwae_audio.data.corpora.base import Corpus, Phone
+from rwae_audio.data.corpora.timit import LISTS, read_timit
+from rwae_audio.data.features import MelConfig
+from rwae_audio.data.store import open_store
+from rwae_audio.evaluation.benchmark import benchmark
+from rwae_audio.evaluation.trials import all_pairs, read_trials
 from rwae_audio.files import InputError
-from rwae_audio.store import open_store
-from rwae_audio.trials import all_pairs, read_trials
 
 
 def note(corpus: Corpus, pattern: str) -> bool:

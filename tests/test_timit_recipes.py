@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from rwae_audio.corpora.timit import LISTS
-from rwae_audio.scores import read_scores
-from rwae_audio.trials import read_trials
-from rwae_audio.verification import eer
+from rwae_audio.data.corpora.timit import LISTS
+from rwae_audio.evaluation.scores import read_scores
+from rwae_audio.evaluation.trials import read_trials
+from rwae_audio.evaluation.verification import eer
 
 ROOT = Path(__file__).parent.parent
 TINY = [

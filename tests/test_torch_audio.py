@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from rwae_audio.data.torch_audio import torchaudio
 from rwae_audio.files import InputError
-from rwae_audio.torch_audio import torchaudio
 
 
 def test_a_torchaudio_that_does_not_load_is_one_line_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,18 +17,18 @@ from made_up import SWITCHES
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from rwae_audio import trainer
-from rwae_audio.checkpoint import RunState, load_checkpoint
-from rwae_audio.corpora.base import Utterance
-from rwae_audio.features import MelConfig, Normaliser
+from rwae_audio.data.corpora.base import Utterance
+from rwae_audio.data.features import MelConfig, Normaliser
+from rwae_audio.data.store import Batch, FrameStore, Sampler
 from rwae_audio.files import InputError
-from rwae_audio.health import code_state, collapse_warning
-from rwae_audio.loop import Interrupted, interruptible
 from rwae_audio.model import RWAE, ModelConfig, Output
 from rwae_audio.objectives import OBJECTIVES, ObjectiveSettings, objective_class, objective_settings
 from rwae_audio.randomness import generator
-from rwae_audio.store import Batch, FrameStore, Sampler
-from rwae_audio.trainer import (
+from rwae_audio.training import trainer
+from rwae_audio.training.checkpoint import RunState, load_checkpoint
+from rwae_audio.training.health import code_state, collapse_warning
+from rwae_audio.training.loop import Interrupted, interruptible
+from rwae_audio.training.trainer import (
     RunConfig,
     TrainConfig,
     learning_rate,
@@ -36,7 +36,7 @@ from rwae_audio.trainer import (
     new_objective,
     train,
 )
-from rwae_audio.views import through_channels
+from rwae_audio.training.views import through_channels
 
 MODEL = ModelConfig(
     n_mels=8,

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rwae_audio.evaluation.scores import read_scores
+from rwae_audio.evaluation.trials import Trials, all_pairs, match_names, read_trials, speakers_of, write_trials
 from rwae_audio.files import InputError
-from rwae_audio.scores import read_scores
-from rwae_audio.trials import Trials, all_pairs, match_names, read_trials, speakers_of, write_trials
 
 NAMES = ("s1/a.1.wav", "s1/b.wav", "s2/a.1.wav", "s2/b.2.flac")
 

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from rwae_audio import bootstrap
-from rwae_audio.bootstrap import bootstrap_weights
-from rwae_audio.files import InputError
-from rwae_audio.rates import rates
-from rwae_audio.scores import write_scores
-from rwae_audio.trials import Trials, all_pairs, speakers_of
-from rwae_audio.verification import (
+from rwae_audio.evaluation import bootstrap
+from rwae_audio.evaluation.bootstrap import bootstrap_weights
+from rwae_audio.evaluation.rates import rates
+from rwae_audio.evaluation.scores import write_scores
+from rwae_audio.evaluation.trials import Trials, all_pairs, speakers_of
+from rwae_audio.evaluation.verification import (
     bootstrap_eers,
     cosine_scores,
     det_points,
@@ -29,6 +28,7 @@ from rwae_audio.verification import (
     report,
     report_scores,
 )
+from rwae_audio.files import InputError
 
 
 def voices(speakers: int = 24, each: int = 8, spread: float = 1.0, seed: int = 0) -> tuple[np.ndarray, Trials]:
@@ -276,7 +276,7 @@ def test_an_inverted_dynamic_code_leaks_as_much() -> None:
 
 
 def test_a_score_file_of_a_system_gives_its_static_row(tmp_path: Path) -> None:
-    from rwae_audio.scores import read_scores
+    from rwae_audio.evaluation.scores import read_scores
 
     vectors, trials = voices(speakers=6, each=3)
     said, scores = report(vectors, None, trials, None, synthetic=False)
@@ -308,7 +308,7 @@ def test_tables_show_percent_and_say_what_is_synthetic() -> None:
 
 
 def test_the_lists_of_an4_are_all_pairs_of_their_speakers_utterances(corpora: Path) -> None:
-    from rwae_audio.trials import read_trials
+    from rwae_audio.evaluation.trials import read_trials
 
     for split, speakers, count in (("dev", 16, 8128), ("test", 24, 18336)):
         trials = read_trials(corpora / f"an4/protocol/{split}_trials.txt")

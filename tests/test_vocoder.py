@@ -8,9 +8,9 @@ import pytest
 import torch
 from made_up import speech
 
-from rwae_audio.audio import load_audio
-from rwae_audio.features import PRESETS, log_mel, mel_filters
-from rwae_audio.vocoder import OVERLAP, griffin_lim, griffin_lim_chunks, linear_spectrum
+from rwae_audio.conversion.vocoders.griffin_lim import OVERLAP, griffin_lim, griffin_lim_chunks, linear_spectrum
+from rwae_audio.data.audio import load_audio
+from rwae_audio.data.features import PRESETS, log_mel, mel_filters
 
 BOTH = pytest.mark.parametrize("preset", ["paper", "vocoder"])
 

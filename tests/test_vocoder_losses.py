@@ -11,10 +11,10 @@ import torch
 from made_up import speech
 from torch import nn
 
+from rwae_audio.conversion.vocoders.neural import Vocoder, VocoderConfig, load_vocoder
+from rwae_audio.data.features import PRESETS, log_mel, mel_filters
 from rwae_audio.devices import has_bf16
-from rwae_audio.features import PRESETS, log_mel, mel_filters
-from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, load_vocoder
-from rwae_audio.posterior import run_in_bf16
+from rwae_audio.model.posterior import run_in_bf16
 
 RECIPE = Path(__file__).parent.parent / "recipes/voice_conversion"
 sys.path.insert(0, str(RECIPE))

@@ -16,13 +16,13 @@ import torch
 from test_ladder import recordings
 from torch import nn
 
-from rwae_audio import judges
 from rwae_audio.commands.common import guarded
-from rwae_audio.corpora import an4, folder
+from rwae_audio.conversion.vocoders.neural import Vocoder, VocoderConfig, load_vocoder
+from rwae_audio.data.corpora import an4, folder
+from rwae_audio.data.features import PRESETS
 from rwae_audio.devices import has_bf16
-from rwae_audio.features import PRESETS
+from rwae_audio.evaluation import judges
 from rwae_audio.files import read_tensors
-from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, load_vocoder
 
 RECIPE = Path(__file__).parent.parent / "recipes/voice_conversion"
 sys.path.insert(0, str(RECIPE))

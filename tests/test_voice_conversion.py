@@ -17,13 +17,14 @@ import pytest
 import soundfile
 from made_up import speech
 
-from rwae_audio import judges, neural_vocoder
-from rwae_audio.audio import write_audio
-from rwae_audio.bundle import load_bundle
 from rwae_audio.commands.common import guarded
-from rwae_audio.corpora import Source
-from rwae_audio.corpora.base import Utterance
+from rwae_audio.conversion.vocoders import neural as neural_vocoder
+from rwae_audio.data.audio import write_audio
+from rwae_audio.data.corpora import Source
+from rwae_audio.data.corpora.base import Utterance
+from rwae_audio.evaluation import judges
 from rwae_audio.files import InputError
+from rwae_audio.inference.bundle import load_bundle
 
 RECIPE = Path(__file__).parent.parent / "recipes/voice_conversion"
 sys.path.insert(0, str(RECIPE))

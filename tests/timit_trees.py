@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 from made_up import speech
 
-from rwae_audio.corpora.timit import LISTS
+from rwae_audio.data.corpora.timit import LISTS
 
 STYLES = ("official", "lower", "beside", "riff")
 SPEAKERS = (Path(__file__).parent / "timit_speakers.txt").read_text().split()  # TRAIN/DR1/FCJF0, all 630

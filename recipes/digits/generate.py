@@ -30,12 +30,12 @@ def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     import torch
 
-    from rwae_audio import plots
-    from rwae_audio.audio import write_audio
-    from rwae_audio.bundle import load_bundle
-    from rwae_audio.generation import Codes, decoded, interpolated, log_mels
+    from rwae_audio.conversion.vocoders.griffin_lim import griffin_lim
+    from rwae_audio.data.audio import write_audio
+    from rwae_audio.evaluation import plots
+    from rwae_audio.inference.bundle import load_bundle
+    from rwae_audio.inference.generation import Codes, decoded, interpolated, log_mels
     from rwae_audio.randomness import generator
-    from rwae_audio.vocoder import griffin_lim
 
     bundle = load_bundle(options.bundle)
     model, mel, normaliser = bundle.model, bundle.config.mel, bundle.normaliser

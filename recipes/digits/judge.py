@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwae_audio.corpora import Utterance
-from rwae_audio.features import MelConfig
-from rwae_audio.perturb import warp_frequencies, warp_time
+from rwae_audio.data.corpora import Utterance
+from rwae_audio.data.features import MelConfig
+from rwae_audio.data.perturb import warp_frequencies, warp_time
 from rwae_audio.randomness import generator
 
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "timit"))
 
 from make_demo_corpus import RATE, Espeak, Voice, made_with, opened, recorded, speakers, trimmed
 
-from rwae_audio.corpora.digits import COLUMNS
+from rwae_audio.data.corpora.digits import COLUMNS
 from rwae_audio.files import whole_folder
 
 SEED = 20210102

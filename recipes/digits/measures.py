@@ -16,9 +16,9 @@ from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from rwae_audio.bundle import Bundle
-from rwae_audio.divergences import entropy
-from rwae_audio.generation import Codes, codes_of_all, decoded, inferred, new_voices, new_words
+from rwae_audio.inference.bundle import Bundle
+from rwae_audio.inference.generation import Codes, codes_of_all, decoded, inferred, new_voices, new_words
+from rwae_audio.objectives.divergences import entropy
 from rwae_audio.randomness import generator
 
 if TYPE_CHECKING:

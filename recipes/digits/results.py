@@ -87,7 +87,7 @@ def measure_all(runs: list[Path], plans: dict[Path, dict[str, Any]], folder: str
         from measures import measure, reference
         from train import prepare
 
-        from rwae_audio.bundle import load_bundle
+        from rwae_audio.inference.bundle import load_bundle
 
         config = load_bundle(runs[0] / "bundle").config
         digits = prepare(plans[runs[0]], config, folder)
@@ -110,7 +110,7 @@ def k_means(digits: Any) -> list[dict[str, Any]]:
     from measures import clusters, labels, rows_of
     from sklearn.cluster import KMeans
 
-    from rwae_audio.actions import word_shape
+    from rwae_audio.model.actions import word_shape
 
     raw = torch.from_numpy(digits.store.frames.reshape(digits.frames.shape).copy())
     shapes = word_shape(raw).numpy()

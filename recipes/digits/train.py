@@ -24,10 +24,10 @@ from rwae_audio.files import InputError, only_one, write_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rwae_audio.corpora import Corpus
-    from rwae_audio.features import Normaliser
-    from rwae_audio.store import FrameStore
-    from rwae_audio.trainer import RunConfig
+    from rwae_audio.data.corpora import Corpus
+    from rwae_audio.data.features import Normaliser
+    from rwae_audio.data.store import FrameStore
+    from rwae_audio.training.trainer import RunConfig
 
 NAME = "train.py"
 HERE = Path(__file__).parent
@@ -55,8 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     plan = resumed_plan(options) if options.resume else new_plan(options)
     import torch  # slow to load, so only now that the command line is known to be right
 
-    from rwae_audio.loop import Interrupted, TimeIsUp
-    from rwae_audio.trainer import RunConfig
+    from rwae_audio.training.loop import Interrupted, TimeIsUp
+    from rwae_audio.training.trainer import RunConfig
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -114,7 +114,7 @@ def read_plan(folder: Path) -> dict[str, Any]:
 
 def resumed_plan(options: argparse.Namespace) -> dict[str, Any]:
     """The plan of the run of --resume, with what --data and --set say now."""
-    from rwae_audio.corpora import Source
+    from rwae_audio.data.corpora import Source
 
     run, plan = options.resume, read_plan(options.resume)
     items = [options.data] if options.data else []
@@ -138,8 +138,8 @@ def prepare(plan: dict[str, Any], config: RunConfig, folder: str | None = None) 
     """Read the corpus (in `folder`, if it is not where it was) and make its frames, all as long as a training segment."""
     import torch
 
-    from rwae_audio.corpora import read_corpus
-    from rwae_audio.store import open_store
+    from rwae_audio.data.corpora import read_corpus
+    from rwae_audio.data.store import open_store
 
     place = folder or plan["folder"]
     corpus = read_corpus(plan["corpus"], Path(place) if place else None)
@@ -164,11 +164,11 @@ def train_run(
     import numpy as np
     import torch
 
-    from rwae_audio.bundle import save_bundle
-    from rwae_audio.card import card
+    from rwae_audio.data.store import Sampler
+    from rwae_audio.inference.bundle import save_bundle
+    from rwae_audio.inference.card import card
     from rwae_audio.randomness import generator
-    from rwae_audio.store import Sampler
-    from rwae_audio.trainer import train
+    from rwae_audio.training.trainer import train
 
     store, mel = digits.store, config.mel
     sampler = Sampler(store, store.indices("train"), mel.segment, config.model)

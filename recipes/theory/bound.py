@@ -18,7 +18,7 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from rwae_audio.divergences import imq, squared_distances
+from rwae_audio.objectives.divergences import imq, squared_distances
 
 STEPS, STATIC, DYNAMIC, DIM, VOICES = 3, 2, 2, 2, 2  # T, A, M, the dimensions of a frame, and voices
 Family = Literal["separable", "independent", "dependent"]

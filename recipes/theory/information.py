@@ -19,9 +19,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from rwae_audio.divergences import SCALES, squared_distances
 from rwae_audio.model import RWAE, ModelConfig
 from rwae_audio.objectives import OBJECTIVES, objective_settings
+from rwae_audio.objectives.divergences import SCALES, squared_distances
 from rwae_audio.randomness import generator
 
 STEPS, DIM = 4, 2

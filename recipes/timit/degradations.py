@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from rwae_audio.corpora.base import SUFFIXES, audio_files
+from rwae_audio.data.corpora.base import SUFFIXES, audio_files
+from rwae_audio.evaluation.trials import Trials, speakers_of
 from rwae_audio.files import InputError
-from rwae_audio.trials import Trials, speakers_of
 
 RATE = 16000
 BLOCK = 0.05  # seconds over which the power of speech is averaged

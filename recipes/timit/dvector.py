@@ -40,12 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     import torch
     from ladder_runs import heard_elsewhere, leave_vectors
 
-    from rwae_audio.audio import load_audio
-    from rwae_audio.benchmark import Benchmark, benchmarks, with_benchmark
-    from rwae_audio.corpora import corpus_sources, read_corpora
-    from rwae_audio.experiment import corpus_place
-    from rwae_audio.store import open_store
-    from rwae_audio.trainer import RunConfig
+    from rwae_audio.data.audio import load_audio
+    from rwae_audio.data.corpora import corpus_sources, read_corpora
+    from rwae_audio.data.store import open_store
+    from rwae_audio.evaluation.benchmark import Benchmark, benchmarks, with_benchmark
+    from rwae_audio.evaluation.experiment import corpus_place
+    from rwae_audio.training.trainer import RunConfig
 
     sources, elsewhere = corpus_sources(options.data), corpus_sources(options.elsewhere, "--elsewhere")
     test = tested(options.test, sources)

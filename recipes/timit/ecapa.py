@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from rwae_audio.benchmark import Benchmark
-    from rwae_audio.experiment import Experiment
-    from rwae_audio.features import Normaliser
+    from rwae_audio.data.features import Normaliser
+    from rwae_audio.evaluation.benchmark import Benchmark
+    from rwae_audio.evaluation.experiment import Experiment
 
 NAME = "ecapa.py"
 HERE = Path(__file__).resolve().parent
@@ -72,8 +72,8 @@ def run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
     import torch
     from ladder_runs import heard_elsewhere, leave_vectors
 
-    from rwae_audio.corpora import by_corpus, corpus_sources
-    from rwae_audio.trainer import RunConfig
+    from rwae_audio.data.corpora import by_corpus, corpus_sources
+    from rwae_audio.training.trainer import RunConfig
 
     heard = by_corpus(plan["data"])
     elsewhere = [s for s in corpus_sources(options.elsewhere, "--elsewhere") if s.corpus not in heard]
@@ -120,10 +120,10 @@ def embedder(run: Path) -> Callable[[Sequence[Path]], Iterator[np.ndarray]]:
     """
     import torch
 
-    from rwae_audio.corpora.base import Corpus, Utterance
-    from rwae_audio.features import Normaliser
-    from rwae_audio.store import open_store
-    from rwae_audio.trainer import RunConfig
+    from rwae_audio.data.corpora.base import Corpus, Utterance
+    from rwae_audio.data.features import Normaliser
+    from rwae_audio.data.store import open_store
+    from rwae_audio.training.trainer import RunConfig
 
     mel = RunConfig.of(read_json(run / "config.json", "a run of ecapa.py")).mel
     tensors = read_tensors(run / WEIGHTS, "the network of a run of ecapa.py")
@@ -158,9 +158,9 @@ def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
         wanted = "`pip install 'rwae-audio[judge]'`"
         raise InputError(f"speechbrain cannot be imported ({error}); expected {wanted}") from error
 
-    from rwae_audio.loop import MetricsLog
     from rwae_audio.randomness import generator
-    from rwae_audio.trainer import learning_rate
+    from rwae_audio.training.loop import MetricsLog
+    from rwae_audio.training.trainer import learning_rate
 
     settings = ready.config.train
     known = np.unique(ready.store.speakers[ready.train_rows])
@@ -207,7 +207,7 @@ def dev_rate(network: torch.nn.Module, ready: Experiment) -> float:
     """The EER on development speakers, the mean over the tested corpora."""
     import numpy as np
 
-    from rwae_audio.verification import cosine_scores, eer
+    from rwae_audio.evaluation.verification import cosine_scores, eer
 
     rates = [
         eer(cosine_scores(embed(network, ready.normaliser, bench), bench.trials), bench.trials.target)
@@ -221,7 +221,7 @@ def crops(ready: Experiment, noise: torch.Generator) -> tuple[torch.Tensor, np.n
     import numpy as np
     import torch
 
-    from rwae_audio.store import drawing_weights
+    from rwae_audio.data.store import drawing_weights
 
     size = ready.config.train.batch
     rows = ready.train_rows[ready.store.lengths[ready.train_rows] >= CROP]

@@ -23,9 +23,9 @@ from rwae_audio.commands.data import add_data
 from rwae_audio.files import InputError
 
 if TYPE_CHECKING:
-    from rwae_audio.benchmark import Benchmark
-    from rwae_audio.bundle import Bundle
-    from rwae_audio.corpora import Corpus
+    from rwae_audio.data.corpora import Corpus
+    from rwae_audio.evaluation.benchmark import Benchmark
+    from rwae_audio.inference.bundle import Bundle
 
 NAME = "eer.py"
 PROBED = 800  # training utterances at most: 40 minutes of TIMIT, more frames than the phone probe takes
@@ -47,8 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     corpus = read(options)
 
-    from rwae_audio.bundle import load_bundle
-    from rwae_audio.verification import format_table, write_scores
+    from rwae_audio.evaluation.verification import format_table, write_scores
+    from rwae_audio.inference.bundle import load_bundle
 
     bundle = load_bundle(options.bundle, options.device)
     scores_folder(options.scores)
@@ -71,8 +71,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def read(options: argparse.Namespace) -> Corpus:
     """The corpus with test speakers; of its training speakers no more utterances than the phone probe needs."""
-    from rwae_audio.benchmark import with_benchmark
-    from rwae_audio.corpora import by_corpus, corpus_sources, read_corpora
+    from rwae_audio.data.corpora import by_corpus, corpus_sources, read_corpora
+    from rwae_audio.evaluation.benchmark import with_benchmark
 
     sources = corpus_sources(options.data)
     if len(given := by_corpus(sources)) != 1:
@@ -96,9 +96,9 @@ def scores_folder(folder: Path | None) -> None:
 
 def score(bundle: Bundle, corpus: Corpus, progress: bool) -> tuple[dict[str, Any], dict[str, Any], Benchmark]:
     """What --json says, the scores by kind, and the benchmark."""
-    from rwae_audio.benchmark import benchmark, embed_rows, model_row
-    from rwae_audio.probes import phone_report
-    from rwae_audio.store import open_store
+    from rwae_audio.data.store import open_store
+    from rwae_audio.evaluation.benchmark import benchmark, embed_rows, model_row
+    from rwae_audio.evaluation.probes import phone_report
 
     mel, model, normaliser = bundle.config.mel, bundle.model, bundle.normaliser
     store = open_store([corpus], mel, progress=progress)

@@ -30,7 +30,7 @@ from rwae_audio.files import InputError, read_text, write_text
 from rwae_audio.settings import nearest
 
 if TYPE_CHECKING:
-    from rwae_audio.corpora import Source
+    from rwae_audio.data.corpora import Source
 
 NAME = "ladder.py"
 HERE = Path(__file__).resolve().parent
@@ -75,7 +75,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    from rwae_audio.corpora import corpus_sources
+    from rwae_audio.data.corpora import corpus_sources
 
     data, elsewhere = corpus_sources(options.data), corpus_sources(options.elsewhere, "--elsewhere")
     if options.collect:
@@ -216,7 +216,7 @@ def trained(
 
 def held_out(options: argparse.Namespace, data: list[Source]) -> list[list[str]]:
     """The corpus and the name of each speaker that --hold-out names, in its order. Raises InputError."""
-    from rwae_audio.corpora import read_hold_out
+    from rwae_audio.data.corpora import read_hold_out
 
     return [[held.corpus, held.speaker] for held in read_hold_out(options.hold_out, data)]
 

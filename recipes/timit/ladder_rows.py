@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from rwae_audio.comparison import same_settings
+from rwae_audio.evaluation.comparison import same_settings
+from rwae_audio.evaluation.trials import Trials
+from rwae_audio.evaluation.verification import code_draws
 from rwae_audio.files import InputError, only_one, read_tensors, read_text, write_tensors, write_text
 from rwae_audio.settings import read_toml
-from rwae_audio.trainer import RunConfig
-from rwae_audio.trials import Trials
-from rwae_audio.verification import code_draws
+from rwae_audio.training.trainer import RunConfig
 
 KINDS = ("static", "dynamic_plain", "dynamic_centred")
 

@@ -14,21 +14,21 @@ import numpy as np
 from ladder_rows import KINDS, check_config, digest, half, keep, read_rows, run_name, same_list
 from train import old_plan, prepare
 
-from rwae_audio.alignment import bytes_lost, phones_of
-from rwae_audio.audio import load_audio
-from rwae_audio.benchmark import Benchmark, Row, benchmark, embed_rows, log_mel_rows, model_row
-from rwae_audio.bundle import load_bundle
-from rwae_audio.corpora import Source, by_corpus, planned_sources, read_corpora, relocated
-from rwae_audio.experiment import corpus_place
-from rwae_audio.features import MelConfig
+from rwae_audio.data.audio import load_audio
+from rwae_audio.data.corpora import Source, by_corpus, planned_sources, read_corpora, relocated
+from rwae_audio.data.features import MelConfig
+from rwae_audio.data.store import open_store
+from rwae_audio.evaluation.alignment import bytes_lost, phones_of
+from rwae_audio.evaluation.benchmark import Benchmark, Row, benchmark, embed_rows, log_mel_rows, model_row
+from rwae_audio.evaluation.experiment import corpus_place
+from rwae_audio.evaluation.probes import probe_report
+from rwae_audio.evaluation.scores import read_scores, write_scores
+from rwae_audio.evaluation.trials import Trials
+from rwae_audio.evaluation.verification import Report, code_draws, report, report_codes
 from rwae_audio.files import InputError, read_json, read_text, write_json
+from rwae_audio.inference.bundle import load_bundle
 from rwae_audio.model import RWAE, parameters
-from rwae_audio.probes import probe_report
-from rwae_audio.scores import read_scores, write_scores
-from rwae_audio.store import open_store
-from rwae_audio.trainer import new_model
-from rwae_audio.trials import Trials
-from rwae_audio.verification import Report, code_draws, report, report_codes
+from rwae_audio.training.trainer import new_model
 
 BASE = "rwae-mmd"  # the row whose runs give the rows without training: its networks, its frames
 KEPT = ("codes", "collapsed", "partial", "parameters", "elsewhere")  # of what table.json says besides the rates
@@ -95,7 +95,7 @@ def measured(
     run: Path, plan: dict[str, Any], test: str, elsewhere: Sequence[Source], progress: bool
 ) -> dict[str, Callable[[], dict[str, Any]]]:
     """The columns that need a model and speech, on the corpus `test`, to be called for: of the run's model and of the one it
-    began as (`phone` and `speaker`: rwae_audio.probes; `parameters`; `elsewhere`), and `elsewhere` of the log-mels; none of
+    began as (`phone` and `speaker`: probes.py; `parameters`; `elsewhere`), and `elsewhere` of the log-mels; none of
     a run that leaves no bundle."""
     if not (run / "bundle").is_dir():
         return {}

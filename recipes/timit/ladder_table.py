@@ -16,11 +16,11 @@ import numpy as np
 from ladder_rows import Run, read_list, read_runs
 from ladder_runs import FEATURES, UNTRAINED
 
-from rwae_audio import plots
-from rwae_audio.comparison import difference, difference_line, mean_row
-from rwae_audio.features import MelConfig
+from rwae_audio.data.features import MelConfig
+from rwae_audio.evaluation import plots
+from rwae_audio.evaluation.comparison import difference, difference_line, mean_row
+from rwae_audio.evaluation.verification import det_points
 from rwae_audio.files import InputError, write_text
-from rwae_audio.verification import det_points
 
 # static / dynamic EER %, as collected by the DiffSDA paper: TIMIT, but other features, segments and code sizes each
 PUBLISHED = {

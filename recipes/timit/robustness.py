@@ -22,14 +22,14 @@ import numpy as np
 from degradations import CONDITIONS, PLAIN, RATE, Condition, babblers, write_recording
 from tqdm import tqdm
 
-from rwae_audio.audio import load_audio
 from rwae_audio.commands.common import Parser, guarded, new_folder, recorded, say
 from rwae_audio.commands.eer import audio_paths
+from rwae_audio.data.audio import load_audio
+from rwae_audio.evaluation.trials import Trials, read_trials, speakers_of
+from rwae_audio.evaluation.vectors import read_vectors
+from rwae_audio.evaluation.verification import bootstrap_eers, cosine_scores, eer, interval
 from rwae_audio.files import InputError, whole_folder, write_json, write_text
 from rwae_audio.randomness import generator
-from rwae_audio.trials import Trials, read_trials, speakers_of
-from rwae_audio.vectors import read_vectors
-from rwae_audio.verification import bootstrap_eers, cosine_scores, eer, interval
 
 NAME = "robustness.py"
 SIDES = {"test": "test side", "both": "both sides"}
@@ -158,8 +158,8 @@ def progress(total: int, words: str) -> tqdm:
 
 def systems(options: argparse.Namespace, taken: Collection[str]) -> dict[str, Embed]:
     """Return the rows that embed files; one that cannot be had is left out, with a line. InputError when a name is taken."""
-    from rwae_audio.bundle import load_bundle
-    from rwae_audio.conversion import voice_of_file
+    from rwae_audio.conversion.converter import voice_of_file
+    from rwae_audio.inference.bundle import load_bundle
 
     bundle = load_bundle(options.bundle)
     static = bundle.config.objective.name
@@ -219,7 +219,7 @@ def score(trials: Trials, vectors: Vectors, replicates: int) -> dict[str, Any]:
 
 def leave(folder: Path, report: dict[str, Any]) -> None:
     """Print the table, and write it with the report and the picture."""
-    from rwae_audio.plots import robustness
+    from rwae_audio.evaluation.plots import robustness
 
     labels = {condition.name: condition.label for condition in CONDITIONS} | {"mean": "mean of the degradations"}
     header = ["recording", *(f"{row}, {side}" for row in report["rows"] for side in SIDES.values())]

@@ -86,9 +86,9 @@ def train_run(options: argparse.Namespace, plan: dict[str, Any], locks: contextl
     import torch  # slow to load, so only now that the command line is known to be right
 
     from rwae_audio.distributed import from_first
-    from rwae_audio.loop import Interrupted, TimeIsUp
-    from rwae_audio.trainer import RunConfig
-    from rwae_audio.verification import format_table
+    from rwae_audio.evaluation.verification import format_table
+    from rwae_audio.training.loop import Interrupted, TimeIsUp
+    from rwae_audio.training.trainer import RunConfig
 
     config = RunConfig.of(plan["config"])
     if options.threads:
@@ -123,7 +123,7 @@ def train_run(options: argparse.Namespace, plan: dict[str, Any], locks: contextl
 
 def fetch(name: str, to: Path) -> int:
     """--download."""
-    from rwae_audio.corpora.download import download
+    from rwae_audio.data.corpora.download import download
 
     corpus, folder, fetched = download(name, to, progress=sys.stderr.isatty())
     print(f"{name} is {'now' if fetched else 'already'} in {folder}: --data {corpus}={folder}")
@@ -147,10 +147,10 @@ def say(line: str) -> None:
 
 def prepare(config: Any, plan: dict[str, Any], tell: Callable[[str], None] = say) -> Any:
     """Read the corpora, tell what is in them, and make their frames."""
-    from rwae_audio import experiment
-    from rwae_audio.benchmark import with_benchmark
-    from rwae_audio.bundle import load_bundle
-    from rwae_audio.corpora import planned_corpora
+    from rwae_audio.data.corpora import planned_corpora
+    from rwae_audio.evaluation import experiment
+    from rwae_audio.evaluation.benchmark import with_benchmark
+    from rwae_audio.inference.bundle import load_bundle
 
     initial = load_bundle(plan["init"]) if plan.get("init") else None
     corpora = planned_corpora(plan)
@@ -175,9 +175,10 @@ def prepare(config: Any, plan: dict[str, Any], tell: Callable[[str], None] = say
 
 def train_and_test(experiment: Any, folder: Path, plan: dict[str, Any], options: argparse.Namespace) -> Any:
     """Returns the rows of the table, as experiment.finish does; none but in the first process, which tests alone."""
-    from rwae_audio.card import commands
+    from rwae_audio.conversion.vocoders.griffin_lim import griffin_lim
     from rwae_audio.distributed import leave
-    from rwae_audio.experiment import finish, run
+    from rwae_audio.evaluation.experiment import finish, run
+    from rwae_audio.inference.card import commands
     from rwae_audio.model import parameters
 
     began = time.monotonic()
@@ -191,6 +192,7 @@ def train_and_test(experiment: Any, folder: Path, plan: dict[str, Any], options:
         say=say,
         progress=True,
         tensorboard=not options.no_tensorboard,
+        sound=griffin_lim,
     )
     leave()
     if not FIRST:
@@ -210,7 +212,7 @@ def old_plan(folder: Path) -> dict[str, Any]:
 
 def resumed_plan(options: argparse.Namespace) -> dict[str, Any]:
     """The plan of the run of --resume, with what --data and --set say now."""
-    from rwae_audio.corpora import planned_sources
+    from rwae_audio.data.corpora import planned_sources
 
     run, plan = options.resume, old_plan(options.resume)
     plan["data"] = moved(planned_sources(plan), options.data, run)
@@ -220,7 +222,7 @@ def resumed_plan(options: argparse.Namespace) -> dict[str, Any]:
 def new_plan(options: argparse.Namespace) -> dict[str, Any]:
     """What run.json keeps: the configuration's tables, its name (the table's row), the corpora's folders, the corpora to
     test on, the speakers held out, how to read TIMIT, the command."""
-    from rwae_audio.corpora import Source
+    from rwae_audio.data.corpora import Source
 
     source = options.config
     if (options.partial or options.with_sa) and not any(item.startswith("timit=") for item in options.data):

@@ -12,17 +12,17 @@ import torch
 from adain_vc import MEL, AdaInConfig, AdaInVc, AdaInVoice, losses, save_adain
 from torch import Tensor
 
-from rwae_audio.benchmark import benchmarks, with_benchmark
-from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.commands.resume import keep_content
-from rwae_audio.corpora import planned_corpora
-from rwae_audio.features import Normaliser
+from rwae_audio.data.corpora import planned_corpora
+from rwae_audio.data.features import Normaliser
+from rwae_audio.data.store import Sampler, open_store
+from rwae_audio.evaluation.benchmark import benchmarks, with_benchmark
 from rwae_audio.files import InputError
-from rwae_audio.loop import MetricsLog, clip_gradients, train_loop
-from rwae_audio.posterior import ModelConfig
+from rwae_audio.model.config import ModelConfig
 from rwae_audio.randomness import generator
 from rwae_audio.settings import resolve
-from rwae_audio.store import Sampler, open_store
+from rwae_audio.training.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
+from rwae_audio.training.loop import MetricsLog, clip_gradients, train_loop
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwae_audio.features import PRESETS, Normaliser
+from rwae_audio.data.features import PRESETS, Normaliser
+from rwae_audio.data.level import speech_of
 from rwae_audio.files import InputError, read_json, read_tensors, whole_folder, write_json, write_tensors
-from rwae_audio.level import speech_of
 from rwae_audio.settings import resolve
 
 MEL = PRESETS["vocoder"]

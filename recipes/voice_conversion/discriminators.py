@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
-from rwae_audio.convolutions import over_time
-from rwae_audio.divergences import frozen
-from rwae_audio.posterior import Network
+from rwae_audio.model.layers import over_time
+from rwae_audio.model.posterior import Network
+from rwae_audio.objectives.divergences import frozen
 
 PERIODS = (2, 3, 5, 7, 11)
 SLOPE = 0.1

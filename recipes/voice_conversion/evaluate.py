@@ -26,9 +26,9 @@ import numpy as np
 from pairs import LISTS, Pair, heard_errors, heard_in, read_pairs
 from tables import ENCODERS, OWN, as_csv, read_csv, write_table
 
-from rwae_audio import judges
 from rwae_audio.commands.common import Parser, guarded, say
-from rwae_audio.corpora.base import Utterance
+from rwae_audio.data.corpora.base import Utterance
+from rwae_audio.evaluation import judges
 from rwae_audio.files import InputError, read_json, write_json, write_text
 from rwae_audio.settings import nearest
 
@@ -76,7 +76,7 @@ def judge_rows(options: argparse.Namespace, place: Path) -> None:
     """Judge every row that has no file yet, pair by pair."""
     from tqdm import tqdm
 
-    from rwae_audio.corpora import corpus_sources
+    from rwae_audio.data.corpora import corpus_sources
 
     rows = systems(named("--bundle", options.bundle), options.vocoder, named("--adain", options.adain))
     for name in options.rows or []:
@@ -142,9 +142,9 @@ def systems(bundles: Mapping[str, str], vocoder: Path | None, baselines: Mapping
     import systems as made
     from adain_vc import load_adain
 
-    from rwae_audio.bundle import load_bundle
-    from rwae_audio.hifigan import load_hifigan, weights_path
-    from rwae_audio.neural_vocoder import SHIPPED, load_vocoder
+    from rwae_audio.conversion.vocoders.hifigan import load_hifigan, weights_path
+    from rwae_audio.conversion.vocoders.neural import SHIPPED, load_vocoder
+    from rwae_audio.inference.bundle import load_bundle
 
     own, neural = load_bundle(), load_vocoder(vocoder)
     voice = {"vocoder": sha256((vocoder or SHIPPED) / "vocoder.safetensors")}
@@ -220,7 +220,7 @@ class Judges:
 
     def recording(self, name: str) -> np.ndarray:
         """The samples (N,) of an utterance."""
-        from rwae_audio.audio import load_audio
+        from rwae_audio.data.audio import load_audio
 
         if name not in self.samples:
             self.samples[name] = load_audio(self.utterances[name].path)
@@ -274,7 +274,7 @@ class Judges:
         return said | {"mcd": self.opinions.mel_cepstral_distortion(given, made)}
 
     def keep(self, file: Path, samples: np.ndarray) -> None:
-        from rwae_audio.audio import write_audio
+        from rwae_audio.data.audio import write_audio
 
         file.parent.mkdir(parents=True, exist_ok=True)
         write_audio(file, samples, self.opinions.RATE)

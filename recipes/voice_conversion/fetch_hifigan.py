@@ -30,7 +30,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    from rwae_audio.hifigan import weights_path
+    from rwae_audio.conversion.vocoders.hifigan import weights_path
 
     output = options.output or weights_path()
     if not options.output:
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def fetched() -> Path:
     """generator.ckpt, from Hugging Face. Raises InputError without a network."""
-    from rwae_audio.hifigan import EXTRA, SOURCE
+    from rwae_audio.conversion.vocoders.hifigan import EXTRA, SOURCE
 
     try:
         from huggingface_hub import hf_hub_download
@@ -62,7 +62,7 @@ def fetched() -> Path:
 
 def convert(checkpoint: Path, output: Path) -> str:
     """Write the weights without weight norm; returns the SHA-256 of the checkpoint. Raises InputError when it is none."""
-    from rwae_audio.hifigan import SOURCE, new_generator
+    from rwae_audio.conversion.vocoders.hifigan import SOURCE, new_generator
 
     generator = new_generator()
     from speechbrain.utils.checkpoints import torch_recovery

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rwae_audio.commands.common import Parser, guarded, say
-from rwae_audio.corpora import Corpus, Source, Utterance
+from rwae_audio.data.corpora import Corpus, Source, Utterance
 from rwae_audio.files import InputError, read_text, write_text
 
 NAME = "pairs.py"
@@ -48,12 +48,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    from rwae_audio.corpora import by_corpus, corpus_sources
+    from rwae_audio.data.corpora import by_corpus, corpus_sources
 
     sources = corpus_sources(options.data)
     if set(given := by_corpus(sources)) != {"an4", "timit"}:
         raise InputError(f"--data names {', '.join(given) or 'nothing'}; expected an4=DIR and timit=DIR")
-    from rwae_audio.judges import whisper
+    from rwae_audio.evaluation.judges import whisper
 
     corpora = named_corpora(sources)
     hear = whisper(threads=2)
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def named_corpora(sources: Sequence[Source]) -> dict[str, Corpus]:
     """The corpora by their names."""
-    from rwae_audio.corpora import read_corpora
+    from rwae_audio.data.corpora import read_corpora
 
     return {corpus.name: corpus for corpus in read_corpora(sources)}
 
@@ -99,15 +99,15 @@ def sources_of(name: str, corpora: Mapping[str, Corpus]) -> list[Utterance]:
     """The utterances of which a list's sources are chosen: the trial list's, or TIMIT's that lost no bytes."""
     if name != "timit":
         return listed(corpora["an4"], name.removeprefix("an4-"))
-    from rwae_audio.alignment import bytes_lost
-    from rwae_audio.audio import load_audio
+    from rwae_audio.data.audio import load_audio
+    from rwae_audio.evaluation.alignment import bytes_lost
 
     return [u for u in corpora["timit"].utterances if u.text and not bytes_lost(load_audio(u.path))]
 
 
 def listed(corpus: Corpus, split: str) -> list[Utterance]:
     """The utterances of a corpus's trial list: of AN4's, eight a speaker."""
-    from rwae_audio.trials import match_names, read_trials
+    from rwae_audio.evaluation.trials import match_names, read_trials
 
     if split not in corpus.trial_lists:
         raise InputError(
@@ -121,8 +121,8 @@ def errors(utterances: Sequence[Utterance], hear) -> dict[str, float]:  # type: 
     """The character error rate of each utterance as it was recorded, by id; hear: judges.whisper's."""
     from tqdm import tqdm
 
-    from rwae_audio.audio import load_audio
-    from rwae_audio.judges import character_error_rate
+    from rwae_audio.data.audio import load_audio
+    from rwae_audio.evaluation.judges import character_error_rate
 
     everything = tqdm(utterances, "heard", disable=None)
     return {u.id: character_error_rate(u.text or "", hear(load_audio(u.path))) for u in everything}

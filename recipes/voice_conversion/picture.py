@@ -32,12 +32,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    from rwae_audio.audio import load_audio
-    from rwae_audio.bundle import load_bundle
-    from rwae_audio.conversion import convert_waveform
-    from rwae_audio.corpora import corpus_sources
-    from rwae_audio.neural_vocoder import load_vocoder
-    from rwae_audio.plots import sheet
+    from rwae_audio.conversion.converter import convert_waveform
+    from rwae_audio.conversion.vocoders.neural import load_vocoder
+    from rwae_audio.data.audio import load_audio
+    from rwae_audio.data.corpora import corpus_sources
+    from rwae_audio.evaluation.plots import sheet
+    from rwae_audio.inference.bundle import load_bundle
 
     pairs = read_pairs(HERE / "pairs" / f"{options.list}.csv")
     if wrong := [number for number in options.pairs if not 0 <= number < len(pairs)]:

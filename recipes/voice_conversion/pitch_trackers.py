@@ -21,13 +21,13 @@ import numpy as np
 import soundfile
 from scipy.signal import butter, sosfilt
 
-from rwae_audio.audio import load_audio
 from rwae_audio.commands.common import Parser, guarded, say
-from rwae_audio.corpora.base import audio_files
-from rwae_audio.features import PRESETS
+from rwae_audio.conversion.pitch import HIGHEST, LOWEST, fundamental, register, register_of
+from rwae_audio.data.audio import load_audio
+from rwae_audio.data.corpora.base import audio_files
+from rwae_audio.data.features import PRESETS
+from rwae_audio.data.level import speech_of
 from rwae_audio.files import InputError, write_text
-from rwae_audio.level import speech_of
-from rwae_audio.pitch import HIGHEST, LOWEST, fundamental, register, register_of
 
 NAME = "pitch_trackers.py"
 MEL = PRESETS["vocoder"]
@@ -46,7 +46,7 @@ def on_grid(f0: np.ndarray, times: np.ndarray, count: int) -> np.ndarray:
 
 
 def toolkit(samples: np.ndarray) -> np.ndarray:
-    """The tracker of rwae_audio.pitch."""
+    """The tracker of rwae_audio.conversion.pitch."""
     return fundamental(samples, MEL)
 
 

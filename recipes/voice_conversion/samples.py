@@ -67,8 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     pairs = read_pairs(HERE / "pairs" / f"{options.list}.csv")
     if wrong := [number for number in options.pairs if not 0 <= number < len(pairs)]:
         raise InputError(f"--pairs {wrong[0]}; expected numbers from 0 to {len(pairs) - 1}")
-    from rwae_audio.audio import load_audio
-    from rwae_audio.corpora import corpus_sources
+    from rwae_audio.data.audio import load_audio
+    from rwae_audio.data.corpora import corpus_sources
 
     known = systems(named("--bundle", options.bundle), options.vocoder, named("--adain", options.adain))
     for name in options.rows:
@@ -116,8 +116,8 @@ def picture(samples: np.ndarray) -> str:
     """The log-mels of samples (N,), 16 kHz, as a PNG in an address."""
     import torch
 
-    from rwae_audio.features import PRESETS, log_mel
-    from rwae_audio.plots import sheet
+    from rwae_audio.data.features import PRESETS, log_mel
+    from rwae_audio.evaluation.plots import sheet
 
     mel = PRESETS["vocoder"]
     frames: Sequence[np.ndarray] = [log_mel(torch.from_numpy(np.asarray(samples, dtype=np.float32)), mel).numpy()]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rwae_audio.features import MelConfig, mel_filters
+from rwae_audio.data.features import MelConfig, mel_filters
 
 SIZES = (512, 1024, 2048)  # of the windows, in samples; a quarter of one apart
 

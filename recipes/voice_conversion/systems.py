@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from adain_vc import MEL, AdaInVoice
 
-from rwae_audio import pitch
-from rwae_audio.bundle import Bundle
-from rwae_audio.conversion import convert_waveform
+from rwae_audio.conversion import pitch
+from rwae_audio.conversion.converter import convert_waveform
+from rwae_audio.conversion.vocoders.griffin_lim import griffin_lim
+from rwae_audio.conversion.vocoders.hifigan import Hifigan
+from rwae_audio.conversion.vocoders.neural import Vocoder, vocode
+from rwae_audio.data.level import active_level, speech_of
+from rwae_audio.evaluation.judges import RATE, fundamental
 from rwae_audio.files import InputError
-from rwae_audio.hifigan import Hifigan
-from rwae_audio.judges import RATE, fundamental
-from rwae_audio.level import active_level, speech_of
-from rwae_audio.neural_vocoder import Vocoder, vocode
-from rwae_audio.vocoder import griffin_lim
+from rwae_audio.inference.bundle import Bundle
 
 Convert = Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from rwae_audio import plots
+from rwae_audio.evaluation import plots
+from rwae_audio.evaluation.judges import ACCEPTED_CER, accepted
+from rwae_audio.evaluation.verification import eer_threshold, interval
 from rwae_audio.files import InputError, read_text, write_text
-from rwae_audio.judges import ACCEPTED_CER, accepted
-from rwae_audio.verification import eer_threshold, interval
 
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"

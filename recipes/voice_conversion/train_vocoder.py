@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def ended(training: Callable[[], None], script: str, folder: Path) -> int:
     """Train, and return the exit status: 0 at the end or when the minutes of --minutes are over, 130 on Ctrl-C."""
-    from rwae_audio.loop import Interrupted, TimeIsUp
+    from rwae_audio.training.loop import Interrupted, TimeIsUp
 
     try:
         training()
@@ -97,7 +97,7 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
 
 def old_plan(options: argparse.Namespace, script: str) -> dict[str, Any]:
     """The plan of the run of --resume, with what --data and --set say now. Raises InputError."""
-    from rwae_audio.corpora import planned_sources
+    from rwae_audio.data.corpora import planned_sources
 
     run = options.resume
     plan = read_plan(run, {"config": dict, "data": list, "test": list, "command": str})

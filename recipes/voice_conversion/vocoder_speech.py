@@ -10,13 +10,13 @@ import torch
 from spectra import SIZES
 from torch import Tensor
 
-from rwae_audio.bundle import load_bundle
-from rwae_audio.card import credits_of
 from rwae_audio.commands.resume import keep_content
-from rwae_audio.features import MelConfig, log_mel
+from rwae_audio.conversion.pitch import fundamental
+from rwae_audio.data.features import MelConfig, log_mel
+from rwae_audio.data.level import speech_of
 from rwae_audio.files import InputError
-from rwae_audio.level import speech_of
-from rwae_audio.pitch import fundamental
+from rwae_audio.inference.bundle import load_bundle
+from rwae_audio.inference.card import credits_of
 from rwae_audio.randomness import generator
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def read_speech(plan: dict[str, Any], split: str, config: RunConfig) -> Speech:
     """
     from tqdm import tqdm
 
-    from rwae_audio.audio import load_audio
-    from rwae_audio.benchmark import with_benchmark
-    from rwae_audio.corpora import planned_corpora
+    from rwae_audio.data.audio import load_audio
+    from rwae_audio.data.corpora import planned_corpora
+    from rwae_audio.evaluation.benchmark import with_benchmark
 
     bundle, mel = load_bundle(plan.get("bundle")), config.vocoder.mel
     if bundle.config.mel.frames() != mel.frames():

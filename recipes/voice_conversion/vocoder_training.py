@@ -16,19 +16,19 @@ from spectra import SIZES, Spectra, mel_distance, spectral_distance
 from torch import Tensor
 from vocoder_speech import Speech, draw
 
-from rwae_audio.bundle import load_bundle
-from rwae_audio.card import commands
-from rwae_audio.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
-from rwae_audio.corpora import by_corpus, planned_sources
+from rwae_audio.conversion.vocoders.griffin_lim import griffin_lim
+from rwae_audio.conversion.vocoders.neural import Vocoder, VocoderConfig, load_vocoder, save_vocoder, vocode
+from rwae_audio.data.corpora import by_corpus, planned_sources
+from rwae_audio.data.features import MelConfig
 from rwae_audio.devices import bf16_or_float32
-from rwae_audio.features import MelConfig
 from rwae_audio.files import InputError, read_json
-from rwae_audio.loop import MetricsLog, clip_gradients, train_loop
-from rwae_audio.neural_vocoder import Vocoder, VocoderConfig, load_vocoder, save_vocoder, vocode
-from rwae_audio.posterior import run_in_bf16
+from rwae_audio.inference.bundle import load_bundle
+from rwae_audio.inference.card import commands
+from rwae_audio.model.posterior import run_in_bf16
 from rwae_audio.randomness import generator
 from rwae_audio.settings import resolve
-from rwae_audio.vocoder import griffin_lim
+from rwae_audio.training.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
+from rwae_audio.training.loop import MetricsLog, clip_gradients, train_loop
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def card(config: RunConfig, data: list[str], credit_lines: Sequence[str], hours:
     return f"""# A vocoder of rwae-audio
 
 Log-mel frames ({mel.n_mels} bins, windows of {mel.win_length} samples every {mel.hop_length}, {mel.sample_rate} Hz) and F0 →
-speech: a ConvNeXt that filters a buzz and a hiss (`rwae_audio/neural_vocoder.py`).
+speech: a ConvNeXt that filters a buzz and a hiss (`rwae_audio/conversion/vocoders/neural.py`).
 
 - **Data**: {hours:.1f} hours of the training speakers of {", ".join(sorted(data))}.
 - **Training**: after {meta["step"]} of {train.updates} updates{against}; {train.decoded:.0%} of the crops are log-mels that
@@ -296,7 +296,7 @@ class Ears:
     """What the judges hear of development recordings: how natural it is, and how many characters are misheard."""
 
     def __init__(self) -> None:
-        from rwae_audio import judges
+        from rwae_audio.evaluation import judges
 
         self.hear, self.rate, self.errors = judges.whisper(), judges.dnsmos(), judges.character_error_rate
         self.baseline: dict[str, float] = {}

@@ -18,7 +18,7 @@ from rwae_audio.files import NO_ROOM, InputError
 from rwae_audio.settings import nearest
 
 if TYPE_CHECKING:
-    from rwae_audio.audio import Recording
+    from rwae_audio.data.audio import Recording
 
 
 DEVICE_HELP = "the device that the networks run on: cpu, cuda, cuda:1 or mps (cpu)"
@@ -72,7 +72,7 @@ def _unshielded(value: Any) -> Any:
 def recorded(words: list[str]) -> list[str]:
     """A command line's words as they mean the same on another disk: `--option=VALUE` as two, the folder of a corpus
     (NAME=DIR) as $CORPUS, and the second and third of that name as $CORPUS_2 and $CORPUS_3."""
-    from rwae_audio.corpora import READERS, corpus_sources
+    from rwae_audio.data.corpora import READERS, corpus_sources
 
     parted = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     found: list[str] = []
@@ -155,7 +155,7 @@ def free_output(path: Path, force: bool) -> None:
 
 def say_notes(command: str, path: str | Path, audio: Recording) -> None:
     """Say what a user should be told of a file, once all has gone well: an error is to be the only line."""
-    from rwae_audio.level import FAR_BEYOND, measured
+    from rwae_audio.data.level import FAR_BEYOND, measured
 
     if audio.source_rate != audio.sample_rate:
         say(command, f"resampled {path} {audio.source_rate} → {audio.sample_rate} Hz")

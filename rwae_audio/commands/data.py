@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rwae_audio.files import InputError
 
 if TYPE_CHECKING:
-    from rwae_audio.corpora import Source
+    from rwae_audio.data.corpora import Source
 
 DATA_HELP = (
     "{}: the reader (an4, librispeech, timit, kaldi, folder) and a folder; once for each folder. Folders of one corpus are "
@@ -37,7 +37,7 @@ def add_hold_out(parser: argparse.ArgumentParser) -> None:
 
 def data_plan(options: argparse.Namespace, default: Sequence[Source] = ()) -> dict[str, Any]:
     """Return what a plan keeps of --data (`default`, without any), --test and --hold-out. Raises InputError."""
-    from rwae_audio.corpora import corpus_sources, read_hold_out
+    from rwae_audio.data.corpora import corpus_sources, read_hold_out
 
     sources = corpus_sources(options.data) or list(default)
     test = tested(options.test, sources)

@@ -13,8 +13,8 @@ from rwae_audio.commands.common import DEVICE_HELP, Parser, beyond_full_scale, f
 from rwae_audio.files import InputError
 
 if TYPE_CHECKING:
-    from rwae_audio.bundle import Bundle
-    from rwae_audio.trials import Trials
+    from rwae_audio.evaluation.trials import Trials
+    from rwae_audio.inference.bundle import Bundle
 
 NAME = "rwae-eer"
 NOTES = 5  # notes on single files that are printed
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def report_file(options: argparse.Namespace) -> int:
     """--from-scores, alone or with --trials."""
-    from rwae_audio.verification import read_scores, read_trials, report_scores
+    from rwae_audio.evaluation.verification import read_scores, read_trials, report_scores
 
     listed = read_trials(options.trials) if options.trials else None
     scores, trials, target = read_scores(options.from_scores, listed)
@@ -96,8 +96,8 @@ def report_file(options: argparse.Namespace) -> int:
 
 def report_embeddings(options: argparse.Namespace) -> int:
     """--trials and --embeddings."""
-    from rwae_audio.vectors import read_vectors
-    from rwae_audio.verification import cosine_scores, read_trials, report_scores, write_scores
+    from rwae_audio.evaluation.vectors import read_vectors
+    from rwae_audio.evaluation.verification import cosine_scores, read_trials, report_scores, write_scores
 
     trials, vectors = read_vectors(options.embeddings, read_trials(options.trials))
     if options.scores:
@@ -111,7 +111,7 @@ def report_embeddings(options: argparse.Namespace) -> int:
 
 
 def _p_targets(options: argparse.Namespace) -> tuple[float, ...]:
-    from rwae_audio.verification import P_TARGETS
+    from rwae_audio.evaluation.verification import P_TARGETS
 
     return tuple(options.p_target or P_TARGETS)
 
@@ -133,7 +133,7 @@ def _costs(summary: dict[str, Any]) -> str:
 
 def report_bundle(options: argparse.Namespace) -> int:
     """--trials and --audio-dir."""
-    from rwae_audio.verification import format_table, read_trials, report, speakers_of, write_scores
+    from rwae_audio.evaluation.verification import format_table, read_trials, report, speakers_of, write_scores
 
     trials = read_trials(options.trials)
     paths = audio_paths(trials, options.audio_dir)
@@ -141,7 +141,7 @@ def report_bundle(options: argparse.Namespace) -> int:
     if options.scores:
         _scores_place(options)
 
-    from rwae_audio.bundle import load_bundle
+    from rwae_audio.inference.bundle import load_bundle
 
     bundle = load_bundle(options.bundle, options.device or "cpu")
     static, dynamic, resampled, notes = embed_files(bundle, paths)
@@ -178,8 +178,8 @@ def audio_paths(trials: Trials, folder: Path) -> list[Path]:
 
     Raises InputError for a name that leaves the folder, that fits several files, or that fits none.
     """
-    from rwae_audio.corpora.base import EXTRA_SUFFIXES, SUFFIXES, audio_files
-    from rwae_audio.trials import same_names
+    from rwae_audio.data.corpora.base import EXTRA_SUFFIXES, SUFFIXES, audio_files
+    from rwae_audio.evaluation.trials import same_names
 
     if not os.path.isdir(folder):
         raise InputError(
@@ -212,8 +212,8 @@ def embed_files(bundle: Bundle, paths: list[Path]) -> FileEmbeddings:
     import numpy as np
     from tqdm import tqdm
 
-    from rwae_audio.audio import read_audio
-    from rwae_audio.level import FAR_BEYOND, speech_of
+    from rwae_audio.data.audio import read_audio
+    from rwae_audio.data.level import FAR_BEYOND, speech_of
 
     static, dynamic, resampled, notes = [], [], 0, []
     for path in tqdm(paths, desc="embedding", unit="file", disable=not sys.stderr.isatty(), leave=False):

@@ -50,9 +50,9 @@ def embed(options: argparse.Namespace) -> int:
 
     import torch
 
-    from rwae_audio.audio import load_audio, open_audio
-    from rwae_audio.bundle import load_bundle
-    from rwae_audio.conversion import register_of_file, voice_of_file
+    from rwae_audio.conversion.converter import register_of_file, voice_of_file
+    from rwae_audio.data.audio import load_audio, open_audio
+    from rwae_audio.inference.bundle import load_bundle
 
     bundle = load_bundle(options.bundle, options.device)
     tensors, frames, registers = {}, {}, {}

@@ -16,7 +16,7 @@ from rwae_audio.commands.common import set_value
 from rwae_audio.files import InputError, read_json
 
 if TYPE_CHECKING:
-    from rwae_audio.corpora import Corpus, Source
+    from rwae_audio.data.corpora import Corpus, Source
 
 BESIDE = ("resume", "data", "set", "threads", "minutes", "no_tensorboard")  # the options that go with it
 BEGAN = time.monotonic()
@@ -88,7 +88,7 @@ def moved(sources: Sequence[Source], items: Sequence[str], run: Path) -> list[So
     NAME is a corpus of the run, or the reader of a single one. All folders of a corpus are replaced by those given, so
     that one with several folders needs all of them. Raises InputError for a corpus of another run.
     """
-    from rwae_audio.corpora import Source, by_corpus, relocated
+    from rwae_audio.data.corpora import Source, by_corpus, relocated
 
     known = by_corpus(sources)
     readers = {name: folders[0].reader for name, folders in known.items()}
@@ -121,7 +121,7 @@ def lengthened(
         return dict(plan)
     latest = run / checkpoint
     if type(updates) is int and latest.is_file():
-        from rwae_audio.checkpoint import read_position
+        from rwae_audio.training.checkpoint import read_position
 
         if updates < (step := read_position(latest).step):
             raise InputError(

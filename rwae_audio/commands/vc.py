@@ -16,10 +16,10 @@ from rwae_audio.files import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rwae_audio.bundle import Bundle
-    from rwae_audio.hifigan import Hifigan
-    from rwae_audio.neural_vocoder import Vocoder
-    from rwae_audio.pitch import Register
+    from rwae_audio.conversion.pitch import Register
+    from rwae_audio.conversion.vocoders.hifigan import Hifigan
+    from rwae_audio.conversion.vocoders.neural import Vocoder
+    from rwae_audio.inference.bundle import Bundle
 
 NAME = "rwae-vc"
 
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
 def convert(options: argparse.Namespace) -> int:
     jobs, skipped = planned(options)
 
-    from rwae_audio.bundle import load_bundle
+    from rwae_audio.inference.bundle import load_bundle
 
     bundle = load_bundle(options.bundle, options.device)
     vocoder = the_vocoder(bundle, options)
@@ -155,7 +155,7 @@ def folder_jobs(options: argparse.Namespace) -> list[Job]:
     options.unreadable becomes the recordings that need PyAV where it is not installed, with the reason;
     options.left_out becomes the number of other files.
     """
-    from rwae_audio.corpora.base import EXTRA_SUFFIXES, SUFFIXES, audio_files
+    from rwae_audio.data.corpora.base import EXTRA_SUFFIXES, SUFFIXES, audio_files
 
     source = options.source
     options.output = options.output or Path(f"{source.resolve().name}_as_{voice_name(options)}")
@@ -178,8 +178,8 @@ def folder_jobs(options: argparse.Namespace) -> list[Job]:
 
 def unreadable(paths: list[Path]) -> list[dict[str, str]]:
     """The files that are recordings by their names but for which PyAV is missing, each with the reason."""
-    from rwae_audio.audio import open_audio
-    from rwae_audio.corpora.base import readable_suffixes
+    from rwae_audio.data.audio import open_audio
+    from rwae_audio.data.corpora.base import readable_suffixes
 
     failed = []
     for path in paths:
@@ -224,9 +224,9 @@ def identity(path: Path) -> tuple[int, int] | None:
 def the_vocoder(bundle: Bundle, options: argparse.Namespace) -> Vocoder | Hifigan | None:
     """The neural vocoder or HiFi-GAN, on the bundle's device, or None for Griffin-Lim; options.vocoder becomes its name.
     Raises InputError when it is asked for and reads other frames than the bundle has, or is not there."""
-    from rwae_audio.conversion import check_vocoder
+    from rwae_audio.conversion.converter import check_vocoder
+    from rwae_audio.data.features import PRESETS
     from rwae_audio.devices import find_device
-    from rwae_audio.features import PRESETS
 
     if options.vocoder == "griffin-lim":
         check_vocoder(bundle, None)
@@ -240,10 +240,10 @@ def the_vocoder(bundle: Bundle, options: argparse.Namespace) -> Vocoder | Hifiga
         check_vocoder(bundle, None)
         return None
     if options.vocoder == "hifigan":
-        from rwae_audio.hifigan import load_hifigan
+        from rwae_audio.conversion.vocoders.hifigan import load_hifigan
 
         return load_hifigan().to(find_device(options.device))
-    from rwae_audio.neural_vocoder import load_vocoder
+    from rwae_audio.conversion.vocoders.neural import load_vocoder
 
     options.vocoder = "neural"
     return load_vocoder().to(find_device(options.device))
@@ -252,9 +252,9 @@ def the_vocoder(bundle: Bundle, options: argparse.Namespace) -> Vocoder | Hifiga
 def the_voice(bundle: Bundle, options: argparse.Namespace) -> tuple[Tensor, Register | None]:
     """(static_dim,), of --voice or of all targets together, and the register to speak in, None for the source's.
     options.pitch becomes what is done, None where the vocoder is told of no pitch."""
-    from rwae_audio.bundle import pooled_voice
-    from rwae_audio.conversion import read_voice, register_of_file, voice_of_file
-    from rwae_audio.pitch import pooled
+    from rwae_audio.conversion.converter import read_voice, register_of_file, voice_of_file
+    from rwae_audio.conversion.pitch import pooled
+    from rwae_audio.inference.bundle import pooled_voice
 
     wanted = options.vocoder == "neural" and options.pitch != "keep"
     if options.voice:
@@ -281,8 +281,8 @@ def convert_each(
     converted raises InputError."""
     from tqdm import tqdm
 
-    from rwae_audio.audio import open_audio
-    from rwae_audio.conversion import convert_file
+    from rwae_audio.conversion.converter import convert_file
+    from rwae_audio.data.audio import open_audio
 
     alone = not os.path.isdir(options.source)
     done: list[dict[str, Any]] = []
@@ -318,8 +318,8 @@ def convert_each(
 
 def say_done(bundle: Bundle, options: argparse.Namespace, done: list[dict[str, Any]]) -> None:
     """What one would want to know of each file, once all has gone well, because an error is to be the only line."""
-    from rwae_audio.audio import open_audio
-    from rwae_audio.level import FAR_BEYOND
+    from rwae_audio.data.audio import open_audio
+    from rwae_audio.data.level import FAR_BEYOND
 
     if done and options.vocoder == "neural" and options.pitch_missing:
         names = options.voice or ", ".join(map(str, options.targets))

@@ -8,15 +8,15 @@ from typing import Any
 
 from rwae_audio.files import InputError
 from rwae_audio.objectives.base import Objective, ObjectiveSettings
-from rwae_audio.objectives.c_dsvae import CDsvae
-from rwae_audio.objectives.dbse import Dbse
-from rwae_audio.objectives.dsvae import Dsvae
-from rwae_audio.objectives.fhvae import Fhvae
+from rwae_audio.objectives.baselines.c_dsvae import CDsvae
+from rwae_audio.objectives.baselines.dbse import Dbse
+from rwae_audio.objectives.baselines.dsvae import Dsvae
+from rwae_audio.objectives.baselines.fhvae import Fhvae
+from rwae_audio.objectives.baselines.s3vae import S3vae
 from rwae_audio.objectives.rwae_gan import RwaeGan
 from rwae_audio.objectives.rwae_mmd import RwaeMmd
 from rwae_audio.objectives.rwae_plus import RwaePlus
 from rwae_audio.objectives.rwae_smmd import RwaeSmmd
-from rwae_audio.objectives.s3vae import S3vae
 from rwae_audio.settings import nearest, resolve
 
 DEFAULT = "rwae-mmd"

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwae_audio.actions import one_hot
 from rwae_audio.distributed import gather
-from rwae_audio.divergences import entropy, mmd, squared_distances
 from rwae_audio.model import RWAE, Action, ModelConfig, Output
+from rwae_audio.model.actions import one_hot
+from rwae_audio.objectives.divergences import entropy, mmd, squared_distances
 from rwae_audio.settings import Settings, at_least
 
 AGREEMENT = 200.0  # weight of what an action says of its neighbour's

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rwae_audio.distributed import mean_gradients
-from rwae_audio.divergences import Critic, frozen
 from rwae_audio.model import RWAE, ModelConfig, Output, normal
 from rwae_audio.objectives.base import Objective, drawn_action, squared_error
+from rwae_audio.objectives.divergences import Critic, frozen
 from rwae_audio.objectives.rwae_mmd import RwaeSettings, prior_draws, prior_terms
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rwae_audio.distributed import average, gather
-from rwae_audio.divergences import mmd
 from rwae_audio.model import RWAE, Output, normal
 from rwae_audio.objectives.base import ActionSettings, Objective, drawn_action, squared_error
+from rwae_audio.objectives.divergences import mmd
 from rwae_audio.settings import at_least
 
 

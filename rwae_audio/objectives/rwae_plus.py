@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rwae_audio.distributed import gather, local, world_size
-from rwae_audio.divergences import frozen
 from rwae_audio.model import RWAE, ModelConfig, Output
 from rwae_audio.objectives.base import Objective, ObjectiveSettings, squared_error
+from rwae_audio.objectives.divergences import frozen
 from rwae_audio.objectives.rwae_mmd import dynamic_penalty, static_penalty
 from rwae_audio.settings import at_least, between
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from rwae_audio.distributed import gather, mean_gradients
-from rwae_audio.divergences import Critic, frozen, scaled_mmd
 from rwae_audio.model import RWAE, ModelConfig, Output
 from rwae_audio.objectives.base import Objective, ObjectiveSettings, squared_error
+from rwae_audio.objectives.divergences import Critic, frozen, scaled_mmd
 from rwae_audio.objectives.rwae_mmd import prior_draws, static_penalty, with_history
 
 FEATURES = 8  # how many are learned

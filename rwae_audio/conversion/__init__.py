@@ -1,0 +1,1 @@
+"""Speech in another voice."""

@@ -1,0 +1,179 @@
+"""Waveform → F0 contour at the log-mels' frames, and a contour moved into another voice's register.
+
+The tracker is SwiftF0: Nieradzik, "SwiftF0: fast and accurate monophonic pitch detection", 2025, arXiv 2508.18440.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from rwae_audio.data.audio import resampled_blocks
+from rwae_audio.data.features import MelConfig
+from rwae_audio.data.level import speech_of
+from rwae_audio.inference.streaming import CHUNK
+
+if TYPE_CHECKING:
+    from swift_f0 import SwiftF0
+
+LOWEST, HIGHEST = 60.0, 500.0  # Hz
+RATE, HOP = 16000, 256  # SwiftF0 reads samples at this rate, and has a frame every HOP samples
+CONTEXT = 16  # SwiftF0's frames on either side that a frame's F0 depends on: 11 before it and 10 after it
+VOICED = 0.5  # the least confidence of a voiced frame
+GAIN = np.float32(2)  # SwiftF0 depends on the level: speech at NOMINAL is given to it at -20 dB
+SPREAD = 6.0  # how many times as wide, or as narrow, a contour may become
+QUIET = 12.0  # dB under the louder voiced frames, from where on a frame says nothing of the register
+QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
+HEARD = 50  # voiced frames that a voice's deviation is taken from, at least
+
+
+class Register(NamedTuple):
+    """The pitch range of a voice: its number of voiced frames, and a robust mean and deviation of ln F0 (Hz)."""
+
+    frames: int
+    mean: float
+    deviation: float
+
+
+def fundamental(samples: np.ndarray, config: MelConfig) -> np.ndarray:
+    """Return the F0 contour of a waveform.
+
+    Args:
+        samples: (N,), at the rate of `config`, of any level.
+        config: The settings of the log-mels; the sample rate and the hop are used.
+
+    Returns:
+        F0 in Hz, 0 in frames without a voice: (1 + N // hop_length,). Frame t is centred on sample t · hop_length.
+    """
+    return np.concatenate([*fundamental_chunks(speech_of(samples, config.sample_rate).blocks(), config)])
+
+
+def fundamental_chunks(blocks: Iterable[np.ndarray], config: MelConfig) -> Iterator[np.ndarray]:
+    """Yield the contour of `fundamental`, (m,) at a time, for a waveform that comes in blocks (n,).
+
+    The blocks are those of `level.Speech`, since the tracker depends on the level. Memory does not grow with the waveform.
+    """
+    count = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal count
+        for block in blocks:
+            count += len(block)
+            yield block
+
+    step = config.hop_length * RATE / (HOP * config.sample_rate)  # from one frame to the next, in frames of SwiftF0
+    known, first, done = np.zeros(0), 0, 0
+    for part in _tracked(counted(), config.sample_rate):
+        known = np.concatenate([known, part[:, 0]])
+        ready = min(math.ceil((first + len(known) - 1) / step), 1 + count // config.hop_length)
+        if ready > done:
+            yield _between(known, np.arange(done, ready) * step - first)
+            done = ready
+            passed = min(max(int(done * step) - first, 0), len(known) - 1)
+            known, first = known[passed:], first + passed
+    rest = np.arange(done, 1 + count // config.hop_length)
+    if len(rest):
+        yield _between(known, rest * step - first)
+
+
+def _between(contour: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Return the values of a contour (T,) at fractional positions (m,), which are cut off at its end.
+
+    A position is voiced if its nearest frame is; ln F0 is interpolated between two voiced frames.
+    """
+    positions = positions.clip(0, len(contour) - 1)
+    before = positions.astype(int)
+    after = np.minimum(before + 1, len(contour) - 1)
+    weight = positions - before
+    nearest = np.where(weight < 0.5, contour[before], contour[after])
+    both = (contour[before] > 0) & (contour[after] > 0) & (weight > 0)
+    low, high = np.where(both, contour[before], 1), np.where(both, contour[after], 1)
+    return np.where(both, low ** (1 - weight) * high**weight, nearest)
+
+
+def _tracked(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    """Yield SwiftF0's frames (m, 2) for samples at `rate` in blocks (n,): F0 in Hz, 0 without a voice, and level in dB.
+
+    N samples at RATE have 1 + N // HOP frames.
+    """
+    samples = (np.asarray(block, dtype=np.float32) for block in blocks)
+    known, context = np.zeros(0, dtype=np.float32), 0  # context: frames at the start of `known` that are done
+    for block in samples if rate == RATE else resampled_blocks(samples, rate, RATE):
+        known = np.concatenate([known, block])
+        while len(known) >= (context + CHUNK + CONTEXT) * HOP:
+            end = context + CHUNK
+            yield _swift(known[: (end + CONTEXT) * HOP])[context:end]
+            known, context = known[(end - CONTEXT) * HOP :], CONTEXT
+    yield _swift(np.pad(known, (0, HOP)))[context:]
+
+
+def _swift(samples: np.ndarray) -> np.ndarray:
+    """Return the frames (N // HOP, 2) of samples (N,) at RATE: F0 in Hz, 0 without a voice, and level in dB."""
+    contour = _detector().detect(GAIN * samples, RATE, LOWEST, HIGHEST)
+    f0 = np.where(contour.confidence >= VOICED, contour.pitch_hz, 0.0)
+    return np.stack([f0, contour.loudness_db], axis=1)
+
+
+@functools.lru_cache(maxsize=1)
+def _detector() -> SwiftF0:
+    """Return the network, which is loaded once, for one thread."""
+    import onnxruntime
+    from swift_f0 import SwiftF0
+
+    onnxruntime.set_default_logger_severity(3)  # errors alone
+    return SwiftF0(threads=1, spin=False)
+
+
+def register_of(blocks: Iterable[np.ndarray], config: MelConfig) -> Register | None:
+    """Return the register of a waveform that comes in blocks (n,), from its loud voiced frames.
+
+    Hum, noise and other talkers change quiet frames first. So a frame of 16 ms counts if it is at most QUIET under the
+    level of the louder half of all voiced frames. Sixteen bytes are kept for each of these. Returns None where fewer than
+    two frames count. The blocks are those of `fundamental_chunks`.
+    """
+    parts = [part[part[:, 0] > 0] for part in _tracked(blocks, config.sample_rate)]
+    f0, levels = np.concatenate(parts).T
+    if not len(f0):
+        return None
+    louder = 10 ** (np.sort(levels)[len(levels) // 2 :] / 10)
+    return register([f0[levels > 10 * np.log10(louder.mean()) - QUIET]])
+
+
+def register(contours: Iterable[np.ndarray]) -> Register | None:
+    """Return the register of a voice, from the parts (n,) of its contours: F0 in Hz, 0 in frames without a voice.
+
+    The mean is the median, and the deviation comes from the quartiles, so that a few wrong frames do not move them.
+    Returns None where fewer than two frames have a voice.
+    """
+    voiced = [f0[f0 > 0].astype(np.float32) for f0 in contours]
+    logs = np.log(np.concatenate([*voiced, np.zeros(0, dtype=np.float32)]).astype(np.float64))
+    if len(logs) < 2:
+        return None
+    low, middle, high = np.quantile(logs, [0.25, 0.5, 0.75])
+    return Register(len(logs), float(middle), float(high - low) / QUARTILES)
+
+
+def pooled(registers: Iterable[Register]) -> Register | None:
+    """Return the register of all recordings together, each weighted by its voiced frames; None for fewer than two."""
+    known = np.array([*registers]).reshape(-1, 3)
+    count = known[:, 0].sum()
+    if count < 2:
+        return None
+    mean = float(known[:, 0] @ known[:, 1] / count)
+    squares = known[:, 2] ** 2 + (known[:, 1] - mean) ** 2
+    return Register(int(count), mean, math.sqrt(float(known[:, 0] @ squares / count)))
+
+
+def moved(f0: np.ndarray, own: Register, other: Register) -> np.ndarray:
+    """Move a contour F0 (T,) of a voice with the register `own` into the register `other`.
+
+    ln F0 gets the other's mean and deviation, and F0 stays between LOWEST and HIGHEST; 0 stays 0. The deviation grows
+    by SPREAD at most, since a flat voice's trembling is no melody. It stays where the other has under HEARD frames.
+    """
+    wider = other.deviation / max(own.deviation, 1e-3) if other.frames >= HEARD else 1.0
+    logs = (np.log(np.maximum(f0, 1)) - own.mean) * np.clip(wider, 1 / SPREAD, SPREAD) + other.mean
+    return np.where(f0 > 0, np.exp(logs).clip(LOWEST, HIGHEST), 0.0)

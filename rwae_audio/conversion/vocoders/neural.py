@@ -1,0 +1,264 @@
+"""Log-mel frames and F0 → waveform, by a network that filters a buzz and a hiss.
+
+The log-mels of a decoder say how loud each band is, not where the harmonics lie, and what a voice is heard as hangs on
+these. So the sound is made of a source with the wanted F0, and a ConvNeXt over the frames says for every frame and bin of its
+spectrum how much of it is heard, and at which phase: the backbone and the inverse short-time Fourier transform of Siuzdak,
+"Vocos", ICLR 2024, arXiv 2306.00814, on the sources of Wang, Takaki, Yamagishi, "Neural source-filter waveform models",
+2019, arXiv 1810.11946, filtered as in Engel et al., "DDSP", ICLR 2020, arXiv 2001.04643.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rwae_audio.data.features import PRESETS, MelConfig, bin_positions, mel_filters
+from rwae_audio.files import (
+    ASSETS,
+    InputError,
+    read_json,
+    read_tensors,
+    whole_folder,
+    write_json,
+    write_tensors,
+    write_text,
+)
+from rwae_audio.inference.streaming import CHUNK, in_chunks
+from rwae_audio.model.layers import ConvNeXtBlock, over_time
+from rwae_audio.model.posterior import Network
+from rwae_audio.randomness import generator
+from rwae_audio.settings import resolve
+
+QUIETEST, LOUDEST = -16.0, 8.0  # nats, of the filters
+F0_CENTRE = math.log(150.0)
+SHIPPED = ASSETS / "vocoder"
+
+
+@dataclass(frozen=True)
+class VocoderConfig:
+    """mel: the frames that it reads; the ConvNeXt's width (channels), blocks, the expansion within them, and how many frames
+    a kernel covers."""
+
+    mel: MelConfig = field(default_factory=lambda: PRESETS["vocoder"])
+    width: int = 256
+    blocks: int = 5
+    expansion: int = 3
+    kernel: int = 7
+
+    @property
+    def context(self) -> int:
+        """Frames on either side of one that its sound depends on: those of the convolutions, and of the windows over it."""
+        return (self.blocks + 1) * (self.kernel // 2) + -(-self.mel.n_fft // self.mel.hop_length)
+
+
+class Backbone(Network):
+    """What a frame's filters are read off: (B, T, n_mels + 2) → (B, T, 4 · bins).
+
+    A convolution over time, ConvNeXt blocks and a linear layer, whose results are near 0 at first.
+    """
+
+    def __init__(self, config: VocoderConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.first = nn.Conv1d(config.mel.n_mels + 2, width, config.kernel, padding=config.kernel // 2)
+        self.blocks = nn.ModuleList(
+            ConvNeXtBlock(width, config.kernel, config.expansion, 1.0 / config.blocks) for _ in range(config.blocks)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 4 * (config.mel.n_fft // 2 + 1))
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Run the layers over frames of about mean 0 and variance 1."""
+        states = over_time(self.first, frames)
+        for block in self.blocks:
+            states = block(states)
+        return self.head(self.norm(states))
+
+
+class Vocoder(nn.Module):
+    """The network, and the sources that it filters. It begins as a vocoder that takes the mels for the envelope.
+
+    Attributes:
+        network: Has all weights, and may run in bfloat16 (see Network). All else is float32.
+    """
+
+    window: Tensor
+    analysis: Tensor
+    spread: Tensor
+    gain: Tensor
+
+    def __init__(self, config: VocoderConfig) -> None:
+        super().__init__()
+        self.config, self.mel = config, config.mel
+        self.network = Backbone(config)
+        window = torch.hann_window(config.mel.win_length)
+        level = window.square().sum().sqrt()  # of white noise's spectrum
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("analysis", window / level, persistent=False)
+        self.register_buffer("spread", envelope_matrix(config.mel), persistent=False)
+        self.register_buffer("gain", mel_filters(config.mel).float().sum(0).log(), persistent=False)
+
+    def forward(self, log_mels: Tensor, f0: Tensor, generator: torch.Generator) -> Tensor:
+        """log_mels (B, T, n_mels), f0 (B, T) in Hz, 0 without a voice → samples (B, (T − 1) · hop_length).
+
+        generator: of the hiss, and of where in its period each buzz begins.
+        """
+        phase = torch.rand(len(f0), 1, generator=generator).to(f0)
+        noise = torch.randn(len(f0), (f0.shape[1] - 1) * self.config.mel.hop_length, generator=generator).to(f0)
+        return self.filtered(log_mels, f0, buzz(f0, self.config.mel, phase)[0], noise)
+
+    def filtered(self, log_mels: Tensor, f0: Tensor, buzz: Tensor, noise: Tensor) -> Tensor:
+        """`forward`, of the sources (B, N)."""
+        mel, has = self.config.mel, (f0 > 0).to(log_mels)[..., None]
+        pitch = torch.where(f0 > 0, f0.clamp_min(1).log() - F0_CENTRE, torch.zeros(()).to(f0))
+        frames = torch.cat([log_mels / 3 + 1, pitch[..., None], has], dim=-1)  # about mean 0, variance 1
+        envelope = (log_mels - self.gain) @ self.spread
+        voiced, hiss = envelope + (1 - has) * QUIETEST, envelope - 1.5 * has
+        sources = self.spectra(torch.cat([buzz, noise])).chunk(2)
+        spectrum = _Filtered.apply(self.network(frames), voiced, hiss, *sources).transpose(1, 2)
+        return torch.istft(spectrum, mel.n_fft, mel.hop_length, mel.win_length, self.window, length=buzz.shape[1])
+
+    def spectra(self, samples: Tensor) -> Tensor:
+        """(B, N) → (B, T, bins), of level 1 for white noise of variance 1."""
+        mel = self.config.mel
+        made = torch.stft(
+            samples, mel.n_fft, mel.hop_length, mel.win_length, self.analysis, pad_mode="constant", return_complex=True
+        )
+        return made.transpose(1, 2)
+
+
+class _Filtered(torch.autograd.Function):
+    """What the network says (B, T, 4 · bins) of two sources (B, T, bins, complex) → their sum, filtered, (B, T, bins).
+
+    With v, h, c, s the four parts of what it says: exp(voiced + 4v) · e^{iθ} · buzz + exp(hiss + 4h) · noise, where θ is the
+    angle of 1 + 4c + 4is, and both exponents lie between QUIETEST and LOUDEST. The derivative of e^{iθ} needs no quotients
+    of complex numbers, which autograd would take.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, said: Tensor, voiced: Tensor, hiss: Tensor, buzz: Tensor, noise: Tensor) -> Tensor:
+        parts = said.chunk(4, dim=-1)
+        voiced, hiss = (torch.add(base, part, alpha=4) for base, part in zip((voiced, hiss), parts, strict=False))
+        cosine, sine = 1 + 4 * parts[2], 4 * parts[3]
+        length = (cosine.square() + sine.square()).clamp_min_(1e-12).rsqrt_()
+        gain = voiced.clamp(QUIETEST, LOUDEST).exp_().mul_(length)
+        hummed = torch.complex(gain * cosine, gain * sine).mul_(buzz)
+        hissed = noise * hiss.clamp(QUIETEST, LOUDEST).exp_()
+        ctx.save_for_backward(voiced, hiss, cosine, sine, length, hummed, hissed)
+        return hummed + hissed
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        voiced, hiss, cosine, sine, length, hummed, hissed = ctx.saved_tensors
+        turned, blown = gradient.conj() * hummed, gradient.conj() * hissed
+        angle = turned.imag * length.square()  # less it, over the phase's length
+        said = gradient.real.new_empty(*voiced.shape[:-1], 4 * voiced.shape[-1])
+        parts = said.chunk(4, dim=-1)
+        torch.mul(turned.real, (voiced >= QUIETEST) & (voiced <= LOUDEST), out=parts[0])
+        torch.mul(blown.real, (hiss >= QUIETEST) & (hiss <= LOUDEST), out=parts[1])
+        torch.mul(sine, angle, out=parts[2])
+        torch.mul(cosine, angle.neg_(), out=parts[3])
+        return said.mul_(4), None, None, None, None
+
+
+def envelope_matrix(config: MelConfig) -> Tensor:
+    """Log-mels less their filters' gains @ this (n_mels, bins): a log-magnitude for every bin, between the filters' centres."""
+    frequencies = torch.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1, dtype=torch.float64)
+    position = torch.from_numpy(bin_positions(frequencies.numpy(), config)).clamp(0, config.n_mels - 1)
+    low = position.floor().long().clamp(max=config.n_mels - 2)
+    weight = position - low
+    one_hot = (
+        F.one_hot(low, config.n_mels) * (1 - weight)[:, None] + F.one_hot(low + 1, config.n_mels) * weight[:, None]
+    )
+    return one_hot.T.float().contiguous()
+
+
+def buzz(f0: Tensor, config: MelConfig, phase: Tensor) -> tuple[Tensor, Tensor]:
+    """All harmonics of f0 (B, T) Hz below half the sample rate, as loud as white noise of variance 1 where there is a voice:
+    (B, (T − 1) · hop_length); and the phase (B, 1), float64, in periods, that it ends at; phase: that it begins at.
+
+    F0 and voicing are interpolated linearly between frames; beside a frame without a voice F0 goes on.
+    """
+    voiced = (f0 > 0).to(f0)
+    steps = torch.arange(config.hop_length, device=f0.device).to(f0) / config.hop_length
+
+    def between(values: Tensor) -> Tensor:
+        return (values[:, :-1, None] + (values[:, 1:] - values[:, :-1])[..., None] * steps).flatten(1)
+
+    held = torch.where(f0[:, :-1] > 0, f0[:, :-1], f0[:, 1:]), torch.where(f0[:, 1:] > 0, f0[:, 1:], f0[:, :-1])
+    frequency = (held[0][..., None] + (held[1] - held[0])[..., None] * steps).flatten(1).clamp_min(1)
+    turns = phase.double() + (frequency.double() / config.sample_rate).cumsum(1)
+    angle = 2 * math.pi * (turns % 1).to(f0)
+    harmonics = (config.sample_rate / 2 / frequency).floor()
+    # Σ_{k ≤ K} cos kφ = sin((K + ½) φ) / 2 sin(φ / 2) − ½, whose limit at φ = 0 is K
+    half = torch.sin(angle / 2)
+    near = half.abs() < 1e-4
+    total = torch.sin((harmonics + 0.5) * angle) / (2 * torch.where(near, torch.ones(()).to(half), half)) - 0.5
+    total = torch.where(near, harmonics, total)
+    return total * (2 / harmonics).sqrt() * between(voiced), turns[:, -1:] % 1
+
+
+@torch.no_grad()
+def vocode(vocoder: Vocoder, log_mels: Tensor, f0: Tensor, seed: int = 0) -> Tensor:
+    """log_mels (T, n_mels), f0 (T,) in Hz, 0 without a voice → samples ((T − 1) · hop_length,)."""
+    return torch.cat([*vocode_chunks(vocoder, [torch.cat([log_mels, f0[:, None]], dim=1)], seed)])
+
+
+@torch.no_grad()
+def vocode_chunks(
+    vocoder: Vocoder, pieces: Iterable[Tensor], seed: int = 0, size: int | None = None
+) -> Iterator[Tensor]:
+    """`vocode` of frames that come in pieces (n, n_mels + 1), F0 in the last column: (m,) samples at a time, in memory that
+    does not grow with them; the same whatever the pieces and the size (None: CHUNK) are."""
+    hop, context, device = vocoder.config.mel.hop_length, vocoder.config.context, vocoder.window.device
+    draws = generator(seed, "vocoder")
+    phase = torch.rand(1, 1, generator=draws)
+    frames, sources, skip, left = torch.zeros(0, vocoder.config.mel.n_mels + 1), torch.zeros(2, 0), 0, torch.zeros(0)
+    for chunk in in_chunks(pieces, size or CHUNK, 2 * context):
+        fresh, phase = buzz(torch.cat([frames[-1:, -1], chunk[:, -1]])[None], vocoder.config.mel, phase)
+        noise = torch.randn(fresh.shape, generator=draws)
+        frames, sources = torch.cat([frames, chunk]), torch.cat([sources, torch.cat([fresh, noise])], dim=1)
+        known, hummed, hissed = (part.to(device) for part in (frames[None], sources[:1], sources[1:]))
+        sound = vocoder.filtered(known[..., :-1], known[..., -1], hummed, hissed)[0].cpu()
+        settled = max(len(frames) - context, skip)  # frames whose sound no later one changes
+        yield sound[skip * hop : settled * hop]
+        left = sound[settled * hop :]
+        first = max(settled - context, 0)
+        frames, sources, skip = frames[first:], sources[:, first * hop :], settled - first
+    yield left
+
+
+def save_vocoder(folder: Path, vocoder: Vocoder, meta: Mapping[str, Any], card: str = "") -> None:
+    """Write vocoder.safetensors (in float16), config.json (the settings, and `meta`) and README.md, the card, whole or not at
+    all."""
+    with whole_folder(folder) as temporary:
+        weights = {name: value.half() for name, value in vocoder.network.state_dict().items()}
+        write_tensors(temporary / "vocoder.safetensors", weights)
+        write_json(temporary / "config.json", {"vocoder": asdict(vocoder.config), "meta": dict(meta)})
+        write_text(temporary / "README.md", card)
+
+
+def load_vocoder(folder: Path | None = None) -> Vocoder:
+    """The counterpart (None: the one in the package), in evaluation mode. Raises InputError when it is not there or none."""
+    folder = folder or SHIPPED
+    said = read_json(folder / "config.json", "the folder of a vocoder")
+    table = dict(said.get("vocoder") or {})
+    mel = MelConfig.from_table(table.pop("mel", {}))
+    sizes = asdict(resolve(VocoderConfig, table, f"{folder / 'config.json'} vocoder"))
+    vocoder = Vocoder(VocoderConfig(**{**sizes, "mel": mel}))
+    weights = read_tensors(folder / "vocoder.safetensors", "the weights of a vocoder")
+    try:
+        vocoder.network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{folder / 'vocoder.safetensors'} does not fit its config.json") from error
+    return vocoder.eval()

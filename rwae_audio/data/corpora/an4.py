@@ -1,0 +1,94 @@
+"""CMU AN4 ("census"), 1991: spelled names, numbers and addresses, 84 speakers.
+
+wav/an4_clstk/<speaker>/*.sph|.wav|.flac    948 training utterances, 74 speakers
+wav/an4test_clstk/<speaker>/*               130 test utterances, 10 speakers
+etc/an4_{train,test}.{fileids,transcription}
+protocol/{train,dev,test}_speakers.txt, {dev,test}_trials.txt    not part of the release: a speaker benchmark's lists
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from rwae_audio.data.corpora.base import (
+    Corpus,
+    Split,
+    Utterance,
+    audio_files,
+    listing,
+    nothing_found,
+    once_each,
+    other_files,
+    passed_over,
+    speaker_lists,
+    trial_lists,
+)
+from rwae_audio.files import read_text
+
+SUFFIXES = (".sph", ".wav", ".flac")
+DEV_EVERY = 5  # without protocol/: every fifth training speaker is a development speaker
+CREDIT = (
+    "AN4, Copyright (c) 1991-2005 Carnegie Mellon University, all rights reserved; free for use for any purpose. "
+    "This work was supported in part by funding from the Defense Advanced Research Projects Agency and the National "
+    "Science Foundation of the United States of America, and the CMU Sphinx Speech Consortium. AN4 is provided by "
+    'Carnegie Mellon University "as is", without warranty of any kind.'
+)
+
+
+def read_an4(folder: Path) -> Corpus:
+    """The official tree, named itself or by its parent. `protocol/` is used where it is there, else the official split."""
+    root = folder if (folder / "wav").is_dir() else folder / "an4"
+    if not (root / "wav" / "an4_clstk").is_dir():
+        raise nothing_found(folder, "wav/an4_clstk/ (CMU AN4)")
+    files, twice = once_each(audio_files(root / "wav", SUFFIXES))
+    elsewhere = [name for _, name in files if name.count("/") != 2]
+    files = [(path, name) for path, name in files if name.count("/") == 2]
+    if not files:
+        raise nothing_found(root / "wav" / "an4_clstk", "<speaker>/*.sph, .wav or .flac (CMU AN4)")
+    notes = [f"{twice} files left out: the same utterance is there in another format"] if twice else []
+    splits = speaker_lists(root / "protocol", "AN4") or _official(
+        sorted({(n.split("/")[0], n.split("/")[1]) for _, n in files})
+    )
+    kind = (
+        "protocol/"
+        if (root / "protocol").is_dir()
+        else "the official one, every fifth training speaker for development"
+    )
+    notes.append(f"speaker split: {kind}")
+    texts = _texts(root / "etc")
+    utterances, left = [], 0
+    for path, name in sorted(files, key=lambda file: file[1]):
+        speaker = name.split("/")[1]
+        if speaker in splits:
+            utterances.append(Utterance(name, speaker, splits[speaker], path, texts.get(path.stem)))
+        else:
+            left += 1
+    if left:
+        notes.append(f"{left} utterances left out: their speakers are in no list of protocol/")
+    if elsewhere:
+        notes.append(f"{len(elsewhere)} files passed over that lie in no speaker's folder: {listing(elsewhere)}")
+    unread = other_files(root / "wav", SUFFIXES)
+    silent = {name.split("/")[1] for name in unread if name.count("/") == 2} - {name.split("/")[1] for _, name in files}
+    notes += passed_over(unread, silent)
+    return Corpus("an4", tuple(utterances), trial_lists(root / "protocol"), tuple(notes), credit=CREDIT)
+
+
+def _official(speakers: list[tuple[str, str]]) -> dict[str, Split]:
+    train = [speaker for part, speaker in speakers if part == "an4_clstk"]
+    splits: dict[str, Split] = {
+        name: "dev" if i % DEV_EVERY == DEV_EVERY - 1 else "train" for i, name in enumerate(train)
+    }
+    return splits | {speaker: "test" for part, speaker in speakers if part == "an4test_clstk"}
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    """File name without extension → words: lines such as `<s> YES </s> (an251-fash-b)`."""
+    texts = {}
+    for part in ("train", "test"):
+        path = folder / f"an4_{part}.transcription"
+        if path.is_file():
+            for line in read_text(path, "AN4's transcriptions").splitlines():
+                if match := re.fullmatch(r"(?:<s>)?\s*(.*?)\s*(?:</s>)?\s*\((\S+)\)\s*", line):
+                    texts[match[2]] = match[1]
+    return texts

@@ -1,0 +1,265 @@
+"""Corpora in Kaldi's layout, speechocean762 among them.
+
+    wav.scp, utt2spk, segments, text, spk2gender                    in the folder itself, or
+    train/wav.scp …, dev/wav.scp …, test/wav.scp …                  one set of these files a split
+    protocol/{train,dev,test}_speakers.txt, {dev,test}_trials.txt   a speaker benchmark's lists, where there are any
+
+segments, text and spk2gender may be missing. Paths in wav.scp are absolute, or relative to the corpus's folder.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rwae_audio.data.corpora.base import (
+    Corpus,
+    Split,
+    Utterance,
+    audio_files,
+    folder_name,
+    hold_out,
+    listing,
+    nothing_found,
+    speaker_lists,
+    trial_lists,
+)
+from rwae_audio.files import InputError, read_text
+
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+OVERSHOOT = 0.5  # seconds by which a segment may end after its recording, as Kaldi's extract-segments has it
+LEAST_SPEAKERS = 6  # fewer cannot be held out
+NOTES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "COPYING", "README", "README.txt", "README.md")  # of whom to thank
+SPEECHOCEAN = "speechocean762 (OpenSLR 101), Zhang et al., Interspeech 2021; free for commercial and other use."
+
+
+@dataclass(frozen=True)
+class Line:
+    """The value that a line of a table gives to its key; where: the file and the line's number."""
+
+    where: str
+    value: str
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The tables of one folder: `utterances` gives the line, the recording, the start and the end of each by its name."""
+
+    split: Split
+    recordings: Mapping[str, Line]
+    speakers: Mapping[str, Line]
+    texts: Mapping[str, Line]
+    genders: Mapping[str, Line]
+    utterances: Mapping[str, tuple[Line, str, float, float | None]]
+    segmented: bool
+
+
+def read_kaldi(folder: Path) -> Corpus:
+    """A Kaldi data folder, or a folder with one in train/, dev/ or test/; the corpus is called after it.
+
+    Splits are those of `protocol/` where it is there, else the folders'; where these have no dev or test speakers, some
+    training speakers are held out. An utterance's id is its path as wav.scp has it; with `segments`, or outside the folder,
+    it is Kaldi's own. Raises InputError, with the file and the line, for tables that contradict each other and for command
+    pipes.
+    """
+    places: dict[Split, Path] = {"train": folder}
+    if not _is_data(folder):
+        places = {split: folder / split for split in SPLITS if _is_data(folder / split)}
+    if not places:
+        raise nothing_found(folder, "wav.scp, nor one in train/, dev/ or test/ (Kaldi)")
+    sets = [_data_set(split, place) for split, place in places.items()]
+    utterances: list[Utterance] = []
+    seen: dict[str, str] = {}
+    for data, place in zip(sets, places.values(), strict=True):
+        for where, utterance in _utterances(data, folder, place):
+            if utterance.id in seen:
+                raise InputError(f"{where} names {utterance.id}, as {seen[utterance.id]} does; expected it once")
+            seen[utterance.id] = where
+            utterances.append(utterance)
+    if not utterances:
+        raise nothing_found(folder, "recordings in wav.scp (Kaldi)")
+    notes = [*_unrecorded(sets), *_unnamed(folder, utterances), *_genders(sets, {u.speaker for u in utterances})]
+    utterances.sort(key=lambda u: u.id)
+    if listed := speaker_lists(folder / "protocol", "the corpus"):
+        notes.append("speaker split: protocol/")
+        left = sum(u.speaker not in listed for u in utterances)
+        notes += [f"{left} utterances left out: their speakers are in no list of protocol/"] if left else []
+        chosen = tuple(replace(u, split=listed[u.speaker]) for u in utterances if u.speaker in listed)
+    else:
+        chosen, note = _split(utterances, folder)
+        notes.append(note)
+    name, lists = folder_name(folder), trial_lists(folder / "protocol")
+    return Corpus(name, chosen, lists, tuple(notes), credit=_credit(folder))
+
+
+def _is_data(place: Path) -> bool:
+    return (place / "wav.scp").is_file() or (place / "utt2spk").is_file()
+
+
+def _data_set(split: Split, place: Path) -> DataSet:
+    recordings = _table(place / "wav.scp", "`recording path`")
+    speakers = _table(place / "utt2spk", "`utterance speaker`", fields=1)
+    texts, genders = (
+        _table(place / name, expected, fields) if (place / name).is_file() else {}
+        for name, expected, fields in (("text", "`utterance words`", 0), ("spk2gender", "`speaker m|f`", 1))
+    )
+    segments = place / "segments"
+    utterances: dict[str, tuple[Line, str, float, float | None]]
+    if segments.is_file():
+        lines = _table(segments, "`utterance recording start end`", fields=3)
+        utterances = {name: (line, *_segment(line, recordings)) for name, line in lines.items()}
+    else:
+        utterances = {name: (line, name, 0.0, None) for name, line in recordings.items()}
+    return DataSet(split, recordings, speakers, texts, genders, utterances, segments.is_file())
+
+
+def _table(path: Path, expected: str, fields: int | None = None) -> dict[str, Line]:
+    """The lines of a Kaldi table by their first word; fields: how many words follow it, with any number for 0.
+
+    Raises InputError for another number of words (for none at all when `fields` is None) and for a key that comes twice.
+    """
+    table: dict[str, Line] = {}
+    for number, line in enumerate(read_text(path, f"lines such as {expected} (Kaldi's {path.name})").split("\n"), 1):
+        words = line.split(maxsplit=1)
+        if not words:
+            continue
+        key, value = words[0], words[1].strip() if len(words) > 1 else ""
+        where = f"{path}, line {number}"
+        if (fields is None and not value) or (fields and len(value.split()) != fields):
+            raise InputError(f"{where} is {line.strip()[:80]!r}; expected {expected}")
+        if key in table:
+            raise InputError(f"{where} has {key}, as {table[key].where} has; expected it once")
+        table[key] = Line(where, value)
+    return table
+
+
+def _segment(line: Line, recordings: Mapping[str, Line]) -> tuple[str, float, float | None]:
+    """The recording, the start and the end of a line of `segments`; an end of -1 is the recording's."""
+    recording, *times = line.value.split()
+    if recording not in recordings:
+        raise InputError(f"{line.where} names the recording {recording!r}; expected one of those in wav.scp")
+    try:
+        start, end = (float(time) for time in times)
+    except ValueError:
+        start = end = math.nan
+    if not (math.isfinite(start) and math.isfinite(end) and start >= 0 and (end > start or end == -1)):
+        wanted = "a start of 0 or more and a later end, in seconds"
+        raise InputError(f"{line.where} has the times {' '.join(times)!r}; expected {wanted}")
+    return recording, start, None if end == -1 else end
+
+
+def _utterances(data: DataSet, folder: Path, place: Path) -> Iterable[tuple[str, Utterance]]:
+    """Each utterance of a data folder, and the line that has it."""
+    from rwae_audio.data.audio import duration  # which needs torch: a trial list is read without
+
+    files = {name: _file(line, folder, place) for name, line in data.recordings.items()}
+    lengths: dict[str, float] = {}
+    for name, (line, recording, start, end) in data.utterances.items():
+        path, relative = files[recording]
+        if name not in data.speakers:
+            raise InputError(f"{line.where} has {name}, of which {place / 'utt2spk'} says no speaker; expected one")
+        if data.segmented:
+            if recording not in lengths:
+                lengths[recording] = duration(path)
+            length = lengths[recording]
+            if start >= length or (end or 0.0) > length + OVERSHOOT:
+                stretch = f"from {start:g} s to {'the end' if end is None else f'{end:g} s'}"
+                raise InputError(f"{line.where} is {stretch}; expected a part of {path}, which lasts {length:.3f} s")
+            end = None if end is None or end > length else end
+        text = data.texts[name].value if name in data.texts else None
+        identity = name if data.segmented or relative is None else relative
+        yield (
+            line.where,
+            Utterance(identity, data.speakers[name].value, data.split, path, text or None, start=start, end=end),
+        )
+
+
+def _file(line: Line, folder: Path, place: Path) -> tuple[Path, str | None]:
+    """The recording that a line of wav.scp names, and its path relative to the corpus's folder, if it lies there.
+
+    A relative path that is none in `folder` is looked for in `place`, the folder of wav.scp, and in its parent.
+    """
+    if line.value.endswith("|") or line.value.startswith("|"):
+        raise InputError(f"{line.where} is a command, {line.value[:60]!r}; expected the path of a recording")
+    for base in (folder, place, folder.parent):
+        path = Path(os.path.normpath(base / line.value))
+        try:
+            if path.is_file():
+                inside = path.is_relative_to(base)
+                return path, re.sub(r"\s+", "_", path.relative_to(base).as_posix()) if inside else None
+        except (OSError, ValueError):  # a name that is too long, or has a NUL byte
+            break
+    raise InputError(f"{line.where} names {line.value[:120]!r}, which is no file in {folder}; expected a recording")
+
+
+def _split(utterances: list[Utterance], folder: Path) -> tuple[tuple[Utterance, ...], str]:
+    """The utterances with splits by the folders that they are in, and the note on that."""
+    of: dict[str, str] = {}
+    for u in utterances:
+        if of.setdefault(u.speaker, u.split) != u.split:
+            raise InputError(
+                f"{folder} has speaker {u.speaker} in {of[u.speaker]}/ and {u.split}/; expected each in one"
+            )
+    train = [u for u in utterances if u.split == "train"]
+    missing = [split for split in ("dev", "test") if split not in of.values()]
+    if not train or not missing:
+        return tuple(utterances), "speaker split: the folders'"
+    if (count := len({u.speaker for u in train})) < LEAST_SPEAKERS:
+        return tuple(utterances), f"{count} training speakers, under {LEAST_SPEAKERS}: none is held out"
+    held = {u.speaker: u.split for u in hold_out(train) if u.split in missing}
+    chosen = tuple(replace(u, split=held.get(u.speaker, u.split)) for u in utterances)
+    return chosen, f"{' and '.join(missing)} speakers held out by a hash of their names"
+
+
+def _unrecorded(sets: Iterable[DataSet]) -> list[str]:
+    """The note on utterances that have a speaker and no recording."""
+    missing = [
+        (line.value, name) for data in sets for name, line in data.speakers.items() if name not in data.utterances
+    ]
+    if not missing:
+        return []
+    heard = {data.speakers[name].value for data in sets for name in data.utterances}
+    silent = sorted({speaker for speaker, _ in missing} - heard)
+    note = f"passed over {len(missing)} utterances of utt2spk that have no recording"
+    return [note + (f"; speakers left without recordings: {listing(silent)}" if silent else "")]
+
+
+def _unnamed(folder: Path, utterances: Iterable[Utterance]) -> list[str]:
+    """The note on recordings below the folder that wav.scp does not name."""
+    used = {os.path.realpath(u.path) for u in utterances}
+    names = [name for path, name in audio_files(folder) if os.path.realpath(path) not in used]
+    return [f"passed over {len(names)} recordings that wav.scp does not name: {listing(names)}"] if names else []
+
+
+def _genders(sets: Iterable[DataSet], speakers: set[str]) -> list[str]:
+    """The note on spk2gender."""
+    gender: dict[str, str] = {}
+    for data in sets:
+        for speaker, line in data.genders.items():
+            if line.value not in ("m", "f"):
+                raise InputError(f"{line.where} has the gender {line.value!r}; expected m or f")
+            gender[speaker] = line.value
+    counts = Counter(gender[speaker] for speaker in speakers & gender.keys())
+    unknown = len(speakers) - sum(counts.values())
+    note = f"{counts['f']} female and {counts['m']} male speakers" + (f", {unknown} others" if unknown else "")
+    return [note] if gender else []
+
+
+def _credit(folder: Path) -> str:
+    """The credit of speechocean762, or the first line of the folder's LICENSE or README with the folder's name."""
+    root = folder.resolve()
+    root = root.parent if root.name in SPLITS else root
+    readable = [name for name in NOTES if (root / name).is_file() and os.access(root / name, os.R_OK)]
+    texts = {name: (root / name).read_bytes()[:4000] for name in readable}
+    notes = {name: text.decode("utf-8", "replace").strip("\ufeff \n#") for name, text in texts.items()}
+    if root.name == "speechocean762" or any("speechocean762" in note for note in notes.values()):
+        return SPEECHOCEAN
+    for name, note in notes.items():
+        if first := " ".join(note.split("\n")[0].split())[:200]:
+            return f"Recordings in Kaldi's layout from {root.name}; its {name} begins: {first}"
+    return f"Recordings in Kaldi's layout from {root.name}."

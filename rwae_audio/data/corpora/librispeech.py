@@ -1,0 +1,83 @@
+"""LibriSpeech, Panayotov et al., ICASSP 2015 (OpenSLR 12): <subset>/<speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rwae_audio.data.corpora.base import (
+    Corpus,
+    Split,
+    Utterance,
+    audio_files,
+    listing,
+    nothing_found,
+    once_each,
+    other_files,
+    passed_over,
+)
+from rwae_audio.files import read_text
+
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+CREDIT = (
+    "LibriSpeech ({}), V. Panayotov, G. Chen, D. Povey, S. Khudanpur, ICASSP 2015; "
+    "recordings from LibriVox; CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/)."
+)
+
+
+def read_librispeech(folder: Path) -> Corpus:
+    """Any subsets of the official tree: the folder that holds them, its parent, or one subset; split by their names.
+
+    Texts from <speaker>-<chapter>.trans.txt where it is there. Ids start with the subset's name. Copies in another
+    format than FLAC are read as well.
+    """
+    root = folder / "LibriSpeech" if (folder / "LibriSpeech").is_dir() else folder
+    root = root.parent if root.name.startswith(SPLITS) and not _subsets(root) else root
+    subsets = [folder] if root == folder.parent else _subsets(root)
+    utterances, texts, twice = [], 0, 0
+    elsewhere, unread = list[str](), list[str]()
+    for subset in subsets:
+        split = next(split for split in SPLITS if subset.name.startswith(split))
+        heard = _texts(subset)
+        unread += [f"{subset.name}/{name}" for name in other_files(subset, beside=(".txt",))]
+        files, copies = once_each(audio_files(subset))
+        twice += copies
+        for path, name in files:
+            parts = name.split("/")
+            if len(parts) == 3 and path.stem.startswith(f"{parts[0]}-{parts[1]}-"):
+                text = heard.get(path.stem)
+                texts += text is not None
+                utterances.append(Utterance(f"{subset.name}/{name}", parts[0], split, path, text))
+            else:
+                elsewhere.append(f"{subset.name}/{name}")
+    silent = {name.split("/")[1] for name in unread if name.count("/") > 1} - {u.speaker for u in utterances}
+    passed = passed_over(unread, silent)
+    if not utterances:
+        looked_for = "train-*/, dev-*/ or test-*/ with <speaker>/<chapter>/*.flac (LibriSpeech)"
+        raise nothing_found(folder, looked_for, passed)
+    notes = (
+        [] if texts == len(utterances) else [f"{len(utterances) - texts} of {len(utterances)} utterances have no text"]
+    )
+    if elsewhere:
+        notes.append(f"{len(elsewhere)} files passed over whose names are not LibriSpeech's: {listing(elsewhere)}")
+    if twice:
+        notes.append(f"{twice} files left out: the same utterance is there in another format")
+    credit = CREDIT.format(", ".join(subset.name for subset in subsets))
+    return Corpus("librispeech", tuple(utterances), {}, (*notes, *passed), credit=credit)
+
+
+def _subsets(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return sorted(
+        path for path in root.iterdir() if path.is_dir() and path.name.startswith(tuple(f"{s}-" for s in SPLITS))
+    )
+
+
+def _texts(subset: Path) -> dict[str, str]:
+    """Lines such as `26-496-0000 WHAT WAS SAID`."""
+    texts = {}
+    for path in subset.glob("*/*/*.trans.txt"):
+        for line in read_text(path, "LibriSpeech's transcriptions").splitlines():
+            name, _, text = line.partition(" ")
+            texts[name] = text
+    return texts

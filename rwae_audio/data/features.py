@@ -1,0 +1,243 @@
+"""Waveform → log-mel frames: the settings, the transform, its normalisation, and which frames hold no speech."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from rwae_audio.data.torch_audio import torchaudio
+from rwae_audio.files import InputError
+from rwae_audio.settings import nearest, resolve
+
+FRAMES = 4096  # frames whose spectrum is taken at once, when a waveform comes in blocks
+NOTHING = 1e-8  # mel power that counts as none: -80 dB
+MIN_DEVIATION = 0.1  # nats: speech varies by 2 to 4 in every bin, so anything below is a bin without content
+
+
+def _expect(fine: bool, name: str, value: Any, expected: str) -> None:
+    if not fine:
+        raise InputError(f"[mel] {name} is {value}; expected {expected}")
+
+
+@dataclass(frozen=True)
+class MelConfig:
+    """How frames are made: a Hann window, slaney mel scale and slaney norm, log max(·, floor). Defaults: `paper`.
+
+    Frame t is centred on sample t · hop_length. The waveform is mirrored at its ends.
+
+    Frequencies in Hz, lengths in samples, `segment` in frames. Raises InputError when the values do not fit together.
+    """
+
+    sample_rate: int = 16000
+    n_fft: int = 400
+    win_length: int = 400
+    hop_length: int = 160
+    n_mels: int = 80
+    f_min: float = 0.0
+    f_max: float = 8000.0
+    power: float = 2.0  # 2: mel of the power spectrum; 1: of the magnitude
+    floor: float = 1e-5
+    segment: int = 20  # frames in a training segment
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "segment", "floor"):
+            _expect(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
+        _expect(self.n_fft % 2 == 0, "n_fft", self.n_fft, "an even number")
+        _expect(2 <= self.win_length <= self.n_fft, "win_length", self.win_length, f"2 to n_fft = {self.n_fft}")
+        _expect(self.hop_length <= self.win_length, "hop_length", self.hop_length, f"at most {self.win_length}")
+        nyquist = self.sample_rate / 2
+        _expect(0 <= self.f_min < self.f_max <= nyquist, "f_min, f_max", (self.f_min, self.f_max), f"0 to {nyquist:g}")
+        _expect(self.power in (1, 2), "power", self.power, "1 (magnitude) or 2 (power)")
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], where: str = "[mel]") -> MelConfig:
+        """From a TOML or JSON table; with `preset = "paper"` or `"vocoder"` the rest are differences from that preset.
+
+        Raises InputError on an unknown preset or setting and on values that do not fit.
+        """
+        if not isinstance(table, Mapping):
+            return resolve(cls, table, where)  # raises, with its one message for what is not a table
+        changes = dict(table)
+        preset = changes.pop("preset", "paper")
+        if preset not in PRESETS:
+            raise InputError(f"{where} preset is {preset!r}; {nearest(str(preset), list(PRESETS))}")
+        return resolve(cls, {**PRESETS[preset].to_table(), **changes}, where)
+
+    def to_table(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_table` gives the same settings back."""
+        return dataclasses.asdict(self)
+
+    def frames(self) -> MelConfig:
+        """The settings that frames depend on: all but `segment`, which is that of the default."""
+        return dataclasses.replace(self, segment=MelConfig.segment)
+
+    @property
+    def shortest(self) -> int:
+        """Samples in the shortest waveform that `log_mel` takes: one analysis window, or what its padding needs."""
+        return max(self.win_length, self.n_fft // 2 + 1)
+
+
+PRESETS = {
+    "paper": MelConfig(),
+    # what SpeechBrain's 16 kHz HiFi-GAN (speechbrain/tts-hifigan-libritts-16kHz) was trained on
+    "vocoder": MelConfig(n_fft=1024, win_length=1024, hop_length=256, power=1.0, segment=40),
+}
+
+
+def log_mel(waveform: torch.Tensor, config: MelConfig) -> torch.Tensor:
+    """Return the log-mel frames of a waveform (..., N): (..., T, n_mels), float32, T = 1 + N // hop_length.
+
+    The spectrogram is torchaudio's. Raises InputError when N is under one analysis window.
+    """
+    n = waveform.shape[-1]
+    if n < config.shortest:
+        raise InputError(
+            f"{n} samples at {config.sample_rate} Hz are under one analysis window; expected at least {config.shortest}"
+        )
+    return _log_mel(waveform, config, centred=True)
+
+
+def _log_mel(waveform: torch.Tensor, config: MelConfig, centred: bool) -> torch.Tensor:
+    """Return the frames of a waveform whose edges are mirrored (`centred`), or which has its own edges."""
+    spectrum = _spectrogram(config, centred).to(waveform.device)(waveform.float())
+    mels = spectrum.transpose(-1, -2) @ mel_filters(config).to(waveform.device)
+    return mels.clamp_(min=config.floor).log_()
+
+
+def log_mel_chunks(blocks: Iterable[np.ndarray | torch.Tensor], config: MelConfig) -> Iterator[torch.Tensor]:
+    """Yield the frames of `log_mel`, (m, n_mels) at a time, of a waveform that comes in blocks (n,).
+
+    Memory does not grow with the waveform. Raises InputError, at its end, when all of it is under one analysis window.
+    """
+    edge = config.n_fft // 2
+    waiting, count, begun = torch.zeros(0), 0, False
+    for block in blocks:
+        waiting, count = torch.cat([waiting, torch.as_tensor(block, dtype=torch.float32)]), count + len(block)
+        if count < config.shortest:
+            continue
+        if not begun:
+            waiting, begun = torch.cat([waiting[1 : edge + 1].flip(-1), waiting]), True
+        # what the end is padded with stays: edge + 1 samples
+        ready = 1 + (len(waiting) - config.n_fft) // config.hop_length
+        ready = min(ready, (len(waiting) - edge - 1) // config.hop_length)
+        while ready > 0:
+            part = min(ready, FRAMES)
+            yield _log_mel(waiting[: config.n_fft + (part - 1) * config.hop_length], config, centred=False)
+            waiting, ready = waiting[part * config.hop_length :], ready - part
+    if not begun:
+        log_mel(waiting, config)  # raises
+    waiting = torch.cat([waiting, waiting[-edge - 1 : -1].flip(-1)])
+    if len(waiting) >= config.n_fft:
+        yield _log_mel(waiting, config, centred=False)
+
+
+@functools.lru_cache(maxsize=8)
+def _spectrogram(config: MelConfig, centred: bool) -> torch.nn.Module:
+    return torchaudio().transforms.Spectrogram(
+        config.n_fft,
+        config.win_length,
+        config.hop_length,
+        power=config.power,
+        center=centred,
+        pad_mode="reflect",
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def mel_filters(config: MelConfig) -> torch.Tensor:
+    """Return torchaudio's mel filters (1 + n_fft // 2, n_mels), float32, on Slaney's scale and with Slaney's norm.
+
+    Raises InputError when a filter falls between two bins.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of empty filters, which are refused below
+        filters = torchaudio().functional.melscale_fbanks(
+            config.n_fft // 2 + 1, config.f_min, config.f_max, config.n_mels, config.sample_rate, "slaney", "slaney"
+        )
+    empty = int((filters.amax(0) == 0).sum())
+    _expect(empty == 0, "n_mels", config.n_mels, f"fewer, or a longer n_fft: {empty} mel filters hold no bin")
+    return filters
+
+
+def bin_positions(hertz: np.ndarray, config: MelConfig) -> np.ndarray:
+    """Where frequencies lie on the axis of mel bins: k at the centre of filter k, fractions in between."""
+    low, high = _mel(config.f_min), _mel(config.f_max)
+    return (_mel(hertz) - low) * (config.n_mels + 1) / (high - low) - 1
+
+
+def bin_centres(config: MelConfig) -> np.ndarray:
+    """The frequency (n_mels,), in Hz, at the centre of each mel filter."""
+    return _hertz(np.linspace(_mel(config.f_min), _mel(config.f_max), config.n_mels + 2))[1:-1]
+
+
+# Slaney's scale (Auditory Toolbox, 1998): linear up to 1 kHz, which is 15 mel, and 27 mel to a factor of 6.4 from there
+def _mel(hertz: np.ndarray | float) -> np.ndarray:
+    above = 15 + np.log(np.maximum(hertz, 1000) / 1000) / (np.log(6.4) / 27)
+    return np.where(np.greater_equal(hertz, 1000), above, np.divide(hertz, 200 / 3))
+
+
+def _hertz(mel: np.ndarray) -> np.ndarray:
+    return np.where(mel >= 15, 1000 * np.exp(np.log(6.4) / 27 * (mel - 15)), 200 / 3 * mel)
+
+
+def non_speech_mask(log_mels: np.ndarray | torch.Tensor, config: MelConfig) -> np.ndarray:
+    """Which frames of one utterance (T, n_mels), not normalised, hold no speech: (T,), bool. It rather misses some.
+
+    A frame's level is 10·log10 of its mel power above the floor. Non-speech is a frame that lies, with both of its
+    neighbours (so that the edges of words stay out), in the lowest 30 % of the way from the utterance's 5th to its 95th
+    percentile level. Where that way is under 15 dB, nothing tells pauses from speech, and only frames with nothing
+    above the floor count. On TIMIT's hand labels 95 % of the frames named are silence, pause or closure.
+    """
+    mels = np.exp(np.asarray(log_mels, dtype=np.float64))
+    # float32 logarithms give the floor back to within 1e-6 of itself, which is no sound
+    above = np.where(mels > config.floor * (1 + 1e-5), mels - config.floor, 0.0)
+    level = 10 * np.log10((above ** (2 / config.power)).sum(axis=1) + NOTHING)
+    low, high = np.percentile(level, [5, 95])
+    threshold = low + 0.3 * (high - low) if high - low >= 15 else 10 * np.log10(2 * NOTHING)
+    around = np.pad(level, 1, mode="edge")
+    return np.maximum(np.maximum(around[:-2], around[2:]), level) <= threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Normaliser:
+    """Zero mean and unit variance for each mel bin; `mean` and `deviation` are (n_mels,), float32."""
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    @classmethod
+    def fit(cls, frames: np.ndarray | torch.Tensor | Iterable[np.ndarray | torch.Tensor]) -> Normaliser:
+        """From log-mels (N, n_mels), read a chunk at a time (they may be memory-mapped), or from several such arrays.
+
+        Raises InputError when there are no frames.
+        """
+        arrays = [frames] if isinstance(frames, (np.ndarray, torch.Tensor)) else frames
+        count, total, squares = 0, np.zeros(1), np.zeros(1)
+        for array in arrays:
+            for start in range(0, len(array), 65536):
+                chunk = np.asarray(array[start : start + 65536], dtype=np.float64)
+                count, total, squares = count + len(chunk), total + chunk.sum(0), squares + np.square(chunk).sum(0)
+        if count == 0:
+            raise InputError("no frames to normalise by; expected at least one")
+        mean = total / count
+        deviation = np.sqrt(np.maximum(squares / count - mean**2, MIN_DEVIATION**2))
+        return cls(torch.from_numpy(mean).float(), torch.from_numpy(deviation).float())
+
+    def __call__(self, log_mels: torch.Tensor) -> torch.Tensor:
+        """Normalised frames of log-mels (..., n_mels)."""
+        return (log_mels - self.mean) / self.deviation
+
+    def inverse(self, frames: torch.Tensor) -> torch.Tensor:
+        """Log-mels of normalised frames (..., n_mels)."""
+        return frames * self.deviation + self.mean
+
+    def to(self, device: torch.device | str) -> Normaliser:
+        """The same on another device."""
+        return Normaliser(self.mean.to(device), self.deviation.to(device))

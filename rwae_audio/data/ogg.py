@@ -1,0 +1,125 @@
+"""Ogg pages: every one whole and in its place, each logical stream by itself."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from rwae_audio.data.containers import Part, Pieces
+from rwae_audio.files import InputError
+
+AUDIO = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")  # how a logical stream of sound begins
+FIRST, LAST = 2, 4  # flags of a logical stream's first and last page
+SLACK = 0.05  # seconds that a decoder may drop at either end
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+@dataclass
+class _Logical:
+    """One logical stream: `rate` granules a second (0 where not known), its pages as ranges of bytes."""
+
+    audio: bool
+    rate: int
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    sequence: int = 0
+    first: int | None = None  # granule position after the first page with samples
+    last: int = 0
+    unfinished: bool = False  # whether a packet goes on after the last page
+    page: bytes = b""  # the last one
+
+    def add(self, start: int, end: int) -> None:
+        if self.ranges and self.ranges[-1][1] == start:
+            start = self.ranges.pop()[0]
+        self.ranges.append((start, end))
+
+
+def ogg_parts(path: Path, file: io.FileIO, start: int, size: int) -> list[Part]:
+    """The logical streams of sound, one after another.
+
+    Raises InputError for a page that is damaged or missing, for a file cut inside a page or a packet, and for streams of
+    sound that run side by side.
+    """
+    active: dict[int, _Logical] = {}
+    sounds: list[_Logical] = []
+    with open(file.fileno(), "rb", buffering=1 << 18, closefd=False) as reader:
+        reader.seek(start)
+        place = start
+        while place < size:
+            page = _page(path, reader, place)
+            flags, granule, serial, sequence = struct.unpack("<BqII", page[5:22])
+            if flags & FIRST:
+                active[serial] = _begun(page, sequence)
+                sounds += [active[serial]] if active[serial].audio else []
+            elif serial not in active or sequence != active[serial].sequence:
+                raise InputError(f"{path} lacks Ogg pages before byte {place}; expected all of them, in order")
+            stream = active[serial]
+            stream.sequence = (sequence + 1) & 0xFFFFFFFF
+            stream.add(place, place + len(page))
+            stream.page = page
+            stream.unfinished = page[26 + page[26]] == 255 if page[26] else stream.unfinished
+            if granule > 0:
+                stream.first = granule if stream.first is None else stream.first
+                stream.last = granule
+            place += len(page)
+    return _parts(path, file, sounds)
+
+
+def _page(path: Path, reader: BinaryIO, place: int) -> bytes:
+    """The page that begins here. Raises InputError unless it is whole."""
+    head = reader.read(27)
+    if not b"OggS".startswith(head[:4]):
+        raise InputError(f"{path} has bytes that are no Ogg page at byte {place}; expected pages to the end")
+    table = reader.read(head[26]) if len(head) == 27 else b""
+    body = reader.read(sum(table))
+    if len(head) < 27 or len(table) < head[26] or len(body) < sum(table):
+        raise InputError(f"{path} is cut short in the Ogg page at byte {place}; expected whole pages to the end")
+    page = head + table + body
+    if _checksum(page) != page[22:26]:
+        raise InputError(f"{path} is damaged in the Ogg page at byte {place}; expected the checksum that it names")
+    return page
+
+
+def _checksum(page: bytes) -> bytes:
+    """Ogg's CRC-32, which is zlib's with every byte and the result reversed, from 0 and without the last inversion."""
+    blank = page[:22] + bytes(4) + page[26:]
+    register = zlib.crc32(blank.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return struct.pack("<I", int(f"{register:032b}"[::-1], 2))
+
+
+def _begun(page: bytes, sequence: int) -> _Logical:
+    """The logical stream whose first page this is."""
+    body, rate = page[27 + page[26] :], 0
+    if body.startswith(b"OpusHead"):
+        rate = 48000
+    elif body.startswith(b"\x01vorbis") and len(body) >= 16:
+        rate = struct.unpack("<I", body[12:16])[0]
+    return _Logical(body.startswith(AUDIO), rate, sequence=sequence)
+
+
+def _ended(stream: _Logical) -> list[bytes | tuple[int, int]]:
+    """The stream's pages, the last one with the flag of its end, without which decoders lose what is behind."""
+    page = stream.page
+    if page[5] & LAST:
+        return [*stream.ranges]
+    *before, (start, end) = stream.ranges
+    page = page[:5] + bytes([page[5] | LAST]) + page[6:]
+    return [*before, (start, end - len(page)), page[:22] + _checksum(page) + page[26:]]
+
+
+def _parts(path: Path, file: io.FileIO, sounds: list[_Logical]) -> list[Part]:
+    if not sounds:
+        raise InputError(f"{path} is Ogg without a stream of sound; expected Vorbis or Opus")
+    parts, end = [], 0
+    for stream in sounds:
+        if stream.ranges[0][0] < end:
+            raise InputError(f"{path} has several streams of sound side by side; expected one after another")
+        if stream.unfinished:
+            raise InputError(f"{path} is cut short: its last Ogg packet goes on; expected all of it")
+        end = stream.ranges[-1][1]
+        least = (stream.last - (stream.first or 0)) / stream.rate - SLACK if stream.rate else 0.0
+        parts.append(Part(Pieces(file, _ended(stream)), least))
+    return parts

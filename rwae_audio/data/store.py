@@ -1,0 +1,301 @@
+"""The frame store: the log-mels of all utterances in one memory-mapped file; a batch is one vectorised gather."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rwae_audio.data.audio import read_audio
+from rwae_audio.data.corpora.base import Corpus, Utterance
+from rwae_audio.data.features import MelConfig, Normaliser
+from rwae_audio.data.level import CUTOFF, NOMINAL, speech_of
+from rwae_audio.files import InputError, read_json, whole_file, write_json
+
+if TYPE_CHECKING:
+    from rwae_audio.model import ModelConfig
+
+
+NORMALISED = 10_000_000  # frames, about 40 hours, that a normaliser is made from
+
+
+@dataclass(frozen=True)
+class FrameStore:
+    """The log-mels of utterances.
+
+    Attributes:
+        frames: (N, n_mels), float32, memory-mapped; utterance u has frames[offsets[u]:offsets[u + 1]].
+        offsets: (U + 1,).
+        utterances: Those that speech was heard in.
+        silent: Those without any sound, which have no frames.
+        corpora: The corpus of each utterance; () where there is only one.
+    """
+
+    frames: np.ndarray
+    offsets: np.ndarray
+    utterances: tuple[Utterance, ...]
+    silent: tuple[Utterance, ...] = ()
+    corpora: tuple[str, ...] = ()
+
+    @cached_property
+    def speakers(self) -> np.ndarray:
+        """(U,) a number for the speaker of each utterance.
+
+        The same name in two corpora is two speakers; in two folders of one corpus it is one.
+        """
+        corpora = self.corpora or ("",) * len(self.utterances)
+        numbers: dict[tuple[str, str], int] = {}
+        names = ((corpus, u.speaker) for corpus, u in zip(corpora, self.utterances, strict=True))
+        return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(U,) frames of each utterance."""
+        return np.diff(self.offsets)
+
+    def of(self, utterance: int) -> Tensor:
+        """The log-mels (T, n_mels) of one utterance, as a copy."""
+        return torch.from_numpy(np.array(self.frames[self.offsets[utterance] : self.offsets[utterance + 1]]))
+
+    def gather(self, starts: np.ndarray, length: int) -> Tensor:
+        """Log-mels (B, length, n_mels) that begin at the rows `starts` (B,)."""
+        read_ahead(self.frames, starts, length)
+        return torch.from_numpy(self.frames[np.asarray(starts)[:, None] + np.arange(length)])
+
+    def normaliser(self, utterances: np.ndarray) -> Normaliser:
+        """Return the normaliser of these utterances, row numbers of `utterances`.
+
+        Of more than NORMALISED frames, every second utterance or fewer are read: their statistics are as good.
+        """
+        total = int(self.lengths[utterances].sum())
+        chosen = utterances[:: -(-total // NORMALISED)] if total else utterances
+        return Normaliser.fit(self.frames[self.offsets[row] : self.offsets[row + 1]] for row in chosen)
+
+    def indices(self, split: str) -> np.ndarray:
+        """The utterances of a split, as row numbers of `utterances`."""
+        return np.array([i for i, u in enumerate(self.utterances) if u.split == split], dtype=np.int64)
+
+
+def read_ahead(frames: np.ndarray, starts: np.ndarray, length: int) -> None:
+    """Ask the system for the pages of windows of a memory-mapped array, all at once, before the first is read.
+
+    By itself it reads them one after another, each with some 100 KB around it that no batch wants. On a file of 1,000
+    hours a batch of 128 takes a hundredth of the time so. Systems without this request are left alone.
+    """
+    pages = getattr(frames, "_mmap", None)
+    if pages is None or not hasattr(mmap, "MADV_WILLNEED"):
+        return
+    pages.madvise(mmap.MADV_RANDOM)
+    size = frames.strides[0]
+    for start in (np.asarray(starts) * size).tolist():
+        page = start // mmap.PAGESIZE * mmap.PAGESIZE
+        pages.madvise(mmap.MADV_WILLNEED, page, min(start + length * size, len(pages)) - page)
+
+
+def cache_folder() -> Path:
+    """Where stores are kept: $RWAE_CACHE, or rwae-audio in the user's cache folder."""
+    named = os.environ.get("RWAE_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rwae-audio"
+
+
+def store_files(corpora: Sequence[Corpus], mel: MelConfig, folder: Path) -> tuple[Path, Path]:
+    """Return the paths of a store's frames and of its index.
+
+    Their name is a digest of the mel settings that frames depend on, and of every utterance's id, stretch, size and time
+    of change: another corpus has another store. Raises InputError for a recording that is gone.
+    """
+    utterances = [utterance for corpus in corpora for utterance in corpus.utterances]
+    try:
+        stats = {path: path.stat() for path in {u.path for u in utterances}}
+    except OSError as error:
+        raise InputError(
+            f"{error.filename} cannot be found any more ({error.strerror}); expected it to stay"
+        ) from error
+    rows = [(u.id, str(u.path), u.start, u.end, stats[u.path].st_size, stats[u.path].st_mtime_ns) for u in utterances]
+    digest = hashlib.sha256(json.dumps([asdict(mel.frames()), NOMINAL, CUTOFF, rows]).encode()).hexdigest()[:16]
+    name = "-".join(corpus.name for corpus in corpora)[:48] + f"-{digest}"
+    return folder / f"{name}.f32", folder / f"{name}.json"
+
+
+def open_store(
+    corpora: Sequence[Corpus], mel: MelConfig, folder: Path | None = None, progress: bool = False, workers: int = 2
+) -> FrameStore:
+    """The store of these corpora with these mel settings, built in `folder` (cache_folder() when None) if it is missing.
+
+    The index, written last, says that a store is whole.
+    """
+    utterances = tuple(utterance for corpus in corpora for utterance in corpus.utterances)
+    names = [corpus.name for corpus in corpora for _ in corpus.utterances]
+    if not utterances:
+        raise InputError("no utterance was given; expected at least one corpus with audio in it")
+    data, index = store_files(corpora, mel, cache_folder() if folder is None else Path(folder))
+    if not index.exists():
+        _build(utterances, mel, data, index, progress, workers)
+    offsets = np.array(read_json(index, "the index of a frame store")["offsets"])
+    expected = int(offsets[-1]) * mel.n_mels * 4
+    if not data.exists() or data.stat().st_size != expected:
+        raise InputError(f"{data} does not hold {expected} bytes; remove it and {index.name} to have it built anew")
+    heard = np.diff(offsets) > 0
+    if not heard.any():
+        raise InputError(
+            f"all {len(utterances)} recordings are silent, the first {utterances[0].path}; expected speech"
+        )
+    frames = np.memmap(data, dtype=np.float32, mode="r", shape=(int(offsets[-1]), mel.n_mels))
+    return FrameStore(
+        frames,
+        offsets[np.append(True, heard)],
+        tuple(u for u, sound in zip(utterances, heard, strict=True) if sound),
+        tuple(u for u, sound in zip(utterances, heard, strict=True) if not sound),
+        tuple(name for name, sound in zip(names, heard, strict=True) if sound),
+    )
+
+
+def _build(
+    utterances: Sequence[Utterance], mel: MelConfig, data: Path, index: Path, progress: bool, workers: int
+) -> None:
+    from tqdm import tqdm
+
+    def frames(utterance: Utterance) -> np.ndarray:
+        samples = read_audio(utterance.path, mel.sample_rate, utterance.start, utterance.end).samples
+        speech = speech_of(samples, mel.sample_rate)
+        if speech.level.silent:
+            return np.zeros((0, mel.n_mels), dtype=np.float32)
+        try:
+            return torch.cat([*speech.log_mels(mel)]).numpy()
+        except InputError as error:
+            raise InputError(f"{utterance.path}: {error}") from error
+
+    try:
+        data.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {data.parent} ({error.strerror}); name another folder in RWAE_CACHE") from error
+    offsets = [0]
+    with whole_file(data) as temporary, temporary.open("wb") as file, ThreadPoolExecutor(workers) as pool:
+        bar = tqdm(total=len(utterances), desc="log-mels", unit="file", disable=None if progress else True, leave=False)
+        try:
+            for start in range(0, len(utterances), 256):  # so that results never pile up behind the writer
+                for values in pool.map(frames, utterances[start : start + 256]):
+                    file.write(values.tobytes())  # unlike tofile it says what went wrong
+                    offsets.append(offsets[-1] + len(values))
+                    bar.update()
+        finally:
+            bar.close()
+    write_json(index, {"offsets": offsets})
+
+
+@dataclass(frozen=True)
+class Batch:
+    """frames (B, T, n_mels), static_frames and second_frames (B, S, n_mels) or None: raw log-mels of the same utterances.
+
+    utterances (B,): which they are, as row numbers of those that the sampler draws from.
+    """
+
+    frames: Tensor
+    static_frames: Tensor | None
+    second_frames: Tensor | None
+    utterances: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        parts = (self.frames, self.static_frames, self.second_frames, self.utterances)
+        return Batch(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
+
+
+def drawing_weights(lengths: np.ndarray, speakers: np.ndarray) -> np.ndarray:
+    """Return how often an utterance is drawn, (U,), up to a factor, by its length and its speaker's number, both (U,).
+
+    A speaker is drawn by the square root of the length of all speech of theirs, so that a voice with one recording counts
+    beside one with half an hour. An utterance of theirs is then drawn in proportion to its length.
+    """
+    _, who = np.unique(speakers, return_inverse=True)
+    return lengths / np.sqrt(np.bincount(who, weights=lengths))[who]
+
+
+class Sampler:
+    """Draws training batches: speakers by the square root of how much they say, in utterances of a window or more; an
+    utterance of theirs by its length; crops uniformly within it. Speakers are told apart as FrameStore.speakers does.
+
+    With `pairs`, a second window for the static encoder is drawn from each utterance.
+    """
+
+    def __init__(
+        self, store: FrameStore, utterances: np.ndarray, segment: int, model: ModelConfig, pairs: bool = False
+    ) -> None:
+        self.segment = segment
+        self.pairs = pairs
+        self.of_segment = model.static_from in ("segment", "frame")
+        self.window = segment if self.of_segment else max(segment, model.static_window)
+        self.store = store
+        lengths = store.lengths[utterances]
+        long_enough = lengths >= self.window
+        self.left_out = int((~long_enough).sum())
+        if not long_enough.any():
+            longest = int(lengths.max()) if len(lengths) else 0
+            raise InputError(f"the longest training utterance has {longest} frames; expected {self.window} or more")
+        self.starts, self.lengths = store.offsets[:-1][utterances[long_enough]], lengths[long_enough]
+        self.weights = torch.from_numpy(drawing_weights(self.lengths, store.speakers[utterances[long_enough]]))
+        self.device = torch.device("cpu")
+        self.resident: Tensor | None = None  # all frames, once they are on a GPU
+
+    def to(self, device: torch.device) -> Sampler:
+        """Draw batches on a device from here on, and return the sampler.
+
+        The frames move to a GPU once, where they take less than half of its free memory. Otherwise each batch does.
+        """
+        self.device, self.resident = device, None
+        if device.type == "cuda" and self.store.frames.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+            self.resident = torch.from_numpy(np.asarray(self.store.frames)).to(device)
+        return self
+
+    @property
+    def segments(self) -> Tensor:
+        """(U,) segments of each utterance that is drawn from, the last one begun."""
+        return torch.from_numpy(-(-self.lengths // self.segment))
+
+    def draw(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> Batch:
+        """A batch of `size` crops, or the rows `part` of it: crop i is the same whoever draws it."""
+        rows = torch.multinomial(self.weights, size, replacement=True, generator=generator).numpy()
+        segment, window = (torch.rand(size, generator=generator, dtype=torch.float64).numpy() for _ in range(2))
+        rows, segment, window = rows[part], segment[part], window[part]
+        drawn = torch.from_numpy(rows).to(self.device)
+        first, length = self.starts[rows], self.lengths[rows]
+        begin = np.floor(segment * (length - self.segment + 1)).astype(np.int64)
+        frames = self._gather(first + begin, self.segment)
+        if self.of_segment:
+            return Batch(frames, None, None, drawn)
+        other = np.floor(window * (length - self.window + 1)).astype(np.int64)
+        static_frames = self._gather(first + other, self.window)
+        if not self.pairs:
+            return Batch(frames, static_frames, None, drawn)
+        again = torch.rand(size, generator=generator, dtype=torch.float64).numpy()[part]
+        second = apart(other, length, self.window, again)
+        return Batch(frames, static_frames, self._gather(first + second, self.window), drawn)
+
+    def _gather(self, starts: np.ndarray, length: int) -> Tensor:
+        """Return log-mels (B, length, n_mels) that begin at the rows `starts` (B,), on the sampler's device."""
+        if self.resident is None:
+            return self.store.gather(starts, length).to(self.device)
+        return self.resident[torch.from_numpy(starts[:, None] + np.arange(length)).to(self.device)]
+
+
+def apart(other: np.ndarray, length: np.ndarray, window: int, drawn: np.ndarray) -> np.ndarray:
+    """Where a second window begins, (B,): anywhere that leaves the one at `other` (B,) alone, by numbers `drawn` (B,) from
+    0 to 1, or as far from it as the utterance's `length` (B,) allows. What windows have in common, they should not share
+    by overlapping."""
+    before = np.maximum(other - window + 1, 0)  # starts that end before the other begins
+    after = np.maximum(length - 2 * window - other + 1, 0)
+    place = np.floor(drawn * (before + after)).astype(np.int64)
+    free = np.where(place < before, place, place - before + other + window)
+    farthest = np.where(2 * other > length - window, 0, length - window)
+    return np.where(before + after > 0, free, farthest)

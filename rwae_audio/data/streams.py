@@ -1,0 +1,136 @@
+"""The streams of an audio file, checked before a decoder sees them: RIFF and SPHERE here, MP3 in mpeg.py, Ogg in ogg.py.
+
+Decoders read what there is of a damaged file and say nothing. These checks find out how much there should be.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from rwae_audio.data.containers import Part, Pieces, audio_start, is_placeholder
+from rwae_audio.data.mpeg import is_mpeg, mpeg_parts
+from rwae_audio.data.ogg import ogg_parts
+from rwae_audio.files import InputError
+
+PLAIN = (1, 3, 6, 7)  # codings of a byte or more a sample: PCM, floats, A-law and mu-law
+MP3_IN_WAV = 0x55
+
+
+def parts_of(path: Path, file: io.FileIO) -> list[Part]:
+    """The streams of an open file, one after another. Raises InputError for one that is empty, damaged or cut short."""
+    size = os.fstat(file.fileno()).st_size
+    start = audio_start(file)
+    file.seek(start)
+    head = file.read(12)
+    if head.startswith(b"NIST"):
+        return [_sphere(path, file, start, size)]
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:] == b"WAVE":
+        return _riff(path, file, start, size)
+    if head.startswith(b"OggS"):
+        return ogg_parts(path, file, start, size)
+    if is_mpeg(head):
+        return mpeg_parts(path, file, start, size)
+    return [Part(loud=True)]
+
+
+def _sphere(path: Path, file: io.FileIO, start: int, size: int) -> Part:
+    """NIST SPHERE: `NIST_1A`, the header's size, lines `name -type value`, `end_head`."""
+    file.seek(start)
+    first = file.read(16)
+    length = int(first[8:16]) if first[8:16].strip().isdigit() else 0
+    if length < len(first):
+        raise InputError(f"{path} has a SPHERE header without its size; expected a line such as 1024 after NIST_1A")
+    header = first + file.read(length - 16)
+    if len(header) < length or b"end_head" not in header:
+        raise InputError(f"{path} has a SPHERE header of {len(header)} bytes without its end; expected {length} bytes")
+    fields = {}
+    for line in header.decode("latin-1").split("end_head")[0].splitlines()[2:]:
+        name, _, rest = line.partition(" ")
+        fields[name] = rest.partition(" ")[2].strip()
+    coding = fields.get("sample_coding", "pcm")
+    if coding not in ("pcm", "ulaw", "mu-law", "alaw"):
+        raise InputError(
+            f"{path} is SPHERE coded as {coding}; expected pcm (decode it with sph2pipe or w_decode first)"
+        )
+    try:
+        count = int(fields["sample_count"])
+        promised = count * int(fields.get("channel_count", 1)) * int(fields.get("sample_n_bytes", 2))
+    except (KeyError, ValueError):
+        raise InputError(f"{path} has a SPHERE header without sample_count; expected one") from None
+    if min(count, promised) < 0:
+        raise InputError(f"{path} has a SPHERE header with a negative count; expected the number of samples")
+    present = size - start - length
+    if present < promised:
+        raise InputError(f"{path} is cut short: {present} bytes of samples; its SPHERE header says {promised}")
+    return Part(Pieces(file, [(start, start + length + promised)]), most=count)
+
+
+def _riff(path: Path, file: io.FileIO, start: int, size: int) -> list[Part]:
+    """RIFF, RIFX (big-endian) and RF64: the `data` chunk alone, whose length may be unknown."""
+    chunks = _riff_chunks(file, start, size)
+    if chunks.data < 0:  # libsndfile will say
+        return [Part(Pieces(file, [(start, size)]))]
+    length, present = chunks.length, size - chunks.data
+    unknown = is_placeholder(length) and (length or _open_end(chunks, start, size))
+    if unknown:
+        length = present
+    if length > present:
+        raise InputError(f"{path} is cut short: {present} bytes of samples; its RIFF header says {length}")
+    file.seek(chunks.data + length + length % 2)
+    follows = file.read(12)
+    if follows[:4] in (b"RIFF", b"RIFX") and follows[8:] == b"WAVE":
+        raise InputError(f"{path} is several WAV files joined; expected one")
+    if chunks.coding == MP3_IN_WAV:
+        return mpeg_parts(path, file, chunks.data, chunks.data + length)
+    most = None if chunks.coding in PLAIN or is_placeholder(chunks.fact) else chunks.fact
+    if unknown:
+        field = struct.pack(chunks.order + "I", min(length, 0xFFFFFFFF))
+        return [Part(Pieces(file, [(start, chunks.data - 4), field, (chunks.data, size)]), most=most)]
+    return [Part(None if start == 0 else Pieces(file, [(start, size)]), most=most)]
+
+
+@dataclass
+class _Chunks:
+    """What the chunks before the samples say: `data` is where the samples begin, -1 where there are none."""
+
+    order: str
+    whole: int
+    coding: int = 1
+    fact: int = 0
+    data: int = -1
+    length: int = 0
+
+
+def _riff_chunks(file: io.FileIO, start: int, size: int) -> _Chunks:
+    file.seek(start)
+    head = file.read(8)
+    order = ">" if head.startswith(b"RIFX") else "<"
+    chunks = _Chunks(order, struct.unpack(order + "I", head[4:])[0])
+    place, long_length = start + 12, 0
+    while place + 8 <= size and chunks.data < 0:
+        file.seek(place)
+        name, length = struct.unpack(order + "4sI", file.read(8))
+        content = file.read(min(length, 40)) if name != b"data" else b""
+        if name == b"ds64" and len(content) >= 16:
+            long_length = struct.unpack("<8xQ", content[:16])[0]
+        elif name == b"fmt " and len(content) >= 16:
+            tag = content[24:26] if content[:2] in _EXTENSIBLE and len(content) >= 26 else content[:2]
+            chunks.coding = struct.unpack(order + "H", tag)[0]
+        elif name == b"fact" and len(content) >= 4:
+            chunks.fact = struct.unpack(order + "I", content[:4])[0]
+        elif name == b"data":
+            chunks.data, chunks.length = place + 8, long_length if length == 0xFFFFFFFF and long_length else length
+        place += 8 + length + length % 2
+    return chunks
+
+
+_EXTENSIBLE = (b"\xfe\xff", b"\xff\xfe")  # the format tag 0xFFFE in either order
+
+
+def _open_end(chunks: _Chunks, start: int, size: int) -> bool:
+    """Does the whole file's length leave room for samples that a `data` chunk of length 0 does not know of?"""
+    return is_placeholder(chunks.whole) or start + 8 + chunks.whole < size

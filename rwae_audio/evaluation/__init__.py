@@ -1,0 +1,1 @@
+"""What do the codes hold? Trials, rates, probes, judges, tables."""

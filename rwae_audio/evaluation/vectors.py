@@ -1,0 +1,274 @@
+"""Files of embedding vectors of any system: safetensors, npz, a folder of npy, Kaldi's ark and scp. None is unpickled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import struct
+import tokenize
+import warnings
+import zipfile
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from rwae_audio.evaluation.trials import Trials, match_names
+from rwae_audio.files import InputError, open_tensors, read_text
+from rwae_audio.progress import bar
+
+EXPECTED = "embeddings: a .safetensors or .npz file, a folder of .npy files, or a Kaldi .ark or .scp file"
+UNREADABLE = (  # what numpy and kaldiio raise for files that are cut short or no arrays
+    *(OSError, ValueError, EOFError, MemoryError, AssertionError, RuntimeError, KeyError, TypeError, OverflowError),
+    *(struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError, SyntaxError),
+)
+
+
+Heads = dict[bytes, np.ndarray]  # an array for each head of a npy file, which says its type and its size
+
+
+class Vectors(NamedTuple):
+    """names: every utterance of a file once; load: a function that returns the vector of a name."""
+
+    names: list[str]
+    load: Callable[[str], np.ndarray]
+
+
+def read_vectors(path: Path, trials: Trials) -> tuple[Trials, np.ndarray]:
+    """Read the vectors of a trial list's names.
+
+    Args:
+        path: a file or folder in one of the formats of `open_vectors`.
+
+    Returns:
+        The trials, named as in the file, and the vectors (M, d) in the order of their names, as float64.
+
+    Raises:
+        InputError: names are unknown or ambiguous, or a vector is missing, of another shape, or not of real numbers.
+    """
+    vectors = open_vectors(path)
+    trials = match_names(trials, vectors.names)
+    values, width = array("d"), 0
+    with bar(len(trials.names), "vectors", "vectors") as progress:
+        for name in trials.names:
+            row = np.asarray(vectors.load(name))
+            if row.dtype.kind not in "fiu":
+                raise InputError(f"{path}: {name} holds {row.dtype}; expected real numbers")
+            if row.ndim != 1 or not row.size or (width and len(row) != width):
+                shape = f"({width or 'd'},)"
+                raise InputError(f"{path}: {name} has shape {row.shape}; expected one vector a name, {shape} for all")
+            width = len(row)
+            values.frombytes(row.astype(np.float64).tobytes())
+            progress.update()
+    return trials, np.frombuffer(values).reshape(-1, width)
+
+
+def open_vectors(path: Path) -> Vectors:
+    """Open a folder of npy files, or a file whose extension is npz, ark or scp; any other file is safetensors."""
+    if os.path.isdir(path):
+        return _folder(path)
+    readers = {".npz": _npz, ".ark": _ark, ".scp": _scp}
+    return readers.get(path.suffix.lower(), _safetensors)(path)
+
+
+def _safetensors(path: Path) -> Vectors:
+    """A key is a name. Keys as rwae-embed writes them, static/NAME, lose the word before the slash."""
+    keys, read = open_tensors(path, EXPECTED)
+    prefix = "static/" if any(key.startswith("static/") for key in keys) else ""
+    names = [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
+    return Vectors(names, lambda name: _array_of(read(prefix + name)))
+
+
+def _array_of(tensor: Any) -> np.ndarray:
+    return (tensor.double() if tensor.is_floating_point() else tensor).numpy()  # numpy has no bfloat16
+
+
+def _npz(path: Path) -> Vectors:
+    """A key is a name."""
+    _check_file(path)
+    with _in_one_line(path, "a whole npz file"):
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise ValueError("it is one array without a name")
+        names = _once_each(path, archive.files)
+        entries = set(archive.zip.namelist())
+    heads: Heads = {}
+
+    def load(name: str) -> np.ndarray:
+        with _in_one_line(f"{path}: {name}", "an array of numbers, without pickled objects"):
+            data = archive.zip.read(name if name in entries else f"{name}.npy")
+            return _array_in(data, heads, lambda: archive[name])
+
+    return Vectors(names, load)
+
+
+def _folder(path: Path) -> Vectors:
+    """A name is the path below the folder without .npy."""
+    files: dict[str, Path] = {}
+    for place, folders, entries in os.walk(path, followlinks=True):
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        for entry in sorted(entries):
+            if entry.lower().endswith(".npy") and not entry.startswith("."):
+                file = Path(place, entry)
+                name = file.relative_to(path).as_posix()[: -len(".npy")]
+                if name in files:
+                    raise InputError(f"{path} has two files of {name}, {files[name].name} and {entry}; expected one")
+                files[name] = file
+    if not files:
+        raise InputError(f"{path} has no .npy files; expected {EXPECTED}")
+
+    heads: Heads = {}
+
+    def load(name: str) -> np.ndarray:
+        with _in_one_line(files[name], "an array of numbers, without pickled objects"):
+            return _array_in(files[name].read_bytes(), heads, lambda: np.load(files[name], allow_pickle=False))
+
+    return Vectors(list(files), load)
+
+
+def _array_in(data: bytes, heads: Heads, read: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return the array in a npy file's bytes: numpy's own reader parses each head anew, which takes longer than the rest.
+
+    heads: what numpy has read of heads (version 1, of vectors); read: let numpy read the same file.
+    """
+    size = 10 + int.from_bytes(data[8:10], "little")
+    like = heads.get(data[:size])
+    if like is not None and len(data) - size == like.nbytes:
+        return np.frombuffer(data, like.dtype, offset=size)
+    vector = read()
+    if data.startswith(b"\x93NUMPY\x01") and vector.ndim == 1:
+        heads[data[:size]] = vector
+    return vector
+
+
+# ---- Kaldi
+
+
+def _ark(path: Path) -> Vectors:
+    """Entries `NAME VECTOR`, binary or text, one after the other."""
+    _check_file(path)
+    _kaldiio()
+    vectors: dict[str, np.ndarray] = {}
+    with path.open("rb") as file:
+        for name in _entry_names(path, file):
+            if name in vectors:
+                raise InputError(f"{path} has {name} twice; expected each name once")
+            with _in_one_line(f"{path}: {name}", "a vector of Kaldi's, binary or text"):
+                vectors[name] = _kaldi_array(file)
+    if not vectors:
+        raise InputError(f"{path} is empty; expected {EXPECTED}")
+    return Vectors(list(vectors), vectors.__getitem__)
+
+
+def _scp(path: Path) -> Vectors:
+    """Lines `NAME ARK:OFFSET`; an archive that is not found from the working directory is looked for beside the list."""
+    _kaldiio()
+    places: dict[str, tuple[Path, int]] = {}
+    for number, line in enumerate(read_text(path, EXPECTED).splitlines(), 1):
+        if not line.strip():
+            continue
+        if "|" in line:
+            raise InputError(f"{path}, line {number} has a command (|), which is never run; expected NAME ARK:OFFSET")
+        fields = re.fullmatch(r"(\S+)\s+(.+?)(?::(\d+))?\s*", line)
+        if fields is None or fields[2].endswith("]"):
+            raise InputError(f"{path}, line {number} is {line.strip()[:60]!r}; expected NAME ARK:OFFSET")
+        if fields[1] in places:
+            raise InputError(f"{path}, line {number} has {fields[1]} again; expected each name once")
+        archive = Path(fields[2]) if os.path.exists(fields[2]) else path.parent / fields[2]
+        places[fields[1]] = (archive, int(fields[3] or 0))
+    if not places:
+        raise InputError(f"{path} is empty; expected {EXPECTED}")
+
+    def load(name: str) -> np.ndarray:
+        archive, offset = places[name]
+        _check_file(archive)
+        with _in_one_line(f"{archive}: {name}", "a vector of Kaldi's, binary or text"), archive.open("rb") as file:
+            file.seek(offset)
+            return _kaldi_array(file)
+
+    return Vectors(list(places), load)
+
+
+def _kaldiio() -> Any:
+    try:
+        from kaldiio import matio
+    except ImportError as error:
+        raise InputError(
+            "kaldiio is not installed; expected it for .ark and .scp: pip install 'rwae-audio[kaldi]'"
+        ) from error
+    return matio
+
+
+def _kaldi_array(file: BinaryIO) -> np.ndarray:
+    """The vector or matrix at the file's position. kaldiio's own `load_mat` would unpickle an entry that asks for it."""
+    start = file.tell()
+    head = file.read(2)
+    file.seek(start)
+    if head != b"\0B":
+        return _text_vector(file.readline().decode())
+    array, size = _kaldiio().read_matrix_or_vector(file, return_size=True)
+    if array.ndim == 1 and file.tell() - start != size:
+        raise ValueError("it is cut short")
+    return array
+
+
+def _text_vector(line: str) -> np.ndarray:
+    """`[ 0.1 0.2 ]` as a vector."""
+    numbers = re.fullmatch(r"\s*\[([^\[\]]*)\]\s*", line)
+    if numbers is None:
+        raise ValueError("it is not [ numbers ] on one line")
+    return np.array(numbers[1].split(), dtype=np.float64)
+
+
+def _entry_names(path: Path, file: BinaryIO) -> Iterator[str]:
+    """The name of each entry of an archive. The caller reads the vector behind a name before it asks for the next."""
+    while name := _word(file):
+        try:
+            yield name.decode()
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path} has a name that is no text at byte {file.tell()}; expected a Kaldi archive"
+            ) from error
+
+
+def _word(file: BinaryIO) -> bytes:
+    """The bytes up to the next blank, which is read as well."""
+    word = bytearray()
+    while (letter := file.read(1)) not in (b" ", b""):
+        if letter != b"\n" or word:
+            word += letter
+    return bytes(word)
+
+
+# ---- what cannot be read
+
+
+def _check_file(path: Path) -> None:
+    if not os.path.isfile(path):
+        kind = "is not a regular file" if os.path.exists(path) else "does not exist"
+        raise InputError(f"{path} {kind}; expected {EXPECTED}")
+
+
+def _once_each(path: Path, names: Iterable[str]) -> list[str]:
+    names = list(names)
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise InputError(f"{path} has {twice} twice; expected each name once")
+    return names
+
+
+@contextlib.contextmanager
+def _in_one_line(place: str | Path, expected: str) -> Iterator[None]:
+    """Turn what numpy and kaldiio raise into an InputError that names the file or the entry."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy warns of headers that it has to guess at
+            yield
+    except UNREADABLE as error:
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise InputError(f"{place} cannot be read ({reason}); expected {expected}") from error

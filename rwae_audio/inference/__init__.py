@@ -1,0 +1,1 @@
+"""A trained model: its bundle, and what it says of recordings."""

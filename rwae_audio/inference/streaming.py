@@ -1,0 +1,129 @@
+"""Recordings of any length, a chunk of frames at a time: what is kept from one chunk to the next does not grow.
+
+A `Recording` is called for its log-mels from the start, (n, n_mels) at a time, as often as there are passes over it. The
+model is in evaluation mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rwae_audio.data.features import Normaliser
+from rwae_audio.files import InputError
+from rwae_audio.inference.embedding import segment_codes, static_vectors
+from rwae_audio.model import RWAE
+
+CHUNK = 1024  # frames that go through a network at once
+
+Recording = Callable[[], Iterable[Tensor]]
+
+
+def in_chunks(pieces: Iterable[Tensor], size: int, least: int = 1) -> Iterator[Tensor]:
+    """The rows of pieces (n, d), `size` at a time; the last ones are `least` to size + least − 1, or all, if there are
+    fewer than that."""
+    kept = None
+    for piece in pieces:
+        kept = piece if kept is None else torch.cat([kept, piece])
+        while len(kept) >= size + least:
+            yield kept[:size]
+            kept = kept[size:]
+    if kept is not None and len(kept):
+        yield kept
+
+
+def in_context(apply: Callable[[Tensor], Tensor], pieces: Iterable[Tensor], context: int) -> Iterator[Tensor]:
+    """What `apply` makes of all rows (n, d) at once, (m, e) at a time, if each row hangs on `context` rows on either side."""
+    known, skip, left = torch.zeros(0), 0, None
+    for chunk in in_chunks(pieces, CHUNK, 2 * context):
+        known = torch.cat([known, chunk]) if len(known) else chunk
+        made = apply(known)
+        settled = max(len(known) - context, skip)  # rows that no later one changes
+        yield made[skip:settled]
+        left, first = made[settled:], max(settled - context, 0)
+        known, skip = known[first:], settled - first
+    if left is not None:
+        yield left
+
+
+def voice_of(model: RWAE, normaliser: Normaliser, segment: int, pieces: Iterable[Tensor]) -> tuple[Tensor, int]:
+    """The static code (static_dim,) of a recording, the mean over its windows, and how many frames it has."""
+    size = model.embedding_frames(segment)
+    total, windows, frames = np.zeros(model.config.static_dim), 0, 0
+    for chunk in in_chunks(pieces, _whole_windows(size), size):
+        count = -(-len(chunk) // size)
+        total += count * static_vectors(model, normaliser, segment, chunk.numpy(), *_alone(chunk))[0]
+        windows, frames = windows + count, frames + len(chunk)
+    return torch.from_numpy(total / windows).float(), frames
+
+
+@torch.no_grad()
+def codes_of(model: RWAE, normaliser: Normaliser, segment: int, recording: Recording) -> Iterator[Tensor]:
+    """The dynamic codes of a recording, (n, dynamic_dim) at a time: by an encoder that carries its state on, or, where
+    codes depend on where a segment begins, those of the segments that the whole recording is cut into."""
+    config, device = model.config, next(model.parameters()).device
+    static = torch.zeros(config.static_dim)
+    if config.dynamic_sees_static:
+        static = voice_of(model, normaliser, segment, recording())[0]
+    if config.by_segment:
+        for chunk in in_chunks(recording(), _whole_windows(segment), segment):
+            codes = segment_codes(model, normaliser, segment, chunk.numpy(), *_alone(chunk), static[None].numpy())
+            yield torch.from_numpy(codes)
+        return
+    mean = deviation = torch.zeros(())
+    if config.dynamic_norm != "none":
+        mean, deviation = (part[None].to(device) for part in _mean_deviation(normaliser, recording()))
+    memory, ahead = None, config.dynamic_look_ahead
+
+    def normed() -> Iterator[Tensor]:
+        for piece in recording():
+            yield model.dynamic_encoder.normed(normaliser(piece)[None].to(device), mean, deviation)[0]
+        if ahead:
+            yield torch.zeros(ahead, config.n_mels, device=device)
+
+    for chunk in in_chunks(normed(), CHUNK, ahead + 1):
+        posterior, memory = model.dynamic_encoder.advance(chunk[None], None, None, static[None].to(device), memory)
+        yield posterior.mean[0].cpu()
+
+
+@torch.no_grad()
+def frames_of(model: RWAE, normaliser: Normaliser, voice: Tensor, codes: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The log-mels, (n, n_mels) at a time, of a voice (static_dim,) that says the codes (n, dynamic_dim)."""
+    if model.config.actions:
+        raise InputError(
+            f"this model has {model.config.actions} actions, one a recording; expected one that converts any recording"
+        )
+    device, memory = next(model.parameters()).device, None
+    if model.decoder.context:
+        decoded = in_context(
+            lambda part: model.decoder(voice[None].to(device), part[None].to(device))[0].cpu(),
+            codes,
+            model.decoder.context,
+        )
+        yield from map(normaliser.inverse, decoded)
+        return
+    for chunk in in_chunks(codes, CHUNK):
+        frames, memory = model.decoder.advance(voice[None].to(device), chunk[None].to(device), memory)
+        yield normaliser.inverse(frames[0].cpu())
+
+
+def _mean_deviation(normaliser: Normaliser, pieces: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """posterior.mean_deviation, each (n_mels,), of a recording's normalised frames."""
+    count, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
+    for piece in pieces:
+        frames = normaliser(piece).double()
+        count, total, squares = count + len(frames), total + frames.sum(0), squares + frames.square().sum(0)
+    mean = total / count
+    return mean.float(), ((squares / count - mean.square()).clamp_min(0) + 1e-5).sqrt().float()
+
+
+def _whole_windows(size: int) -> int:
+    """About CHUNK frames, in windows of `size`: with a last chunk of a window at least, windows fall as in one piece."""
+    return size * max(1, CHUNK // size)
+
+
+def _alone(chunk: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([0]), np.array([len(chunk)])

@@ -1,0 +1,1 @@
+"""Other systems' objectives, on the same networks."""

@@ -1,0 +1,56 @@
+"""The recurrent VAE's objective on the same networks: Li & Mandt, "Disentangled Sequential Autoencoder", ICML 2018."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rwae_audio.model import RWAE, Action, ModelConfig, Output
+from rwae_audio.objectives.base import ActionSettings, Objective, ObjectiveSettings, drawn_action, squared_error
+from rwae_audio.objectives.divergences import entropy, kl_gaussians
+
+
+@dataclass(frozen=True)
+class DsvaeSettings(ActionSettings):
+    """The settings of DSVAE: the weights of its KL terms."""
+
+    name: str = "dsvae"
+
+
+class Dsvae(Objective):
+    """The negative evidence bound (up to a constant), with q factorised, or full where the
+    model has `dynamic_sees_static`:
+
+    −E log N(x | G, ½·I) + β1 · KL(q(z^c|x) ‖ N(0, I)) + β2 · Σ_t KL(q(z^m_t|x_{≤t}[, z^c]) ‖ p(z^m_t | z̃^m_{<t}))
+
+    The KL terms are in closed form: raises ValueError for noise that frames share.
+    """
+
+    Settings: ClassVar[type[ObjectiveSettings]] = DsvaeSettings
+
+    def __init__(self, config: Any, model: ModelConfig) -> None:
+        super().__init__(config, model)
+        if model.dynamic_offset_variance:
+            raise ValueError(
+                f"[objective] {config.name} takes the frames' noise as independent; expected dynamic_offset_variance 0"
+            )
+
+    def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        static, dynamic = output.static, output.dynamic
+        prior_mean, prior_variance = model.prior(dynamic.sample, drawn_action(output))
+        static_kl = kl_gaussians(static.mean, static.variance, 0.0, 1.0).mean()
+        dynamic_kl = kl_gaussians(dynamic.mean, dynamic.variance, prior_mean, prior_variance).sum(1).mean()
+        return {
+            "reconstruction": squared_error(output.reconstruction, frames),
+            "static": self.config.static_weight * static_kl,
+            "dynamic": self.config.dynamic_weight * dynamic_kl,
+            **self.action_terms(output, generator),
+        }
+
+    def action_prior(self, action: Action, generator: torch.Generator) -> Tensor:
+        """E_x KL(q(a | x) ‖ Cat(1/A)): the bound's own term, where R-WAE matches the aggregate."""
+        return math.log(action.logits.shape[-1]) - entropy(action.logits.softmax(-1)).mean()

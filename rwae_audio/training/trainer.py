@@ -1,0 +1,337 @@
+"""A run: one readable loop, checkpoints that are whole, and a resumed run that equals the uninterrupted one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from rwae_audio.data.features import MelConfig, Normaliser
+from rwae_audio.data.perturb import CHANNELS
+from rwae_audio.data.store import Batch, Sampler
+from rwae_audio.devices import bf16_or_float32
+from rwae_audio.distributed import local, mean_gradients, rank, start
+from rwae_audio.files import InputError
+from rwae_audio.model import RWAE, ModelConfig
+from rwae_audio.model.actions import word_shape
+from rwae_audio.model.posterior import run_in_bf16
+from rwae_audio.objectives import Objective, ObjectiveSettings, objective_class, objective_settings
+from rwae_audio.randomness import generator
+from rwae_audio.settings import Settings, at_least, between, resolve
+from rwae_audio.training.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
+from rwae_audio.training.health import DETERMINISTIC, code_state, collapse_warning, collapsed_codes
+from rwae_audio.training.loop import MetricsLog, clip_gradients, train_loop
+from rwae_audio.training.views import normalised, perturbed_views
+
+WARMUP = 50  # updates
+GRADIENT_CLIP = 50.0  # the largest norm of all gradients
+TEMPERATURES = 1.0, 0.3  # of the draw of an action (Gumbel-softmax): the first update's, and the last one's
+
+
+@dataclass(frozen=True)
+class TrainConfig(Settings):
+    """One run: how many updates on how much, how fast, and how often the development speakers are asked.
+
+    batch       sequences an update, of all processes together
+    learning_rate    the highest; it rises for WARMUP updates and falls along a cosine to zero
+    tract_warp  the frequency axis of all that is drawn of an utterance is stretched by one factor, up to this far from 1,
+                drawn anew each time: another vocal tract that says the same (Jaitly & Hinton 2013)
+    mel_warp    the mel axis of the dynamic encoder's input is stretched by up to this factor, drawn anew each sequence
+    colour      standard deviation, in nats, of a smooth random curve over the mel axis that is added to the dynamic encoder's
+                input, drawn anew each sequence: what is said is left when the spectrum as a whole is another one
+    channel     what the static encoder's second window (its only one, where the objective has no second) goes through, each
+                with a chance of a half, drawn anew: names of perturb.CHANNELS in their order
+    precision   of the networks' passes: `float32`, or `bf16`, bfloat16 by autocast, where the device computes in it. Losses,
+                distances, statistics and the optimizer are float32 in any case
+    choose      what makes a checkpoint the best one on development speakers: the `gap` between dynamic and static EER, or
+                the least reconstruction `error`
+    action_start    for so many updates an action is to be the cluster (k-means) of what the utterance sounds like; then what
+                it agrees on with its neighbour's, in a model with actions
+    """
+
+    table: ClassVar[str] = "train"
+    seed: int = at_least(0, 0)
+    updates: int = at_least(1, 2500)
+    batch: int = at_least(2, 128)
+    learning_rate: float = between(0, 1, 4e-3, open_low=True)
+    evaluate_every: int = at_least(1, 250)
+    tract_warp: float = between(0, 0.5, 0.0)
+    mel_warp: float = between(0, 0.5, 0.0)
+    colour: float = between(0, 10, 0.0)
+    channel: tuple[str, ...] = ()
+    precision: Literal["float32", "bf16"] = "float32"
+    choose: Literal["gap", "error"] = "gap"
+    action_start: int = at_least(0, 0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.channel:
+            if name not in CHANNELS:
+                raise ValueError(f"[train] channel has {name!r}; expected some of {', '.join(CHANNELS)}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The tables of a TOML file: [mel], [model], [objective], [train]."""
+
+    mel: MelConfig = field(default_factory=MelConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveSettings = field(default_factory=objective_settings)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    @classmethod
+    def of(cls, tables: Mapping[str, Any]) -> RunConfig:
+        """Defaults, with what the tables give instead. Raises InputError on whatever is unknown or out of range."""
+        if unknown := set(tables) - {"mel", "model", "objective", "train"}:
+            raise InputError(f"there is a table [{min(unknown)}]; expected [mel], [model], [objective] and [train]")
+        if not isinstance(objective := tables.get("objective", {}), Mapping):
+            raise InputError(f"[objective] is {objective!r}; expected a table of settings")
+        config = cls(
+            MelConfig.from_table(tables.get("mel", {})),
+            resolve(ModelConfig, tables.get("model", {}), "[model]"),
+            objective_settings(objective),
+            resolve(TrainConfig, tables.get("train", {}), "[train]"),
+        )
+        if config.mel.n_mels != config.model.n_mels:
+            raise InputError(f"[model] n_mels is {config.model.n_mels}; expected [mel] n_mels, {config.mel.n_mels}")
+        try:
+            new_objective(config)
+        except ValueError as error:  # the objective does not go with this model
+            raise InputError(str(error)) from error
+        return config
+
+    def tables(self) -> dict[str, Any]:
+        """Plain tables for JSON, from which `of` makes the same configuration."""
+        return {**asdict(self), "mel": self.mel.to_table()}
+
+
+class Board(Protocol):
+    """Where a run shows itself; rwae_audio.training.board has the TensorBoard one."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
+    def pictures(self, step: int, model: RWAE, normaliser: Normaliser, batch: Batch) -> None: ...
+
+
+def train(
+    config: RunConfig,
+    sampler: Sampler,
+    normaliser: Normaliser,
+    held_out: Batch,
+    evaluate: Callable[[RWAE], Mapping[str, float]],
+    folder: Path,
+    *,
+    resume: bool = False,
+    minutes: float | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    progress: bool = False,
+    board: Board | None = None,
+    initial: RWAE | None = None,
+) -> RWAE:
+    """Train, and return the model with the weights that scored best on the development speakers.
+
+    Among several processes (rwae_audio.distributed) each calls it alike. The first one alone evaluates and writes.
+
+    Args:
+        held_out: Raw log-mels of development speakers, for the collapse check.
+        evaluate: Returns numbers to log for a model. Its `score` chooses the checkpoint: higher is better.
+        folder: The run's folder, which gets metrics.jsonl and checkpoints/.
+        resume: Go on from the folder's latest checkpoint, if it has one.
+        minutes: The time after which the run stops with a checkpoint.
+        initial: The model whose weights to begin with; drawn by the seed if None.
+
+    Raises:
+        Interrupted: On Ctrl-C, once the checkpoint is written; TimeIsUp when the minutes are over.
+    """
+    start()
+    trainer = Trainer(config, sampler, normaliser, held_out, evaluate, folder, say, board, initial)
+    trainer.begin(resume)
+    train_loop(
+        trainer.update,
+        trainer.look,
+        trainer.save,
+        trainer.position,
+        updates=config.train.updates,
+        evaluate_every=config.train.evaluate_every,
+        minutes=minutes,
+        progress=progress,
+    )
+    return trainer.best_model()
+
+
+class Trainer:
+    """One run: what learns, what it learns from, and where it stands."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        sampler: Sampler,
+        normaliser: Normaliser,
+        held_out: Batch,
+        evaluate: Callable[[RWAE], Mapping[str, float]],
+        folder: Path,
+        say: Callable[[str], None] = lambda line: None,
+        board: Board | None = None,
+        initial: RWAE | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        from accelerate import PartialState
+
+        settings, self.device = config.train, device or PartialState().device
+        self.config, self.settings, self.held_out, self.evaluate = config, settings, held_out, evaluate
+        self.folder, self.say, self.board = folder, say, board
+        self.model = new_model(config)
+        if initial is not None:
+            self.model.load_state_dict(initial.state_dict())
+        self.model.to(self.device).train()
+        self.objective = new_objective(config, sampler.segments).to(self.device)
+        self.learned = [*self.model.parameters(), *self.objective.joint_parameters()]
+        self.optimizer = torch.optim.Adam(self.learned, lr=settings.learning_rate, fused=True)
+        self.state = RunState(self.model, self.optimizer, self.objective)
+        self.clusters = None
+        if config.model.actions and settings.action_start:
+            self.clusters = shape_clusters(sampler, config).to(self.device)
+        self.sampler, self.normaliser = sampler.to(self.device), normaliser.to(self.device)
+        self.rows = local(settings.batch)
+        self.bf16 = bf16_or_float32(settings.precision, self.device, say)
+        self.latest, self.best = (folder / "checkpoints" / f"{name}.safetensors" for name in ("latest", "best"))
+        self.log = MetricsLog(folder / "metrics.jsonl")
+        self.position = Position()
+
+    def begin(self, resume: bool) -> None:
+        """Go on from the latest checkpoint, or begin anew where there is none."""
+        if resume and self.latest.exists():
+            self.position = load_checkpoint(self.latest, self.config, self.state)
+        if rank() == 0:
+            self.latest.parent.mkdir(parents=True, exist_ok=True)
+            self.log.drop_after(self.position.step)
+        self.autocast(self.bf16)
+
+    def autocast(self, on: bool) -> None:
+        """Let the networks' passes run in bfloat16, or in the precision of their weights."""
+        run_in_bf16(self.model, self.device, on)
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """Make one update, and return its losses and the norm of its gradient."""
+        settings, seed = self.settings, self.settings.seed
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(settings, step)
+        batch = self.sampler.draw(settings.batch, generator(seed, "batch", step), self.rows)
+        shapes = word_shape(batch.frames) if self.config.model.actions else None
+        views = perturbed_views(batch, self.normaliser, self.config, step)
+        output = self.model(
+            views.frames,
+            views.static_frames,
+            generator(seed, "posterior", step),
+            dynamic_frames=views.dynamic_frames,
+            second_frames=views.second_frames,
+            temperature=temperature(settings, step),
+        )
+        output = output._replace(static_frames=views.static_frames, utterances=batch.utterances, shapes=shapes)
+        if step < settings.action_start and self.clusters is not None:
+            output = output._replace(clusters=self.clusters[batch.utterances])
+        critics = self.objective.step_critics(self.model, output, generator(seed, "critic", step))
+        terms = self.objective(self.model, output, views.frames, generator(seed, "prior", step))
+        loss = torch.stack(list(terms.values())).sum()
+        self.optimizer.zero_grad()
+        loss.backward()
+        mean_gradients(self.learned)
+        norm = clip_gradients(self.learned, GRADIENT_CLIP)
+        self.optimizer.step()
+        return {"loss": loss, **terms, **critics, "gradient": norm}
+
+    def look(self, averages: dict[str, float]) -> None:
+        """End an epoch: averages, the development speakers, the collapse check, the best checkpoint."""
+        position = self.position
+        self.autocast(False)
+        codes = code_state(self.model, *normalised(self.held_out, self.normaliser, self.device))
+        scores = dict(self.evaluate(self.model))
+        self.autocast(self.bf16)
+        collapsed = collapsed_codes(codes)
+        score = scores.pop("score") if self.settings.choose == "gap" else -codes["error"]
+        score -= len(collapsed)  # a run without one of its codes is never the best one
+        values = {**averages, **{f"dev/{name}": value for name, value in {**codes, **scores, "score": score}.items()}}
+        self.log.write({"step": position.step, **values, "seconds": round(position.seconds, 1)})
+        if self.board is not None:
+            self.board.scalars(position.step, values)
+            self.board.pictures(position.step, self.model, self.normaliser, self.held_out)
+        position.sums = {}
+        if score > position.best_score:
+            position.best_score, position.best_step = score, position.step
+            save_checkpoint(self.best, self.config, self.state, position)
+        self.save()
+        self.say(epoch_line(position, self.settings.updates, values))
+        for code in collapsed:
+            self.say(collapse_warning(code, codes, getattr(self.config.model, f"{code}_posterior")))
+
+    def save(self) -> None:
+        """Write the checkpoint that the run goes on with."""
+        save_checkpoint(self.latest, self.config, self.state, self.position)
+
+    def best_model(self) -> RWAE:
+        """Return the model with the weights of the best checkpoint, for evaluation."""
+        self.autocast(False)
+        load_checkpoint(self.best, self.config, RunState(self.model))
+        return self.model.eval()
+
+
+def new_model(config: RunConfig) -> RWAE:
+    """The model as it is before the first update; its weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(config.train.seed, "weights").initial_seed() % 2**31)
+        return RWAE(config.model)
+
+
+def new_objective(config: RunConfig, segments: Tensor | None = None) -> Objective:
+    """The objective with what it learns, if it learns anything, as that is before its first step.
+
+    segments: how many each training utterance has, (U,); None where there is nothing to train on yet.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(config.train.seed, "critics").initial_seed() % 2**31)
+        objective = objective_class(config.objective.name)(config.objective, config.model)
+        if segments is not None:
+            objective.meet(segments)
+        return objective
+
+
+def shape_clusters(sampler: Sampler, config: RunConfig) -> Tensor:
+    """The cluster (U,) of each training utterance by `word_shape` of its first segment: k-means, one cluster an action."""
+    from sklearn.cluster import KMeans
+
+    shapes = word_shape(sampler.store.gather(sampler.starts, sampler.segment)).numpy()
+    state = generator(config.train.seed, "clusters").initial_seed() % 2**31
+    found = KMeans(config.model.actions, n_init=10, random_state=state).fit_predict(shapes)
+    return torch.from_numpy(found).long()
+
+
+def learning_rate(settings: TrainConfig, step: int) -> float:
+    """Return the rate of update `step`, counted from 0."""
+    rate = settings.learning_rate * min(1.0, (step + 1) / WARMUP)
+    return rate * 0.5 * (1 + math.cos(math.pi * step / settings.updates))
+
+
+def temperature(settings: TrainConfig, step: int) -> float:
+    """Return the temperature of the draw of an action in update `step`, counted from 0: it falls in equal ratios."""
+    first, last = TEMPERATURES
+    return first * (last / first) ** (step / settings.updates)
+
+
+def epoch_line(position: Position, updates: int, values: Mapping[str, float]) -> str:
+    """One line for those who watch."""
+    parts = [f"update {position.step}/{updates}", f"{position.seconds:.0f} s", f"loss {values['train/loss']:.1f}"]
+    for name in ("static_eer", "dynamic_eer"):
+        if f"dev/{name}" in values:
+            parts.append(f"dev {name.replace('_eer', ' EER')} {100 * values[f'dev/{name}']:.1f} %")
+    parts.append(f"error {values['dev/error']:.3f}")
+    parts.append(
+        f"effect of static {100 * values['dev/static_effect']:.0f} %, dynamic {100 * values['dev/dynamic_effect']:.0f} %"
+    )
+    for code in ("static", "dynamic"):
+        if values[f"dev/{code}_variance"] < DETERMINISTIC:
+            parts.append(f"{code} posterior deterministic")
+    return "  ".join(parts) + ("  (best)" if position.best_step == position.step else "")

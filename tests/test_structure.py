@@ -1,0 +1,96 @@
+"""The house: eight wings over the ground floor, arrows that point one way, files of one sitting, functions of one screen."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rwae_audio
+
+PACKAGE = Path(rwae_audio.__file__).parent
+PROJECT = PACKAGE.parent
+GROUND = "ground"
+WINGS = (GROUND, "data", "model", "objectives", "training", "inference", "evaluation", "conversion", "commands")
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def wing(module: str) -> str:
+    """Return the wing of `rwae_audio.wing.name`, or the ground floor of `rwae_audio.name`."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and (PACKAGE / parts[1]).is_dir() else GROUND
+
+
+def imports(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the module of a file with each module of the package that it imports when it runs, at once or later."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    module = ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [
+                name if (PROJECT / Path(*name.split("."))).with_suffix(".py").is_file() else node.module
+                for name in inside
+            ]
+        for name in names:
+            if name.partition(".")[0] == "rwae_audio" and name != "rwae_audio":
+                yield module, name
+
+
+def test_every_folder_is_a_wing() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.rglob("*.py"))}
+    assert folders == set(WINGS) - {GROUND}
+
+
+def test_no_arrow_points_up() -> None:
+    """A wing imports those before it in WINGS, and itself."""
+    up = {
+        (one, other)
+        for path in FILES
+        if path != PACKAGE / "__init__.py"  # the public names, loaded when they are asked for
+        for one, other in imports(path)
+        if WINGS.index(wing(other)) > WINGS.index(wing(one))
+    }
+    assert not up
+
+
+def test_no_two_modules_need_each_other() -> None:
+    graph: dict[str, set[str]] = {}
+    for path in FILES:
+        for one, other in imports(path):
+            graph.setdefault(one, set()).add(other)
+    graph.pop("rwae_audio", None)
+
+    def reached(module: str) -> set[str]:
+        seen, waiting = set(), [*graph.get(module, ())]
+        while waiting:
+            if (name := waiting.pop()) not in seen:
+                seen.add(name)
+                waiting += graph.get(name, ())
+        return seen
+
+    assert not [module for module in graph if module in reached(module)]
+
+
+@pytest.mark.parametrize("folder", ["rwae_audio", "recipes", "bench"])
+def test_a_file_fits_one_sitting_and_a_function_one_screen(folder: str) -> None:
+    long = []
+    for path in sorted((PROJECT / folder).rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if (count := len(text.splitlines())) > 400:
+            long.append(f"{path.name} has {count} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60:  # type: ignore[operator]
+                long.append(f"{path.name}: {node.name}")
+    assert not long
