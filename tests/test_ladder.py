@@ -94,8 +94,8 @@ def test_the_table_ranks_by_gap_and_marks_what_collapsed(place: Path) -> None:
     assert "\n| 4 | dsvae | 2 |" in text
     assert "\n|  | rwae-gan (**collapsed** in 1 of 1) | 1 |" in text
     for other in ROWS - {"rwae-plus"}:
-        assert f"\n- `rwae-plus` less `{other}`: static " in text
-    assert "\n- `rwae-mmd` less `dsvae`: static **-" in text
+        assert f"\n- `rwae-plus` minus `{other}`: static " in text
+    assert "\n- `rwae-mmd` minus `dsvae`: static **-" in text
     assert "Published, not ours" in text
     assert "| R-WAE | 4.73 | 23.41 |" in text
     for name in ("ladder", "det"):
@@ -311,9 +311,9 @@ def test_what_is_not_alike_is_said(place: Path, tmp_path: Path) -> None:
     assert text.count("that of most is") == 1
     assert "| dsvae | 25.0 (a segment; log-mels 50.0) | 12.5 |" in text
     lines = {line.split(":")[0]: line for line in text.splitlines() if line.startswith("- `")}
-    assert lines["- `rwae-plus` less `dsvae`"].endswith("(`rwae-plus`: one seed)")
-    assert lines["- `rwae-plus` less `rwae-plus-longer`"].endswith("(`rwae-plus` and `rwae-plus-longer`: one seed)")
-    assert "one seed" not in lines["- `rwae-mmd` less `dsvae`"]
+    assert lines["- `rwae-plus` minus `dsvae`"].endswith("(`rwae-plus`: one seed)")
+    assert lines["- `rwae-plus` minus `rwae-plus-longer`"].endswith("(`rwae-plus` and `rwae-plus-longer`: one seed)")
+    assert "one seed" not in lines["- `rwae-mmd` minus `dsvae`"]
 
 
 def test_an_interval_of_several_seeds_is_not_that_of_the_first() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from test_trainer import CONFIG, metrics, run
 
 from rwae_audio.files import InputError
+from rwae_audio.inference.bundle import load_bundle
 from rwae_audio.objectives import OBJECTIVES, objective_class, objective_settings
 from rwae_audio.training.checkpoint import RunState, load_checkpoint
 from rwae_audio.training.trainer import RunConfig, new_model, new_objective
@@ -146,3 +148,17 @@ def test_every_objective_has_settings_of_its_own_name(name: str) -> None:
     assert objective_settings(name, static_weight=3).static_weight == 3.0
     with pytest.raises(InputError, match=r"^\[objective\] has no setting 'wieght'; "):
         objective_settings(name, wieght=1.0)
+
+
+def test_a_bundle_imports_nothing_that_its_configuration_names(bundle_folder: Path, tmp_path: Path) -> None:
+    """A bundle may come from anyone: what it names as its objective is not run, and its codes are there all the same."""
+    folder = Path(shutil.copytree(bundle_folder, tmp_path / "bundle"))
+    description = json.loads((folder / "config.json").read_text())
+    description["objective"] = {"name": "no_such_module:Class", "weight_of_it": 3.0}
+    (folder / "config.json").write_text(json.dumps(description))
+    bundle, plain = load_bundle(folder), load_bundle(bundle_folder)
+    assert bundle.config.objective.name == "no_such_module:Class"
+    frames = torch.randn(80, bundle.config.mel.n_mels)
+    assert torch.equal(bundle.voice(frames), plain.voice(frames))
+    with pytest.raises(InputError, match="cannot be imported"):
+        RunConfig.of({"objective": description["objective"]})

@@ -18,8 +18,7 @@ from rwae_audio.settings import Settings, at_least, between, nearest, read_toml,
 from rwae_audio.training.trainer import RunConfig, TrainConfig
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-OTHERS = ("ablations.toml", "search.toml", "rwae-plus-xvector.toml")  # no configurations of a run
-CONFIGURATIONS = sorted(path for path in RECIPES.rglob("*.toml") if path.name not in OTHERS)
+CONFIGURATIONS = sorted(RECIPES.rglob("*.toml"))
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def train_run(options: argparse.Namespace, plan: dict[str, Any], locks: contextl
     if options.threads:
         torch.set_num_threads(options.threads)
     experiment = prepare(config, plan)
-    named = f"{'-'.join(plan['test'])}-{config.objective.name}"
+    named = f"{'-'.join(plan['test'])}-{config.objective.name.rpartition(':')[2]}"
     folder = options.resume or from_first(lambda: new_folder(options.out, named))
     if FIRST:
         if not options.resume:

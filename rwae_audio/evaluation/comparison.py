@@ -72,4 +72,4 @@ def difference_line(key: str, other: str, said: Mapping[str, Any]) -> str:
         return f"{name} **{text}**" if low > 0 or high < 0 else f"{name} {text}"
 
     names = [name for name in ("static", "dynamic", "gap") if name in said]
-    return f"- `{key}` less `{other}`: " + ", ".join(map(points, names))
+    return f"- `{key}` minus `{other}`: " + ", ".join(map(points, names))

@@ -164,7 +164,7 @@ def load_bundle(folder: str | Path | None = None, device: str | torch.device = "
         raise InputError(f"{folder} has bundle format {version}; this version reads format {FORMAT}{origin}")
     if missing := [name for name in ("mel", "model", "objective", "train") if name not in description]:
         raise InputError(f"{folder / 'config.json'} has no table {missing[0]!r}; expected a bundle's configuration")
-    config = RunConfig.of({name: description[name] for name in ("mel", "model", "objective", "train")})
+    config = RunConfig.of({name: description[name] for name in ("mel", "model", "objective", "train")}, outside=False)
     weights = folder / "model.safetensors"
     tensors = read_tensors(weights, "the bundle's weights")
     model = RWAE(config.model)

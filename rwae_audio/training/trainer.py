@@ -85,22 +85,30 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     @classmethod
-    def of(cls, tables: Mapping[str, Any]) -> RunConfig:
-        """Defaults, with what the tables give instead. Raises InputError on whatever is unknown or out of range."""
+    def of(cls, tables: Mapping[str, Any], outside: bool = True) -> RunConfig:
+        """Return the defaults, with what the tables give instead.
+
+        outside: Whether `[objective] name = "module:Class"` may import that module. A bundle, which may come from anyone,
+        is read without: its objective is then a name.
+
+        Raises InputError on whatever is unknown or out of range.
+        """
         if unknown := set(tables) - {"mel", "model", "objective", "train"}:
             raise InputError(f"there is a table [{min(unknown)}]; expected [mel], [model], [objective] and [train]")
         if not isinstance(objective := tables.get("objective", {}), Mapping):
             raise InputError(f"[objective] is {objective!r}; expected a table of settings")
+        foreign = ":" in str(objective.get("name", "")) and not outside
         config = cls(
             MelConfig.from_table(tables.get("mel", {})),
             resolve(ModelConfig, tables.get("model", {}), "[model]"),
-            objective_settings(objective),
+            ObjectiveSettings(str(objective["name"])) if foreign else objective_settings(objective),
             resolve(TrainConfig, tables.get("train", {}), "[train]"),
         )
         if config.mel.n_mels != config.model.n_mels:
             raise InputError(f"[model] n_mels is {config.model.n_mels}; expected [mel] n_mels, {config.mel.n_mels}")
         try:
-            new_objective(config)
+            if not foreign:
+                new_objective(config)
         except ValueError as error:  # the objective does not go with this model
             raise InputError(str(error)) from error
         return config
