@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import torch
 from made_up import speech, tiny_bundle
 
 from rwae_audio.data.audio import load_audio
+from rwae_audio.files import ASSETS
 from rwae_audio.inference import streaming
 from rwae_audio.inference.bundle import Bundle, load_bundle
 from rwae_audio.inference.embedding import embed
@@ -99,7 +99,7 @@ def test_a_minute_is_as_good_as_two_seconds() -> None:
     """Every sixteenth speaker of the demo corpus through the shipped bundle, ten sentences over and over."""
     bundle, errors = load_bundle(), []
     for speaker in ("f02", "f34", "f66", "m21", "m53"):
-        folder = Path(streaming.__file__).parent / "assets/demo" / speaker
+        folder = ASSETS / "demo" / speaker
         samples = np.concatenate([load_audio(folder / f"{i}.ogg") for i in range(10)] * 6)[: 60 * 16000]
         for part in (32000, len(samples)):
             heard = [bundle.frames(samples[i : i + part]) for i in range(0, len(samples), part)]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from rwae_audio.evaluation.comparison import same_settings
 from rwae_audio.evaluation.trials import Trials
 from rwae_audio.evaluation.verification import code_draws
 from rwae_audio.files import InputError, only_one, read_tensors, read_text, write_tensors, write_text
+from rwae_audio.objectives import DEFAULT, objective_settings
 from rwae_audio.settings import read_toml
 from rwae_audio.training.trainer import RunConfig
 
@@ -125,11 +126,18 @@ def keep(
 
 
 def differences(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a configuration has otherwise than the defaults, without its seed; a setting it lacks is at its default."""
-    tables, plain = RunConfig.of(config).tables(), RunConfig.of({}).tables()
+    """Return what a configuration has otherwise than the defaults, without its seed, and the name of its objective.
+
+    The defaults of [objective] are those of the objective that it names.
+    """
+    tables = RunConfig.of(config).tables()
+    objective = tables["objective"]["name"]
+    plain = {**RunConfig.of({}).tables(), "objective": asdict(objective_settings(objective))}
     plain["train"]["seed"] = tables["train"]["seed"]
-    other = {table: {k: v for k, v in said.items() if v != plain[table][k]} for table, said in tables.items()}
-    return {table: said for table, said in other.items() if said}
+    if objective != DEFAULT:
+        plain["objective"]["name"] = DEFAULT
+    other = {table: {k: v for k, v in values.items() if v != plain[table][k]} for table, values in tables.items()}
+    return {table: values for table, values in other.items() if values}
 
 
 def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
