@@ -169,6 +169,22 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(
     assert (finished[0] / "eer.json").read_text() == (tmp_path / "run/eer.json").read_text()
 
 
+def test_time_that_is_up_ends_a_run_without_an_error_and_it_goes_on(
+    finished: tuple[Path, str], recordings: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    words = ["--data", f"folder={recordings}", *TINY, "--out", "run", "--no-tensorboard"]
+    begun = call(environment, tmp_path, *words, "--minutes", "1e-9")
+    assert (begun.returncode, (tmp_path / "run/bundle").exists()) == (0, False), begun.stderr
+    assert "after update 1 of 6; go on with: python recipes/timit/train.py --resume run\n" in begun.stdout
+    done = call(environment, tmp_path, "--resume", "run", "--no-tensorboard", "--threads", "1", "--minutes", "60")
+    assert done.returncode == 0, done.stderr
+    weights = [(folder / "bundle/model.safetensors").read_bytes() for folder in (finished[0], tmp_path / "run")]
+    assert weights[0] == weights[1]
+    for wrong in ("0", "-1", "nan", "soon"):
+        refused = call(environment, tmp_path, *words, "--minutes", wrong)
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1), refused.stderr
+
+
 def test_two_processes_leave_one_run_like_that_of_one(
     finished: tuple[Path, str], recordings: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
