@@ -4,8 +4,9 @@
     of periods        Kong, Kim, Bae, "HiFi-GAN", NeurIPS 2020, arXiv 2010.05646: every p-th sample side by side
 
 The losses are those of Siuzdak, "Vocos", ICLR 2024, arXiv 2306.00814: hinges, and the distance between the layers' states for
-what is made and for what was recorded. Each discriminator judges a picture of the samples. Pictures, scores, states and losses
-are float32, and the layers may run in bfloat16 (see Network).
+what is made and for what was recorded. Each discriminator judges a picture of the samples. Pictures, scores and losses are
+float32. The layers may run in bfloat16 (see Network), and then their states, and the differences between states, are rounded
+to it.
 """
 
 from __future__ import annotations
