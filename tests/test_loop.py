@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from rwae_audio.files import InputError
 from rwae_audio.training.checkpoint import Position
-from rwae_audio.training.loop import READ, TimeIsUp, train_loop
+from rwae_audio.training.loop import READ, Interrupted, TimeIsUp, train_loop
 
 
 def steps(value: Callable[[int], float] = float) -> Callable[[int], dict[str, torch.Tensor]]:
@@ -76,3 +77,16 @@ def test_sums_do_not_depend_on_where_a_run_was_stopped() -> None:
         except TimeIsUp:
             continue
     assert parts == whole
+
+
+@pytest.mark.parametrize("evaluate_every", [2, 4])
+def test_ctrl_c_during_a_look_stops_after_it(evaluate_every: int) -> None:
+    """Also during the last one, where no update follows."""
+    position = Position()
+
+    def look(values: dict[str, float]) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted, match=f"after update {evaluate_every} of 4"):
+        train_loop(steps(), look, lambda: None, position, updates=4, evaluate_every=evaluate_every)
+    assert position.step == evaluate_every

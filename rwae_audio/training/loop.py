@@ -68,8 +68,7 @@ def train_loop(
             position.step += 1
             bar.update()
             epoch = position.step % evaluate_every == 0 or position.step == updates
-            asked, late = readings.agreed(stopped(), time.monotonic() >= deadline)
-            if epoch or asked or late or position.step % READ == 0:
+            if epoch or position.step % READ == 0:
                 bar.set_postfix(loss=f"{readings.read()['loss']:.0f}", refresh=False)
             if epoch:
                 if rank() == 0:
@@ -77,7 +76,9 @@ def train_loop(
                 position.sums = {}
                 barrier()
                 readings.begin()
+            asked, late = readings.agreed(stopped(), time.monotonic() >= deadline)  # also during the look
             if asked or (late and position.step < updates):
+                readings.read()
                 if rank() == 0:
                     save()
                 barrier()
@@ -94,6 +95,7 @@ class Readings:
     def __init__(self, position: Position) -> None:
         self.position = position
         self.scalars: list[Mapping[str, Tensor]] = []
+        self.device = torch.device("cpu")
         self.begin()
 
     def begin(self) -> None:
@@ -103,20 +105,21 @@ class Readings:
     def add(self, scalars: Mapping[str, Tensor]) -> None:
         """Keep the scalars of one update."""
         self.scalars.append({name: torch.as_tensor(value).detach() for name, value in scalars.items()})
+        self.device = self.scalars[-1]["loss"].device
 
     def agreed(self, asked: bool, late: bool) -> tuple[bool, bool]:
         """Return whether any of the processes was asked to stop, and whether any has run out of time."""
-        device = next(iter(self.scalars[-1].values())).device
-        answers = average_numbers({"asked": asked, "late": late}, device)
+        answers = average_numbers({"asked": asked, "late": late}, self.device)
         return answers["asked"] > 0, answers["late"] > 0
 
     def read(self) -> dict[str, float]:
-        """Add all scalars to the position's sums, in their order, and return those of the last update.
+        """Add the scalars that are left to the position's sums, in their order, and return those of the last update.
 
         Raises InputError when the norm of a gradient is not finite.
         """
-        names = list(self.scalars[0])
-        device = self.scalars[0]["loss"].device
+        if not self.scalars:
+            return {}
+        names, device = list(self.scalars[0]), self.device
         table = torch.stack([torch.stack([row[name].to(device).float() for name in names]) for row in self.scalars])
         rows = [average_numbers(dict(zip(names, row, strict=True)), device) for row in table.tolist()]
         first, self.scalars = self.position.step - len(rows), []
