@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,13 +15,29 @@ from rwae_audio.training.checkpoint import Position
 from rwae_audio.training.loop import READ, Interrupted, TimeIsUp, train_loop
 
 
+def train(
+    update: Callable[[int], dict[str, torch.Tensor]],
+    look: Callable[[dict[str, float]], object],
+    save: Callable[[], object],
+    position: Position,
+    *,
+    updates: int,
+    evaluate_every: int,
+    minutes: float | None = None,
+) -> None:
+    """Train a run that is made of these functions."""
+    settings = SimpleNamespace(updates=updates, evaluate_every=evaluate_every)
+    run = SimpleNamespace(update=update, look=look, save=save, position=position, settings=settings)
+    train_loop(run, minutes=minutes)
+
+
 def steps(value: Callable[[int], float] = float) -> Callable[[int], dict[str, torch.Tensor]]:
     return lambda step: {"loss": torch.tensor(value(step)), "gradient": torch.tensor(value(step))}
 
 
 def test_averages_are_of_all_updates_since_the_last_look() -> None:
     seen, position = [], Position()
-    train_loop(steps(), seen.append, lambda: None, position, updates=35, evaluate_every=15)
+    train(steps(), seen.append, lambda: None, position, updates=35, evaluate_every=15)
     means = [sum(range(a, b)) / (b - a) for a, b in ((0, 15), (15, 30), (30, 35))]
     assert [values["train/loss"] for values in seen] == pytest.approx(means)
     assert position.step == 35
@@ -30,7 +47,7 @@ def test_time_that_is_up_leaves_a_checkpoint_and_the_run_goes_on() -> None:
     saved: list[int] = []
     position = Position()
     with pytest.raises(TimeIsUp, match="after update 1 of 9"):
-        train_loop(
+        train(
             steps(),
             lambda values: None,
             lambda: saved.append(position.step),
@@ -42,13 +59,13 @@ def test_time_that_is_up_leaves_a_checkpoint_and_the_run_goes_on() -> None:
     assert saved == [1]
     assert position.sums == {"loss": 0.0, "gradient": 0.0, "updates": 1}
     seen: list[dict[str, float]] = []
-    train_loop(steps(), seen.append, lambda: None, position, updates=9, evaluate_every=9, minutes=5.0)
+    train(steps(), seen.append, lambda: None, position, updates=9, evaluate_every=9, minutes=5.0)
     assert [values["train/loss"] for values in seen] == [4.0]
 
 
 def test_a_run_that_ends_as_its_time_is_up_has_ended() -> None:
     position = Position()
-    train_loop(steps(), lambda values: None, lambda: None, position, updates=1, evaluate_every=1, minutes=0.0)
+    train(steps(), lambda values: None, lambda: None, position, updates=1, evaluate_every=1, minutes=0.0)
     assert position.step == 1
 
 
@@ -60,7 +77,7 @@ def test_the_update_that_is_not_finite_is_named_before_anything_is_written(bad: 
         return math.nan if step == bad else 1.0
 
     with pytest.raises(InputError, match=rf"no longer finite at update {bad};"):
-        train_loop(steps(value), looks.append, lambda: None, Position(), updates=2 * READ, evaluate_every=2 * READ)
+        train(steps(value), looks.append, lambda: None, Position(), updates=2 * READ, evaluate_every=2 * READ)
     assert not looks
 
 
@@ -69,11 +86,11 @@ def test_sums_do_not_depend_on_where_a_run_was_stopped() -> None:
         return 0.1 * (step % 7) + 1e-6 * step
 
     whole, parts = [], []
-    train_loop(steps(value), whole.append, lambda: None, Position(), updates=40, evaluate_every=40)
+    train(steps(value), whole.append, lambda: None, Position(), updates=40, evaluate_every=40)
     position = Position()
     for _ in range(40):
         try:
-            train_loop(steps(value), parts.append, lambda: None, position, updates=40, evaluate_every=40, minutes=0.0)
+            train(steps(value), parts.append, lambda: None, position, updates=40, evaluate_every=40, minutes=0.0)
         except TimeIsUp:
             continue
     assert parts == whole
@@ -88,5 +105,5 @@ def test_ctrl_c_during_a_look_stops_after_it(evaluate_every: int) -> None:
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted, match=f"after update {evaluate_every} of 4"):
-        train_loop(steps(), look, lambda: None, position, updates=4, evaluate_every=evaluate_every)
+        train(steps(), look, lambda: None, position, updates=4, evaluate_every=evaluate_every)
     assert position.step == evaluate_every

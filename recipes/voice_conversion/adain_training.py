@@ -124,16 +124,7 @@ def train(config: RunConfig, speech: Speech, folder: Path, command: str, minutes
     Raises:
         Interrupted: On Ctrl-C, once the checkpoint is written; TimeIsUp when the minutes are over.
     """
-    run = Training(config, speech, folder, command)
-    train_loop(
-        run.update,
-        run.look,
-        run.save,
-        run.position,
-        updates=config.train.updates,
-        evaluate_every=config.train.evaluate_every,
-        minutes=minutes,
-    )
+    train_loop(Training(config, speech, folder, command), minutes=minutes)
 
 
 class Training:

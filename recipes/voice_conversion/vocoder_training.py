@@ -159,16 +159,7 @@ def train(
     Raises:
         Interrupted: On Ctrl-C, once the checkpoint is written; TimeIsUp when the minutes are over.
     """
-    run = Training(config, speech, folder, plan)
-    train_loop(
-        run.update,
-        run.look,
-        run.save,
-        run.position,
-        updates=config.train.updates,
-        evaluate_every=config.train.evaluate_every,
-        minutes=minutes,
-    )
+    train_loop(Training(config, speech, folder, plan), minutes=minutes)
 
 
 class Training:

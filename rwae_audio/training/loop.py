@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -31,24 +32,42 @@ class TimeIsUp(Interrupted):
     """The run has used the minutes that it was given; its checkpoint is written."""
 
 
-def train_loop(
-    update: Callable[[int], Mapping[str, Tensor]],
-    look: Callable[[dict[str, float]], None],
-    save: Callable[[], None],
-    position: Position,
-    *,
-    updates: int,
-    evaluate_every: int,
-    minutes: float | None = None,
-    progress: bool = False,
-) -> None:
-    """Call `update` until `position.step` is `updates`, and `look` every `evaluate_every` updates and after the last one.
+class Length(Protocol):
+    """The settings of a run that the loop reads: how many updates, and how many between two looks."""
+
+    @property
+    def updates(self) -> int: ...
+    @property
+    def evaluate_every(self) -> int: ...
+
+
+class Run(Protocol):
+    """What the loop trains.
+
+    Attributes:
+        settings: How long the run is.
+        position: Where the run stands; the loop keeps it up to date.
+    """
+
+    @property
+    def settings(self) -> Length: ...
+    @property
+    def position(self) -> Position: ...
+
+    def update(self, step: int) -> Mapping[str, Tensor]:
+        """Make the update of a step, counted from 0. Return scalars to log, among them `loss` and `gradient`."""
+
+    def look(self, averages: dict[str, float]) -> None:
+        """Take the averages of these scalars since the last look. The first process alone calls it."""
+
+    def save(self) -> None:
+        """Write the checkpoint that the run goes on with. The first process alone calls it."""
+
+
+def train_loop(run: Run, *, minutes: float | None = None, progress: bool = False) -> None:
+    """Make the updates of a run that are left, with a look every `evaluate_every` of them and after the last one.
 
     Args:
-        update: Makes the update of a step, counted from 0. Returns scalars to log, among them `loss` and `gradient`.
-        look: Gets the averages of these scalars since the last look. The first process alone calls it.
-        save: Writes the checkpoint that the run goes on with. The first process alone calls it.
-        position: Where the run stands, kept up to date.
         minutes: The time from now after which the run stops, whole updates later.
 
     Raises:
@@ -58,13 +77,14 @@ def train_loop(
     """
     from tqdm import tqdm
 
+    position, updates, evaluate_every = run.position, run.settings.updates, run.settings.evaluate_every
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     quiet = None if progress and rank() == 0 else True
     bar = tqdm(total=updates, initial=position.step, unit="update", disable=quiet)
     readings = Readings(position)
     with interruptible() as stopped, contextlib.closing(bar):
         while position.step < updates:
-            readings.add(update(position.step))
+            readings.add(run.update(position.step))
             position.step += 1
             bar.update()
             epoch = position.step % evaluate_every == 0 or position.step == updates
@@ -72,7 +92,7 @@ def train_loop(
                 bar.set_postfix(loss=f"{readings.read()['loss']:.0f}", refresh=False)
             if epoch:
                 if rank() == 0:
-                    look(averages(position))
+                    run.look(averages(position))
                 position.sums = {}
                 barrier()
                 readings.begin()
@@ -80,7 +100,7 @@ def train_loop(
             if asked or (late and position.step < updates):
                 readings.read()
                 if rank() == 0:
-                    save()
+                    run.save()
                 barrier()
                 raise (Interrupted if asked else TimeIsUp)(f"stopped after update {position.step} of {updates}")
 

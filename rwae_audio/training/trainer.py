@@ -158,16 +158,7 @@ def train(
     start()
     trainer = Trainer(config, sampler, normaliser, held_out, evaluate, folder, say, board, initial)
     trainer.begin(resume)
-    train_loop(
-        trainer.update,
-        trainer.look,
-        trainer.save,
-        trainer.position,
-        updates=config.train.updates,
-        evaluate_every=config.train.evaluate_every,
-        minutes=minutes,
-        progress=progress,
-    )
+    train_loop(trainer, minutes=minutes, progress=progress)
     return trainer.best_model()
 
 
