@@ -148,6 +148,7 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(
             ["nice", "-n", "19", *TRAIN, *words],
             cwd=tmp_path,
             env=environment,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from rwae_audio.distributed import average_numbers, barrier, rank
 from rwae_audio.files import InputError, write_text
@@ -75,8 +76,6 @@ def train_loop(run: Run, *, minutes: float | None = None, progress: bool = False
         TimeIsUp: When the minutes are over, once the checkpoint is written.
         InputError: When the loss is no longer finite.
     """
-    from tqdm import tqdm
-
     position, updates, evaluate_every = run.position, run.settings.updates, run.settings.evaluate_every
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     quiet = None if progress and rank() == 0 else True
