@@ -91,7 +91,9 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
                     _sync(file)
             temporary.chmod(0o777 & ~_umask())
             if path.exists():
-                _hold(stack.enter_context(_opened(path)))  # so that no other process restores it before the new one is in place
+                _hold(
+                    stack.enter_context(_opened(path))
+                )  # so that no other process restores it before the new one is in place
                 os.replace(path, old)
             try:
                 os.replace(temporary, path)
