@@ -228,7 +228,7 @@ def test_a_silent_server_is_given_up(fetch: Fetch, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_bar_shows_how_far_it_is(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    download.download("it", tmp_path, progress=True, known=known(f"{server}/an4.tar.gz"))
+    download.download("it", tmp_path, progress=True, available=known(f"{server}/an4.tar.gz"))
     assert "100%" in capsys.readouterr().err
 
 
