@@ -68,7 +68,7 @@ class Recording:
         Raises InputError as read_audio does; damage further on is found when the block with it is reached.
         """
         with open_stream(self.path) as stream:
-            blocks = map(functools.partial(_average, used=self.used), stream.blocks)
+            blocks: Iterator[np.ndarray] = map(functools.partial(_average, used=self.used), stream.blocks)
             if self.source_rate != self.sample_rate:
                 blocks = resampled_blocks(blocks, self.source_rate, self.sample_rate)
             yield from blocks
