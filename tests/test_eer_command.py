@@ -76,7 +76,7 @@ def test_the_costs_are_those_of_the_priors_asked_for(run: Run) -> None:
     assert report["min_dcf_at"] == {"0.5": pytest.approx(0.1)}
     assert report["min_dcf"] == pytest.approx(0.5)
     for value in ("0", "1", "-0.1", "nan", "x"):
-        refused(run(*words, f"--p-target={value}"), f"'{value}' is no number between 0 and 1")
+        refused(run(*words, f"--p-target={value}"), f"'{value}' is not a number between 0 and 1")
 
 
 @pytest.mark.parametrize("kind", ["npz", "npy", "scp"])

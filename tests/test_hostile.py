@@ -276,7 +276,7 @@ def test_a_full_stdout_is_one_line(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 2
-    assert done.stderr == "rwae-eer: cannot write: No space left on device; expected room to\n"
+    assert done.stderr == "rwae-eer: cannot write: No space left on device; expected free space\n"
 
 
 def test_a_read_only_disk_is_one_line(tmp_path: Path) -> None:
@@ -387,7 +387,7 @@ BENT = '{"config": {}, "name": "x", "data": [["an4", 3, "an4"]], "test": ["an4"]
 @pytest.mark.parametrize("plan", ["[]", "3", "{}", '{"config": 1, "data": 2}', BENT, "[" * 100_000])
 def test_a_run_json_that_is_none_is_one_line(plan: str, tmp_path: Path, run: Run) -> None:
     (tmp_path / "run.json").write_text(plan)
-    refused(run("train.py", "--resume", tmp_path), "train.py", "run.json does not say what was run", "is not JSON")
+    refused(run("train.py", "--resume", tmp_path), "train.py", "run.json is not the plan of a run", "is not JSON")
     assert listing(tmp_path) == ["run.json"]
 
 
