@@ -93,7 +93,7 @@ def test_an4_protocol_is_used_where_it_is_there(tmp_path: Path) -> None:
     assert note(corpus, "speaker split: protocol/")
     assert note(corpus, "16 utterances")
     (root / "protocol" / "dev_speakers.txt").write_text("faaa\n")
-    with pytest.raises(InputError, match="lists speaker faaa as train and dev; expected one of them"):
+    with pytest.raises(InputError, match="lists speaker faaa as train and dev; expected one split"):
         read_an4(root)
     (root / "protocol" / "dev_speakers.txt").unlink()
     with pytest.raises(InputError, match=r"dev_speakers\.txt does not exist; expected a list of AN4's speakers"):
@@ -228,7 +228,7 @@ def test_folder_of_any_formats_with_text_beside(tmp_path: Path) -> None:
         "ben/a.mp3": ("ben", "train", None),
         "ben/deep/a.ogg": ("ben", "train", None),
     }
-    assert note(corpus, "^2 speakers, under 6: all are for training")
+    assert note(corpus, "^2 speakers, fewer than 6: all are for training")
 
 
 def test_folder_reads_an_utterance_in_two_formats_once(tmp_path: Path) -> None:

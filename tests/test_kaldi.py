@@ -236,7 +236,7 @@ def changed(name: str, *lines: str) -> Callable[[Path], None]:
         (lambda root: (root / "utt2spk").unlink(), r"/utt2spk does not exist"),
         (
             changed("utt2spk", "a-1 a", "a-2 a", "b-2 b"),
-            r"segments, line 3 has b-1, of which .*utt2spk says no speaker",
+            r"segments, line 3 has b-1, which has no speaker in .*utt2spk",
         ),
         (changed("utt2spk", "a-1 a", "a-2 a", "a-1 b"), r"utt2spk, line 3 has a-1, as .*utt2spk, line 1 has"),
         (changed("utt2spk", "a-1", "a-2 a"), r"utt2spk, line 1 is 'a-1'; expected `utterance speaker`"),

@@ -208,7 +208,7 @@ def test_other_sentence_numbers_are_said(copy: Path, tmp_path: Path) -> None:
     folder = copy / "TEST/DR1/MDAB0"
     (folder / "SX139.WAV").rename(folder / "SX1.WAV")
     corpus = read_timit(copy)
-    assert note(corpus, "^the core test has other sentence numbers than the official ones")
+    assert note(corpus, "the core test .* official sentence numbers")
     corpus = replace(corpus, utterances=corpus.of("test"))
     bench = benchmark(open_store([corpus], MelConfig(), tmp_path), corpus, "test")
     assert (len(bench.trials), int(bench.trials.target.sum()), bench.partial) == (18336, 672, "")
@@ -222,7 +222,7 @@ def test_other_speakers_stand_in(timit_pool: Path, tmp_path: Path) -> None:
             for sentence in ("SA1", "SX1", "SX2"):
                 os.link(timit_pool / "0.nist", folder / f"{sentence}.WAV")
     corpus = read_timit(tmp_path)
-    assert note(corpus, "none of the official core-test speakers is here: the first 24 of TEST stand in")
+    assert note(corpus, "no official core-test speaker: the first 24 of TEST")
     assert [len(corpus.speakers(split)) for split in ("train", "dev", "test")] == [30, 6, 24]
     assert (corpus.partial, corpus.trial_lists) == ("", {})
 
