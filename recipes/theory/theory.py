@@ -126,13 +126,13 @@ def tables(results: dict[str, Any]) -> str:
     costs = [f"{name} {cost}" for name in ("KL", "MMD") for cost in ("loss", "W")]
     return "\n\n".join(
         [
-            "Optimum ÷ W, smallest to largest, and how often it is at least 1:",
+            "Optimum ÷ W, smallest to largest, and in how many problems it is at least 1:",
             table(["data", *LEVELS], bound),
             f"The penalised optimum of separable problem {SHOWN}:",
             table(*transposed(limits + sweeps)),
-            "Linear-Gaussian, closed form: I(x; z) in nats of each objective; of R-WAE's also the loss, and W of its model:",
+            "Linear-Gaussian, closed form: I(x; z) in nats for each objective; for R-WAE also the loss, and W of its model:",
             table(["β", *(f"{name} z^{code}" for name in ("VAE", "KL", "MMD") for code in "cm"), *costs], information),
-            "R-WAE, KL, β 100, posterior variances free above a floor:",
+            "R-WAE, KL, β 100, with free posterior variances above a floor:",
             table(["floor", "I(x; z^c)", "I(x; z^m)"], floors),
             "Trained networks:",
             table(
