@@ -1,8 +1,8 @@
 """Reading and writing of files: every file is written whole or not at all, and bad input raises one kind of error.
 
 A file is written under a temporary name beside its target, `.<target>.part-<8 letters>`. A killed process leaves it
-behind, and the next process that writes the same target removes it. A folder that is being replaced stands for a moment
-as `.<target>.part-old`. After a kill, the next process that writes or reads the target puts it back.
+behind, and the next process that writes the same target removes it. A folder that is being replaced is for a moment
+called `.<target>.part-old`. After a kill, the next process that writes or reads the target puts it back.
 """
 
 from __future__ import annotations

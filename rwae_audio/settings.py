@@ -101,10 +101,10 @@ def resolve(kind: type[Kind], table: Mapping[str, Any], where: str) -> Kind:
         raise InputError(str(error)) from error
 
 
-def nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, names: list[str]) -> str:
     """Return the end of a message about an unknown name: the nearest of the known names, or all of them."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(sorted(known))}"
+    matches = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {matches[0]!r}?" if matches else f"expected one of {', '.join(sorted(names))}"
 
 
 def _checked(value: Any, hint: Any, where: str) -> Any:

@@ -169,8 +169,8 @@ def test_scores_without_labels_join_the_trial_list(text: str, tmp_path: Path) ->
         ("a b 1\n", "1 of 3 names in the trial list are unknown, the first c"),
         ("a b 1\nb a 1\nc a 1\n", "has no score of 1 of 2 trials, the first a c"),  # a pair has a direction
         ("a b 1\na c 2\na b 1\n", "has two scores of a b"),
-        ("a b 1 target\na c 2 nontarget\n", "has labels of its own"),
-        ("1 target\n2 nontarget\n", "has labels of its own"),
+        ("a b 1 target\na c 2 nontarget\n", "has labels; expected no trial list"),
+        ("1 target\n2 nontarget\n", "has labels; expected no trial list"),
         ("a b 1\na c x\n", "line 2 has the score 'x'"),
     ],
 )

@@ -72,6 +72,7 @@ def _checksum(page: bytes) -> int:
 
 
 def main() -> int:
+    """Make the corpus, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the folder of the digits; an existing one is replaced")
     folder = parser.parse_args().folder

@@ -124,7 +124,9 @@ def model_columns(
 
     def elsewhere_columns(row: Callable[[Benchmark], Row]) -> dict[str, Any]:
         benches = {name: unseen_benchmark(folders, mel) for name, folders in by_corpus(elsewhere).items()}
-        return {"elsewhere": {name: report_row(row(bench), bench, lost) for name, (bench, lost) in benches.items()}}
+        return {
+            "elsewhere": {name: report_row(row(bench), bench, damaged) for name, (bench, damaged) in benches.items()}
+        }
 
     def columns(model: RWAE, mean: np.ndarray) -> dict[str, Any]:
         probed = probe_report(ready.store, ready.train_rows, ready.test[test], model, normaliser, mel, phones)

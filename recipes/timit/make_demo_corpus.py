@@ -255,6 +255,7 @@ def made_with(espeak: Espeak, seed: int) -> str:
 
 
 def main() -> int:
+    """Make the corpus, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the folder of the corpus; an existing one is replaced")
     folder = parser.parse_args().folder

@@ -61,14 +61,14 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
     options = parser.parse_args(argv)
     names = ("trials", "audio_dir", "bundle", "device", "scores", "embeddings")
-    given = {name: f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None}
-    if options.from_scores and (conflicts := [name for name in given if name != "trials"]):
-        parser.error(f"--from-scores allows no other input but --trials; got {given[conflicts[0]]} as well")
-    if options.embeddings and (conflicts := [name for name in given if name in ("audio_dir", "bundle", "device")]):
-        parser.error(f"--embeddings replaces recordings; got {given[conflicts[0]]} as well")
-    if options.embeddings and "trials" not in given:
+    inputs = {name: f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None}
+    if options.from_scores and (conflicts := [name for name in inputs if name != "trials"]):
+        parser.error(f"--from-scores allows no other input but --trials; got {inputs[conflicts[0]]} as well")
+    if options.embeddings and (conflicts := [name for name in inputs if name in ("audio_dir", "bundle", "device")]):
+        parser.error(f"--embeddings replaces recordings; got {inputs[conflicts[0]]} as well")
+    if options.embeddings and "trials" not in inputs:
         parser.error("--embeddings FILE needs --trials FILE")
-    if not (options.from_scores or options.embeddings or {"trials", "audio_dir"} <= set(given)):
+    if not (options.from_scores or options.embeddings or {"trials", "audio_dir"} <= set(inputs)):
         parser.error("expected --trials FILE and --audio-dir DIR, --trials and --embeddings, or --from-scores FILE")
     return options
 

@@ -48,7 +48,7 @@ def check_boxes(path: Path, file: io.FileIO, demuxer: str) -> bool:
         if end < 0:
             return True
         if end > size + 1:  # a byte of padding may be missing
-            raise InputError(f"{path} is cut short: it has {size} bytes; its {name} goes on to byte {end}")
+            raise InputError(f"{path} is cut short: it has {size} bytes; its {name} ends at byte {end}")
         if end <= place:
             return False
         place = end

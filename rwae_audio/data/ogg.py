@@ -28,7 +28,7 @@ class _Logical:
     sequence: int = 0
     first: int | None = None  # granule position after the first page with samples
     last: int = 0
-    unfinished: bool = False  # whether a packet goes on after the last page
+    unfinished: bool = False  # whether a packet continues after the last page
     page: bytes = b""  # the last page
 
     def add(self, start: int, end: int) -> None:
@@ -125,7 +125,7 @@ def _parts(path: Path, file: io.FileIO, sounds: list[_Logical]) -> list[Part]:
         if stream.ranges[0][0] < end:
             raise InputError(f"{path} has several streams of sound side by side; expected one after another")
         if stream.unfinished:
-            raise InputError(f"{path} is cut short: its last Ogg packet goes on; expected all of it")
+            raise InputError(f"{path} is cut short: its last Ogg packet is incomplete; expected all of it")
         end = stream.ranges[-1][1]
         least = (stream.last - (stream.first or 0)) / stream.rate - SLACK if stream.rate else 0.0
         parts.append(Part(Pieces(file, _with_end_flag(stream)), least))

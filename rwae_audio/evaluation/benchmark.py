@@ -63,7 +63,7 @@ def with_benchmark(corpus: Corpus) -> Corpus:
         return corpus
     if "train" not in splits:
         raise InputError(f"{corpus.name} has only {' and '.join(sorted(splits))} speakers; expected some to train on")
-    note = "has no development and test speakers of its own: some of its training speakers are held out"
+    note = "no development and test speakers in the corpus: some of its training speakers are held out"
     utterances = tuple(u for u in corpus.utterances if u.split == "train")
     return replace(corpus, utterances=hold_out(utterances), notes=(*corpus.notes, note))
 

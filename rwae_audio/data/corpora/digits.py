@@ -60,11 +60,11 @@ def _read(folder: Path, name: str, notes: tuple[str, ...], credit: str, *, synth
         raise InputError(f"{manifest} has no column {missing[0]}; expected {', '.join(COLUMNS)}")
     utterances = [_utterance(folder, f"{manifest}, line {number}", row) for number, row in enumerate(rows, 2)]
     split: dict[str, str] = {}
-    seen: set[str] = set()
+    ids: set[str] = set()
     for utterance in utterances:
-        if utterance.id in seen:
+        if utterance.id in ids:
             raise InputError(f"{manifest} names {utterance.id} twice; expected each recording once")
-        seen.add(utterance.id)
+        ids.add(utterance.id)
         if split.setdefault(utterance.speaker, utterance.split) != utterance.split:
             raise InputError(f"{manifest} has {utterance.speaker} in two splits; expected each speaker in one")
     return Corpus(name, by_audio(utterances), {}, notes, synthetic=synthetic, credit=credit)

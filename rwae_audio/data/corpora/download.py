@@ -78,7 +78,7 @@ def archives() -> dict[str, Archive]:
 def download(
     name: str, to: Path, progress: bool = False, available: Mapping[str, Archive] | None = None
 ) -> tuple[str, Path, bool]:
-    """Download a corpus into a folder, unless it is there already.
+    """Download a corpus into a folder, unless it exists already.
 
     An archive that lies in the folder is checked and unpacked instead of downloaded.
 

@@ -64,5 +64,5 @@ def _joined(name: str) -> str:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise InputError(f"the file name {name!a} is not UTF-8; expected one that can stand in a list") from None
+        raise InputError(f"the file name {name!a} is not UTF-8; expected a name for trial lists, in UTF-8") from None
     return re.sub(r"\s+", "_", name)

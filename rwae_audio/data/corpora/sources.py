@@ -194,7 +194,7 @@ def without(corpus: Corpus, hold_out: Sequence[HeldOut]) -> Corpus:
     return replace(corpus, utterances=remaining, notes=(*corpus.notes, note))
 
 
-def _nearest_or_some(name: str, known: Sequence[str]) -> str:
+def _nearest_or_some(name: str, names: Sequence[str]) -> str:
     """Return the end of a message about an unknown name among many: the nearest one, or the first few."""
-    close = nearest(name, list(known))
-    return close if close.startswith("did") else f"expected one of {listing(known)}"
+    close = nearest(name, list(names))
+    return close if close.startswith("did") else f"expected one of {listing(names)}"
