@@ -328,7 +328,7 @@ def test_a_wrong_command_line_is_one_line(name: str, words: str, expected: str, 
         ("1 s0/a.wav s0/b.b.wav\n0 s0/a.wav a.wav\n", "1 of 3 files are not in"),  # not found by its basename
         (f"1 s0/a.wav s0/b.b.wav\n0 s0/a.wav {'x' * 300}.wav\n", "1 of 3 files are not in"),
         ("1 s0/a.wav s0/b.b.wav\n0 s0/a.wav s0/b\n", "1 of 3 files are not in"),  # nor cut at its first dot
-        ("1 s0/a.wav s0/b.b.wav\n0 s0/b.b.wav s0/a.wav\n", "joins two utterances that target trials give to one"),
+        ("1 s0/a.wav s0/b.b.wav\n0 s0/b.b.wav s0/a.wav\n", "has two utterances of a speaker by target trials"),
         ("1 s0/a.wav s0/b.b.wav\n2 s0/a.wav s1/a.wav\n", "line 2 has the label '2'"),
         ("1 s0/a.wav s0/b.b.wav\n", "1 target trials of 1"),
         ("", "is empty"),
@@ -857,7 +857,7 @@ def test_eer_of_vectors_from_anywhere(recordings: Path, run: Run, tmp_path: Path
         ({"s0/a.wav": None}, "1 of 6 names in the trial list are unknown, the first s0/a.wav"),
         ({"s0/a.wav": torch.zeros(4)}, "s0/a.wav has a vector of length 0"),
         ({"s0/a.wav": torch.full((4,), torch.nan)}, "s0/a.wav has a vector of length nan"),
-        ({"s1/a.wav": torch.ones(5)}, "s1/a.wav has shape (5,); expected one vector a name, (4,) for all"),
+        ({"s1/a.wav": torch.ones(5)}, "s1/a.wav has shape (5,); expected a vector (4,) for each name"),
         ({"s1/a.wav": torch.ones(2, 4)}, "s1/a.wav has shape (2, 4)"),
         ({"s0/a.wav": torch.tensor(1.0)}, "s0/a.wav has shape ()"),
     ],
