@@ -186,7 +186,7 @@ def test_what_will_not_do_is_one_line_and_leaves_nothing(
     assert re.search(expected, done[2]), done[2]
     if "expected a whole archive" not in expected and "member" not in expected:
         by_hand = tmp_path / "corpora" / address.partition("?")[0]
-        assert f"download it elsewhere as {by_hand} " in done[2]
+        assert f"put it at {by_hand} " in done[2]
     assert listing(tmp_path) == []
     assert not (tmp_path.parent / "evil.sph").exists()
 
@@ -200,8 +200,8 @@ def test_without_a_network_it_says_what_to_put_where_and_then_takes_it(
     table = known(nowhere)
     done = fetch(table)
     place = tmp_path / "corpora/an4.tar.gz"
-    refused(done, "train.py", f"cannot fetch {nowhere} ([Errno 111] Connection refused); expected the archive: download it elsewhere")
-    assert f"elsewhere as {place} " in done[2]
+    refused(done, "train.py", f"cannot fetch {nowhere} ([Errno 111] Connection refused); expected the archive")
+    assert f"put it at {place} " in done[2]
     assert listing(tmp_path) == []
     place.parent.mkdir()
     place.write_bytes(SERVED["an4.tar.gz"][:-9])

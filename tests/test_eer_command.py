@@ -63,7 +63,10 @@ def test_scores_with_a_trial_list_are_those_with_labels(run: Run) -> None:
     assert report["eer"] == pytest.approx(0.5)  # one target lies between the two others
     assert report["min_dcf_at"] == {"0.05": pytest.approx(0.5), "0.01": pytest.approx(0.5)}
     refused(run("rwae-eer", "--from-scores", "bare.txt"), "bare.txt has no labels; expected a trial list")
-    refused(run("rwae-eer", "--from-scores", "labelled.csv", "--trials", "list.txt"), "labelled.csv has labels; expected no trial list")
+    refused(
+        run("rwae-eer", "--from-scores", "labelled.csv", "--trials", "list.txt"),
+        "labelled.csv has labels; expected no trial list",
+    )
 
 
 def test_the_costs_are_those_of_the_priors_asked_for(run: Run) -> None:

@@ -136,7 +136,9 @@ def _fetch(archive: Archive, file: Path, by_hand: Path, progress: bool) -> None:
             problem = problem or f"cannot fetch {url} ({getattr(error, 'reason', None) or error})"
         finally:
             socket.setdefaulttimeout(before)
-    raise InputError(f"{problem}; expected the archive: download it elsewhere as {by_hand.absolute()} and try again")
+    raise InputError(
+        f"{problem}; expected the archive: download it elsewhere, put it at {by_hand.absolute()} and try again"
+    )
 
 
 def _check(file: Path, archive: Archive) -> None:
