@@ -301,7 +301,7 @@ def _static_codes(
     """Return the static codes (Σ T, D) of the utterances, each repeated for all frames of its window."""
     where = windows(store.offsets[:-1][rows], store.lengths[rows], model.embedding_frames(mel.segment))
     codes = embed(model, normaliser, mel.segment, store.frames, where.start, where.length).static
-    return np.repeat(codes, where.length - where.fresh, axis=0)
+    return np.repeat(codes, where.stop - where.first, axis=0)
 
 
 def _centres(lengths: np.ndarray, segment: int) -> np.ndarray:
@@ -310,7 +310,7 @@ def _centres(lengths: np.ndarray, segment: int) -> np.ndarray:
     Of two overlapping segments the first counts. With segments of one frame it is all frames.
     """
     cut = windows(np.cumsum(lengths) - lengths, lengths, segment)
-    return (cut.start + cut.length // 2)[cut.fresh <= cut.length // 2]
+    return (cut.start + cut.length // 2)[cut.first <= cut.length // 2]
 
 
 def _enough(rows: np.ndarray, lengths: np.ndarray, segment: int) -> np.ndarray:
