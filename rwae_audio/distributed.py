@@ -54,7 +54,7 @@ def barrier() -> None:
 
 
 @contextlib.contextmanager
-def first_one_first() -> Iterator[None]:
+def first_process_first() -> Iterator[None]:
     """Run the block in the first process before the others, so that it can build what they then read."""
     if rank() > 0:
         barrier()

@@ -31,7 +31,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "scores are 0 or 1, since its layout is ambiguous. Names match without their audio suffix, and in either Unicode "
         "form.",
     )
-    parser.add_argument("--trials", type=Path, help="lines `1|0 enrol test`, or Kaldi's `enrol test target|nontarget`")
+    parser.add_argument(
+        "--trials", type=Path, help="a trial list: lines `1|0 enrol test` or `enrol test target|nontarget`"
+    )
     parser.add_argument(
         "--audio-dir", type=Path, metavar="DIR", help="the folder that the names in the list are relative to"
     )

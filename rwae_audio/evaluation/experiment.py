@@ -12,7 +12,7 @@ import numpy as np
 from rwae_audio.data.corpora.base import Corpus
 from rwae_audio.data.features import Normaliser
 from rwae_audio.data.store import Batch, FrameStore, Sampler, open_store
-from rwae_audio.distributed import first_one_first, local, rank, start
+from rwae_audio.distributed import first_process_first, local, rank, start
 from rwae_audio.evaluation import plots
 from rwae_audio.evaluation.benchmark import (
     Benchmark,
@@ -146,7 +146,7 @@ def prepare(
         )
     start()
     local(config.train.batch)  # raises InputError for the batch size before all recordings are read
-    with first_one_first():  # so that the store is built once
+    with first_process_first():  # so that the store is built once
         store = open_store(corpora, config.mel, progress=progress)
     rows = store.indices("train")
     normaliser = initial.normaliser if initial is not None else store.normaliser(rows)
