@@ -79,7 +79,7 @@ def resolve(kind: type[Kind], table: Mapping[str, Any], where: str) -> Kind:
 
     `where` names the table in messages, e.g. "[model]". Raises InputError on an unknown key (naming the nearest known
     one), on a value of the wrong type, on one outside a `Literal`'s choices or its bounds, and on whatever else the class
-    refuses with a ValueError.
+    refuses with a ValueError. A setting whose class has `from_table` is made by it from its value and `where`.
     """
     if not isinstance(table, Mapping):
         raise InputError(f"{where} is {table!r}; expected a table of settings")
@@ -117,6 +117,8 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise InputError(f"{where} is {value!r}; expected a list")
         return tuple(_checked(item, arguments[0], where) for item in value)
+    if hasattr(hint, "from_table"):
+        return hint.from_table(value, where)
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from rwae_audio.data.features import MelConfig, Normaliser
-from rwae_audio.data.perturb import CHANNELS
 from rwae_audio.data.store import Batch, Sampler
 from rwae_audio.devices import bf16_or_float32
 from rwae_audio.distributed import local, mean_gradients, rank, start
@@ -26,7 +25,8 @@ from rwae_audio.settings import Settings, at_least, between, resolve
 from rwae_audio.training.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.training.health import DETERMINISTIC, code_state, collapse_warning, collapsed_codes
 from rwae_audio.training.loop import MetricsLog, clip_gradients, train_loop
-from rwae_audio.training.views import normalised, perturbed_views
+from rwae_audio.training.perturbations import Perturbation, check_names, perturbed_views
+from rwae_audio.training.views import normalised
 
 WARMUP = 50  # updates
 GRADIENT_CLIP = 50.0  # the largest norm of all gradients
@@ -39,13 +39,7 @@ class TrainConfig(Settings):
 
     batch       sequences an update, of all processes together
     learning_rate    the highest; it rises for WARMUP updates and falls along a cosine to zero
-    tract_warp  the frequency axis of all that is drawn of an utterance is stretched by one factor, up to this far from 1,
-                drawn anew each time: another vocal tract that says the same (Jaitly & Hinton 2013)
-    mel_warp    the mel axis of the dynamic encoder's input is stretched by up to this factor, drawn anew each sequence
-    colour      standard deviation, in nats, of a smooth random curve over the mel axis that is added to the dynamic encoder's
-                input, drawn anew each sequence: what is said is left when the spectrum as a whole is another one
-    channel     what the static encoder's second window (its only one, where the objective has no second) goes through, each
-                with a chance of a half, drawn anew: names of perturb.CHANNELS in their order
+    perturb     a list of perturbations, `{ name = "tract", factor = 0.25 }` for one (rwae_audio/training/perturbations.py)
     precision   of the networks' passes: `float32`, or `bf16`, bfloat16 by autocast, where the device computes in it. Losses,
                 distances, statistics and the optimizer are float32 in any case
     choose      what makes a checkpoint the best one on development speakers: the `gap` between dynamic and static EER, or
@@ -60,19 +54,14 @@ class TrainConfig(Settings):
     batch: int = at_least(2, 128)
     learning_rate: float = between(0, 1, 4e-3, open_low=True)
     evaluate_every: int = at_least(1, 250)
-    tract_warp: float = between(0, 0.5, 0.0)
-    mel_warp: float = between(0, 0.5, 0.0)
-    colour: float = between(0, 10, 0.0)
-    channel: tuple[str, ...] = ()
+    perturb: tuple[Perturbation, ...] = ()
     precision: Literal["float32", "bf16"] = "float32"
     choose: Literal["gap", "error"] = "gap"
     action_start: int = at_least(0, 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.channel:
-            if name not in CHANNELS:
-                raise ValueError(f"[train] channel has {name!r}; expected some of {', '.join(CHANNELS)}")
+        check_names(self.perturb)
 
 
 @dataclass(frozen=True)
@@ -221,7 +210,7 @@ class Trainer:
             group["lr"] = learning_rate(settings, step)
         batch = self.sampler.draw(settings.batch, generator(seed, "batch", step), self.rows)
         shapes = word_shape(batch.frames) if self.config.model.actions else None
-        views = perturbed_views(batch, self.normaliser, self.config, step)
+        views = perturbed_views(batch, settings.perturb, self.normaliser, self.config.mel, seed, step)
         output = self.model(
             views.frames,
             views.static_frames,
