@@ -14,7 +14,7 @@ from rwae_audio.model import RWAE, ModelConfig, Output, Posterior
 from rwae_audio.objectives import OBJECTIVES, Objective, divergences, objective_settings
 from rwae_audio.objectives.baselines import c_dsvae, s3vae
 from rwae_audio.objectives.baselines.dsvae import Dsvae
-from rwae_audio.objectives.baselines.fhvae import VARIANCE
+from rwae_audio.objectives.baselines.fhvae import VARIANCE, Fhvae
 from rwae_audio.objectives.divergences import Critic, frozen, kl_gaussians, mmd, scaled_mmd
 from rwae_audio.objectives.rwae_gan import fake, real
 from rwae_audio.objectives.rwae_mmd import RwaeMmd, dynamic_penalty, static_penalty
@@ -54,7 +54,8 @@ def made(name: str, model: RWAE, **settings) -> Objective:
     """The objective as it is before its first step, of five training utterances."""
     torch.manual_seed(1)
     objective = OBJECTIVES[name](objective_settings(name, **settings), model.config)
-    objective.meet(torch.tensor([3, 1, 4, 1, 5]))
+    if isinstance(objective, Fhvae):
+        objective.hold(torch.tensor([3, 1, 4, 1, 5]))
     return objective.double()
 
 

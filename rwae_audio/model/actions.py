@@ -29,7 +29,12 @@ class Action(NamedTuple):
 
 
 class ActionEncoder(Network):
-    """q(a | z^m_{1:T}): convolutions over the codes less their mean over time, which says nothing of their order."""
+    """q(a | z^m_{1:T}): convolutions over the codes less their mean over time, which says nothing of their order.
+
+    The objective sets `temperature`, that of the draw.
+    """
+
+    temperature = 1.0
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -45,15 +50,13 @@ class ActionEncoder(Network):
         )
         self.head = nn.Sequential(nn.Linear(STRETCHES * hidden, hidden), nn.ReLU(), nn.Linear(hidden, config.actions))
 
-    def forward(
-        self, codes: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None, temperature: float = 1.0
-    ) -> Action:
-        """codes z^m (B, T, dynamic_dim), padded on the right where `lengths` (B,) says so → a; temperature: of the draw."""
+    def forward(self, codes: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Action:
+        """Return the action of codes z^m (B, T, dynamic_dim), padded on the right where `lengths` (B,) says so."""
         parts = [codes] if lengths is None else [code[None, :n] for code, n in zip(codes, lengths, strict=True)]
         logits = torch.cat([self._logits(part) for part in parts])
         if generator is None:
             return Action(logits, one_hot(logits.argmax(-1), logits.shape[-1]).to(logits))
-        return Action(logits, gumbel_softmax(logits, temperature, generator))
+        return Action(logits, gumbel_softmax(logits, self.temperature, generator))
 
     def _logits(self, codes: Tensor) -> Tensor:
         codes = codes - codes.mean(1, keepdim=True)

@@ -26,12 +26,17 @@ class Posterior(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What one pass gives: static (B, static_dim), dynamic (B, T, dynamic_dim), reconstruction (B, T, n_mels).
+    """The codes and the reconstruction of one pass, and what the trainer adds for objectives that need it.
 
-    second: the static code of another window of the same utterances, where one was given; action: of a model with
-    actions. For objectives that need it, the trainer adds the static encoder's window (B, S, n_mels), None where it is
-    the frames themselves, which of the training utterances each row is of, (B,), and for actions what each sounds like,
-    (B, d), by `word_shape`, and, at the start, the cluster of such shapes that it is in, (B,).
+    Attributes:
+        static: The posterior of z^c, (B, static_dim).
+        dynamic: The posterior of z^m, (B, T, dynamic_dim).
+        reconstruction: Decoded frames, (B, T, n_mels).
+        second: The static posterior of another window of the same utterances, where one was given.
+        action: The action of each sequence, in a model with actions.
+        static_frames: The static encoder's window, (B, S, n_mels); None where it is the frames themselves. By the trainer.
+        utterances: The training utterance of each row, (B,). By the trainer.
+        raw_frames: The raw log-mels of the segment as they were drawn, (B, T, n_mels). By the trainer.
     """
 
     static: Posterior
@@ -41,8 +46,7 @@ class Output(NamedTuple):
     action: Action | None = None
     static_frames: Tensor | None = None
     utterances: Tensor | None = None
-    shapes: Tensor | None = None
-    clusters: Tensor | None = None
+    raw_frames: Tensor | None = None
 
 
 def frame_mask(lengths: Tensor | None, frames: Tensor) -> Tensor:

@@ -54,15 +54,16 @@ class RWAE(nn.Module):
         lengths: Tensor | None = None,
         dynamic_frames: Tensor | None = None,
         second_frames: Tensor | None = None,
-        temperature: float = 1.0,
     ) -> Output:
         """Encode, draw (means without a generator) and decode.
 
-        frames (B, T, n_mels), padded on the right where `lengths` (B,) says so. static_frames (B, S, n_mels) is the
-        static encoder's window of the same utterances, the frames themselves when None; dynamic_frames (B, T, n_mels)
-        what the dynamic encoder sees instead of the frames (a perturbed copy); second_frames (B, S, n_mels) a second
-        window for the static encoder, whose code nothing is decoded from. temperature: of the draw of an action. What a
-        convolutional decoder makes of the last `context` frames before a padding hangs on what stands there.
+        What a convolutional decoder makes of the last `context` frames before a padding depends on what stands there.
+
+        Args:
+            frames: (B, T, n_mels), padded on the right where `lengths` (B,) says so.
+            static_frames: (B, S, n_mels), the static encoder's window of the same utterances; None for the frames.
+            dynamic_frames: (B, T, n_mels), a perturbed copy of the frames for the dynamic encoder; None for the frames.
+            second_frames: (B, S, n_mels), a second window for the static encoder. Nothing is decoded from its code.
         """
         if static_frames is None:
             static = self.static_encoder(frames, generator, lengths)
@@ -73,7 +74,7 @@ class RWAE(nn.Module):
         second = None if second_frames is None else self.static_encoder(second_frames, generator)
         action = None
         if self.action_encoder is not None:
-            action = self.action_encoder(dynamic.sample, generator, lengths, temperature)
+            action = self.action_encoder(dynamic.sample, generator, lengths)
         decoded = self.decoder(static.sample, dynamic.sample, None if action is None else action.sample)
         return Output(static, dynamic, decoded, second, action)
 

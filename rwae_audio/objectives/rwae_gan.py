@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from rwae_audio.distributed import mean_gradients
 from rwae_audio.model import RWAE, ModelConfig, Output, normal
-from rwae_audio.objectives.base import Objective, drawn_action, squared_error
+from rwae_audio.objectives.actions import HasActions
+from rwae_audio.objectives.base import drawn_action, squared_error
 from rwae_audio.objectives.divergences import Critic, frozen
 from rwae_audio.objectives.rwae_mmd import RwaeSettings, prior_draws, prior_terms
 
@@ -22,7 +23,7 @@ class GanSettings(RwaeSettings):
     name: str = "rwae-gan"
 
 
-class RwaeGan(Objective):
+class RwaeGan(HasActions):
     """L = Σ_t E c(x_t, G) − β1 · E log D^c(z̃^c) + β2 · Σ_t [− E log D^m(z̃^m_t | z̃^m_{<t}) − E log(1 − D^m(z^m_t | z̃^m_{<t}))]
 
     The critics D minimise BCE(prior, 1) + BCE(posterior, 0); the encoder's loss is the non-saturating one. The dynamic
@@ -52,7 +53,6 @@ class RwaeGan(Objective):
             "reconstruction": squared_error(output.reconstruction, frames),
             **self.judged(model, output, generator),
             **prior_terms(self.config.prior_weight, model, output),
-            **self.action_terms(output, generator),
         }
 
     def judged(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from rwae_audio.distributed import average, gather
 from rwae_audio.model import RWAE, Output, normal
-from rwae_audio.objectives.base import ActionSettings, Objective, drawn_action, squared_error
+from rwae_audio.objectives.actions import ActionSettings, HasActions
+from rwae_audio.objectives.base import drawn_action, squared_error
 from rwae_audio.objectives.divergences import mmd
 from rwae_audio.settings import at_least
 
@@ -38,7 +39,7 @@ class MmdSettings(RwaeSettings):
     dynamic_match: Literal["marginal", "joint"] = "marginal"
 
 
-class RwaeMmd(Objective):
+class RwaeMmd(HasActions):
     """L = Σ_t E c(x_t, G(z^c, z^m_t)) + β1 · MMD²(Q_{z^c}, N(0, I)) + β2 · Σ_t MMD²(Q_{z^m_t}, P_{z^m_t | z̃^m_{<t}})
 
     The prior's samples follow the posterior's history, so the pair i = j shares one and is left out.
@@ -56,7 +57,6 @@ class RwaeMmd(Objective):
             "static": self.config.static_weight * static,
             "dynamic": self.config.dynamic_weight * dynamic,
             **prior_terms(self.config.prior_weight, model, output),
-            **self.action_terms(output, generator),
         }
 
 

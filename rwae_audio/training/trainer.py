@@ -17,9 +17,8 @@ from rwae_audio.devices import bf16_or_float32
 from rwae_audio.distributed import local, mean_gradients, rank, start
 from rwae_audio.files import InputError
 from rwae_audio.model import RWAE, ModelConfig
-from rwae_audio.model.actions import word_shape
 from rwae_audio.model.posterior import run_in_bf16
-from rwae_audio.objectives import Objective, ObjectiveSettings, objective_class, objective_settings
+from rwae_audio.objectives import Objective, ObjectiveSettings, build_objective, objective_settings
 from rwae_audio.randomness import generator
 from rwae_audio.settings import Settings, at_least, between, resolve
 from rwae_audio.training.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
@@ -30,7 +29,6 @@ from rwae_audio.training.views import normalised
 
 WARMUP = 50  # updates
 GRADIENT_CLIP = 50.0  # the largest norm of all gradients
-TEMPERATURES = 1.0, 0.3  # of the draw of an action (Gumbel-softmax): the first update's, and the last one's
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,6 @@ class TrainConfig(Settings):
                 distances, statistics and the optimizer are float32 in any case
     choose      what makes a checkpoint the best one on development speakers: the `gap` between dynamic and static EER, or
                 the least reconstruction `error`
-    action_start    for so many updates an action is to be the cluster (k-means) of what the utterance sounds like; then what
-                it agrees on with its neighbour's, in a model with actions
     """
 
     table: ClassVar[str] = "train"
@@ -57,7 +53,6 @@ class TrainConfig(Settings):
     perturb: tuple[Perturbation, ...] = ()
     precision: Literal["float32", "bf16"] = "float32"
     choose: Literal["gap", "error"] = "gap"
-    action_start: int = at_least(0, 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -176,13 +171,10 @@ class Trainer:
         if initial is not None:
             self.model.load_state_dict(initial.state_dict())
         self.model.to(self.device).train()
-        self.objective = new_objective(config, sampler.segments).to(self.device)
+        self.objective = new_objective(config, sampler).to(self.device)
         self.learned = [*self.model.parameters(), *self.objective.joint_parameters()]
         self.optimizer = torch.optim.Adam(self.learned, lr=settings.learning_rate, fused=True)
         self.state = RunState(self.model, self.optimizer, self.objective)
-        self.clusters = None
-        if config.model.actions and settings.action_start:
-            self.clusters = shape_clusters(sampler, config).to(self.device)
         self.sampler, self.normaliser = sampler.to(self.device), normaliser.to(self.device)
         self.rows = local(settings.batch)
         self.bf16 = bf16_or_float32(settings.precision, self.device, say)
@@ -209,19 +201,18 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
         batch = self.sampler.draw(settings.batch, generator(seed, "batch", step), self.rows)
-        shapes = word_shape(batch.frames) if self.config.model.actions else None
         views = perturbed_views(batch, settings.perturb, self.normaliser, self.config.mel, seed, step)
+        self.objective.begin(self.model, step, settings.updates)
         output = self.model(
             views.frames,
             views.static_frames,
             generator(seed, "posterior", step),
             dynamic_frames=views.dynamic_frames,
             second_frames=views.second_frames,
-            temperature=temperature(settings, step),
         )
-        output = output._replace(static_frames=views.static_frames, utterances=batch.utterances, shapes=shapes)
-        if step < settings.action_start and self.clusters is not None:
-            output = output._replace(clusters=self.clusters[batch.utterances])
+        output = output._replace(
+            static_frames=views.static_frames, utterances=batch.utterances, raw_frames=batch.frames
+        )
         critics = self.objective.step_critics(self.model, output, generator(seed, "critic", step))
         terms = self.objective(self.model, output, views.frames, generator(seed, "prior", step))
         loss = torch.stack(list(terms.values())).sum()
@@ -274,39 +265,23 @@ def new_model(config: RunConfig) -> RWAE:
         return RWAE(config.model)
 
 
-def new_objective(config: RunConfig, segments: Tensor | None = None) -> Objective:
-    """The objective with what it learns, if it learns anything, as that is before its first step.
+def new_objective(config: RunConfig, sampler: Sampler | None = None) -> Objective:
+    """Return the objective as it is before its first step.
 
-    segments: how many each training utterance has, (U,); None where there is nothing to train on yet.
+    sampler: The training utterances; None where there is nothing to train on yet.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(config.train.seed, "critics").initial_seed() % 2**31)
-        objective = objective_class(config.objective.name)(config.objective, config.model)
-        if segments is not None:
-            objective.meet(segments)
+        objective = build_objective(config.objective, config.model)
+        if sampler is not None:
+            objective.meet(sampler, config.train.seed)
         return objective
-
-
-def shape_clusters(sampler: Sampler, config: RunConfig) -> Tensor:
-    """The cluster (U,) of each training utterance by `word_shape` of its first segment: k-means, one cluster an action."""
-    from sklearn.cluster import KMeans
-
-    shapes = word_shape(sampler.store.gather(sampler.starts, sampler.segment)).numpy()
-    state = generator(config.train.seed, "clusters").initial_seed() % 2**31
-    found = KMeans(config.model.actions, n_init=10, random_state=state).fit_predict(shapes)
-    return torch.from_numpy(found).long()
 
 
 def learning_rate(settings: TrainConfig, step: int) -> float:
     """Return the rate of update `step`, counted from 0."""
     rate = settings.learning_rate * min(1.0, (step + 1) / WARMUP)
     return rate * 0.5 * (1 + math.cos(math.pi * step / settings.updates))
-
-
-def temperature(settings: TrainConfig, step: int) -> float:
-    """Return the temperature of the draw of an action in update `step`, counted from 0: it falls in equal ratios."""
-    first, last = TEMPERATURES
-    return first * (last / first) ** (step / settings.updates)
 
 
 def epoch_line(position: Position, updates: int, values: Mapping[str, float]) -> str:

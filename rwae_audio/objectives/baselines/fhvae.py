@@ -4,6 +4,7 @@ Representations from Sequential Data", NeurIPS 2017."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from rwae_audio.objectives.base import ObjectiveSettings, squared_error
 from rwae_audio.objectives.baselines.dsvae import Dsvae
 from rwae_audio.objectives.divergences import kl_gaussians, squared_distances
 from rwae_audio.settings import at_least
+
+if TYPE_CHECKING:
+    from rwae_audio.data.store import Sampler
 
 VARIANCE = 0.25  # σ² of z2 around its utterance's μ2, whose own variance is 1; the paper's
 
@@ -55,9 +59,13 @@ class Fhvae(Dsvae):
                 f'[objective] fhvae is given static_from and dynamic_sees_static {given}; expected "segment" and true'
             )
         self.dim = model.static_dim
-        self.meet(torch.ones(1))
+        self.hold(torch.ones(1))
 
-    def meet(self, segments: Tensor) -> None:
+    def meet(self, sampler: Sampler, seed: int) -> None:
+        self.hold(sampler.segments)
+
+    def hold(self, segments: Tensor) -> None:
+        """Make a new table for utterances that have so many segments each, (U,)."""
         self.means = nn.Parameter(torch.randn(len(segments), self.dim))  # at first, as its prior has it
         self.register_buffer("segments", segments.to(self.means.dtype), persistent=False)
 
