@@ -119,7 +119,7 @@ def test_a_neighbour_is_the_nearest_other_utterance() -> None:
 @pytest.mark.parametrize("name", WITH_ACTIONS)
 def test_actions_have_terms_and_a_prior(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actions, "AGREEMENT", 3.0)
-    learned = {"static_posterior": "learned", "dynamic_posterior": "learned"} if name == "dsvae" else {}
+    learned = {"posterior": "learned"} if name == "dsvae" else {}
     model, frames = new_model(**learned), frames_like()
     objective = build_objective(objective_settings(name, action_weight=2.0), model.config).double()
     assert isinstance(objective, Actions)

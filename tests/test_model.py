@@ -88,8 +88,7 @@ def test_every_static_encoder_trains_every_weight(network: str, pooling: str) ->
 @pytest.mark.parametrize(("posterior", "decoder", "feedback", "standardise"), SWITCHES)
 def test_every_switch_trains_every_weight(posterior: str, decoder: str, feedback: bool, standardise: bool) -> None:
     model = small(
-        static_posterior=posterior,
-        dynamic_posterior=posterior,
+        posterior=posterior,
         decoder=decoder,
         feedback=feedback,
         standardise=standardise,
@@ -106,9 +105,7 @@ def test_every_switch_trains_every_weight(posterior: str, decoder: str, feedback
 
 def test_posterior_kinds_have_the_variance_they_say() -> None:
     for kind in ("fixed", "learned"):
-        posterior = small(static_posterior=kind, static_variance=0.5)(
-            frames(2000), generator=generator(0, "noise")
-        ).static
+        posterior = small(posterior=kind, static_variance=0.5)(frames(2000), generator=generator(0, "noise")).static
         assert posterior.variance.mean().item() == pytest.approx(0.5)
         assert (posterior.sample - posterior.mean).var().item() == pytest.approx(0.5, rel=0.1)
 

@@ -43,10 +43,9 @@ NETWORK = ModelConfig(
     static_from="segment",
     static_stride=1,
     static_pooling="last",
-    static_posterior="fixed",
+    posterior="fixed",
     static_variance=FIXED_VARIANCE,
     dynamic_norm="none",
-    dynamic_posterior="fixed",
     dynamic_variance=FIXED_VARIANCE,
     dynamic_offset_variance=0.0,
     standardise=True,
@@ -215,7 +214,7 @@ def train(name: Trained, beta: float) -> RWAE:
     """
     config = NETWORK
     if name != "rwae-mmd":
-        config = replace(config, static_posterior="learned", dynamic_posterior="learned", standardise=name != "dsvae")
+        config = replace(config, posterior="learned", standardise=name != "dsvae")
     weights = {"static_weight": beta, "dynamic_weight": beta}
     settings = objective_settings("dsvae", **weights)
     if name != "dsvae":

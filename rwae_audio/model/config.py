@@ -25,7 +25,7 @@ class ModelConfig(Settings):
                      the same under weights that it learns (`attentive`)
     dynamic_norm     what is taken from each mel bin of the dynamic encoder's input: nothing, its `mean` over the
                      sequence, or mean and deviation (`instance` norm)
-    *_posterior      `fixed` (variance `*_variance`) or `learned` (starts at `*_variance`)
+    posterior        of both codes: `fixed` (variances `*_variance`) or `learned` (starting at `*_variance`)
     dynamic_offset_variance    variance of a noise that all frames of a sequence share, on top of each frame's own: what
                      is constant over time could else be averaged out of the frames' noise, and the voice is constant
     standardise      batch-standardise the means of z^m, so that a fixed posterior variance bounds what they can carry:
@@ -54,10 +54,9 @@ class ModelConfig(Settings):
     embedding_window: int = at_least(0, 0)
     static_network: Literal["recurrent", "residual"] = "recurrent"
     static_pooling: Literal["last", "mean-deviation", "attentive"] = "mean-deviation"
-    static_posterior: PosteriorKind = "fixed"
+    posterior: PosteriorKind = "fixed"
     static_variance: float = between(0, 100, 0.25, open_low=True)
     dynamic_norm: Literal["none", "mean", "instance"] = "mean"
-    dynamic_posterior: PosteriorKind = "fixed"
     dynamic_variance: float = between(0, 100, 0.25, open_low=True)
     dynamic_offset_variance: float = between(0, 100, 8.0)
     standardise: bool = True

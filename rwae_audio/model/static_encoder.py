@@ -26,7 +26,7 @@ class StaticEncoder(Network):
         if config.static_pooling == "attentive":
             self.attention = AttentivePooling(hidden)
         pooled = hidden * (1 if config.static_pooling == "last" else 2)
-        self.head = GaussianHead(pooled, config.static_dim, config.static_posterior, config.static_variance)
+        self.head = GaussianHead(pooled, config.static_dim, config.posterior, config.static_variance)
 
     def forward(self, frames: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Posterior:
         """frames (B, S, n_mels), padded on the right where `lengths` (B,) says so → z^c, (B, static_dim)."""
@@ -76,7 +76,7 @@ class FrameStaticEncoder(Network):
         hidden = config.static_hidden
         self.features = FrameFeatures(config)
         self.first = nn.Linear(hidden, hidden)
-        self.head = GaussianHead(hidden, config.static_dim, config.static_posterior, config.static_variance)
+        self.head = GaussianHead(hidden, config.static_dim, config.posterior, config.static_variance)
 
     def forward(self, frames: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Posterior:
         """frames (B, T, n_mels) → z^c, (B, static_dim)."""

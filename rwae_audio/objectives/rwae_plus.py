@@ -16,21 +16,21 @@ from rwae_audio.model import RWAE, ModelConfig, Output
 from rwae_audio.objectives.base import Objective, ObjectiveSettings, squared_error
 from rwae_audio.objectives.divergences import frozen
 from rwae_audio.objectives.rwae_mmd import dynamic_penalty, static_penalty
-from rwae_audio.settings import at_least, between
+from rwae_audio.settings import at_least
+
+TEMPERATURE = 0.1  # of both contrasts
 
 
 @dataclass(frozen=True)
 class PlusSettings(ObjectiveSettings):
     """The settings of R-WAE+.
 
-    pair_weight     β3: the static codes of two windows of an utterance are told from the batch's others, at the
-                    `temperature`
-    swap_weight     of the static code, read back from a decoding with another utterance's dynamic codes, by the same contrast
+    pair_weight    β3, the weight of the contrast between the static codes of two windows of an utterance
+    swap_weight    Weight of the contrast with static codes read back from decodings of other utterances' dynamic codes
     """
 
     name: str = "rwae-plus"
     pair_weight: float = at_least(0, 100.0)
-    temperature: float = between(0, 100, 0.1, open_low=True)
     swap_weight: float = at_least(0, 0.0)
 
 
@@ -58,10 +58,10 @@ class RwaePlus(Objective):
             "reconstruction": squared_error(output.reconstruction, frames),
             "static": config.static_weight * static,
             "dynamic": config.dynamic_weight * dynamic,
-            "pair": config.pair_weight * contrast(first, second, config.temperature),
+            "pair": config.pair_weight * contrast(first, second, TEMPERATURE),
         }
         if config.swap_weight:
-            terms["swap"] = config.swap_weight * swap(model, output, config.temperature)
+            terms["swap"] = config.swap_weight * swap(model, output, TEMPERATURE)
         return terms
 
 

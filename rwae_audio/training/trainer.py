@@ -245,7 +245,7 @@ class Trainer:
         self.save()
         self.say(epoch_line(position, self.settings.updates, values))
         for code in collapsed:
-            self.say(collapse_warning(code, codes, getattr(self.config.model, f"{code}_posterior")))
+            self.say(collapse_warning(code, codes, self.config.model.posterior))
 
     def save(self) -> None:
         """Write the checkpoint that the run goes on with."""
