@@ -28,11 +28,22 @@ def _expect(fine: bool, name: str, value: Any, expected: str) -> None:
 
 @dataclass(frozen=True)
 class MelConfig:
-    """How frames are made: a Hann window, slaney mel scale and slaney norm, log max(·, floor). Defaults: `paper`.
+    """The settings of log-mel frames: a Hann window, slaney mel scale and slaney norm, log max(·, floor).
 
-    Frame t is centred on sample t · hop_length. The waveform is mirrored at its ends.
+    The defaults are the preset `paper`. Frame t is centred on sample t · hop_length, and a waveform is mirrored at its
+    ends. Raises InputError when the values do not fit together.
 
-    Frequencies in Hz, lengths in samples, `segment` in frames. Raises InputError when the values do not fit together.
+    Attributes:
+        sample_rate: Samples a second.
+        n_fft: Samples in a Fourier transform, an even number.
+        win_length: Samples in a window, at most `n_fft`.
+        hop_length: Samples between two frames, at most `win_length`.
+        n_mels: Mel bins.
+        f_min: The lowest frequency, in Hz.
+        f_max: The highest frequency, in Hz, at most half the sample rate.
+        power: 2 for the mels of the power spectrum, 1 for those of the magnitude.
+        floor: The least mel value, under which nothing is told apart.
+        segment: Frames in a training segment.
     """
 
     sample_rate: int = 16000
@@ -42,9 +53,9 @@ class MelConfig:
     n_mels: int = 80
     f_min: float = 0.0
     f_max: float = 8000.0
-    power: float = 2.0  # 2: mel of the power spectrum; 1: of the magnitude
+    power: float = 2.0
     floor: float = 1e-5
-    segment: int = 20  # frames in a training segment
+    segment: int = 20
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "segment", "floor"):

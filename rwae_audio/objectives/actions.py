@@ -29,8 +29,9 @@ TEMPERATURES = 1.0, 0.3  # Gumbel-softmax temperature of the first and of the la
 class ActionSettings(ObjectiveSettings):
     """The settings of an objective that can have a prior of actions.
 
-    action_weight    Weight of the distance between actions and Cat(1/A), in a model with actions
-    action_start     Updates in which an action is trained to be the k-means cluster of its utterance's sound
+    Attributes:
+        action_weight: Weight of the distance between actions and Cat(1/A), in a model with actions.
+        action_start: Updates in which an action is trained to be the k-means cluster of its utterance's sound.
     """
 
     action_weight: float = at_least(0, 50.0)
@@ -59,9 +60,9 @@ class Actions(Objective):
     clusters: Tensor
 
     def __init__(self, inner: Objective, model: ModelConfig) -> None:
-        super().__init__(inner.config, model)
         if not (isinstance(inner, HasActions) and isinstance(inner.config, ActionSettings)):
             raise ValueError(f"[objective] {inner.config.name} has no prior of actions; expected actions = 0")
+        super().__init__(inner.config, model)
         self.inner, self.count, self.step = inner, model.actions, 0
 
     def meet(self, sampler: Sampler, seed: int) -> None:

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ObjectiveSettings(Settings):
-    """What every objective can be set to.
+    """The settings that every objective has.
 
-    static_weight, dynamic_weight    β1 and β2 of R-WAE; the weights of the two KL terms of DSVAE
+    Attributes:
+        name: The objective: `rwae-mmd`, `rwae-smmd`, `rwae-gan`, `rwae-plus`, a baseline, or `module:Class`.
+        static_weight: β1, the weight of the penalty (of a VAE: the KL term) on z^c.
+        dynamic_weight: β2, the weight of the penalty (of a VAE: the KL term) on z^m.
     """
 
     table: ClassVar[str] = "objective"

@@ -21,8 +21,9 @@ from rwae_audio.settings import at_least
 class RwaeSettings(ActionSettings):
     """The settings of R-WAE with penalties of either kind.
 
-    prior_weight     of the prior's log-likelihood of the codes as they are: the part of KL(Q ‖ P_{z^m_t | z̃^m_{<t}}) that
-                     moves the prior. An MMD or a critic alone leaves how it goes on from its own samples loosely fixed
+    Attributes:
+        prior_weight: Weight of the prior's log-likelihood of the codes, which moves the prior alone. An MMD or a critic
+            leaves loosely fixed how the prior goes on from its own samples.
     """
 
     prior_weight: float = at_least(0, 0.0)
@@ -32,7 +33,8 @@ class RwaeSettings(ActionSettings):
 class MmdSettings(RwaeSettings):
     """The settings of R-WAE with MMD penalties.
 
-    dynamic_match    compares z̃^m_t with its prior alone (`marginal`) or beside the code before it (`joint`)
+    Attributes:
+        dynamic_match: A code is compared with its prior alone (`marginal`) or beside the code before it (`joint`).
     """
 
     name: str = "rwae-mmd"

@@ -25,8 +25,9 @@ TEMPERATURE = 0.1  # of both contrasts
 class PlusSettings(ObjectiveSettings):
     """The settings of R-WAE+.
 
-    pair_weight    β3, the weight of the contrast between the static codes of two windows of an utterance
-    swap_weight    Weight of the contrast with static codes read back from decodings of other utterances' dynamic codes
+    Attributes:
+        pair_weight: β3, the weight of the contrast between the static codes of two windows of an utterance.
+        swap_weight: Weight of the contrast with static codes read back from decodings of other utterances' dynamic codes.
     """
 
     name: str = "rwae-plus"

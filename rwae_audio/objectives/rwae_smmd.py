@@ -21,7 +21,8 @@ FEATURES = 8  # how many are learned
 class SmmdSettings(ObjectiveSettings):
     """The settings of R-WAE with scaled MMD penalties.
 
-    dynamic_match    compares z̃^m_t with its prior alone (`marginal`) or beside the code before it (`joint`)
+    Attributes:
+        dynamic_match: A code is compared with its prior alone (`marginal`) or beside the code before it (`joint`).
     """
 
     name: str = "rwae-smmd"

@@ -51,7 +51,8 @@ class Perturbation(Settings):
 class Tract(Perturbation):
     """Another vocal tract: the frequency axis of all windows of an utterance is stretched (Jaitly & Hinton 2013).
 
-    factor    The axis is stretched by one factor an utterance, up to this far from 1
+    Attributes:
+        factor: The axis is stretched by one factor an utterance, up to this far from 1.
     """
 
     table: ClassVar[str] = "train.perturb.tract"
@@ -71,7 +72,8 @@ class Channel(Perturbation):
     An objective without a second window has its only window changed. A static code that is read off the segment itself
     has no window, and nothing changes.
 
-    kinds    What the window goes through, each with a chance of a half, in this order
+    Attributes:
+        kinds: What the window goes through, each with a chance of a half, in this order.
     """
 
     table: ClassVar[str] = "train.perturb.channel"
@@ -97,7 +99,8 @@ class Channel(Perturbation):
 class Colour(Perturbation):
     """Another colour for the dynamic encoder: a smooth random curve over the mel axis, one a sequence.
 
-    deviation    Standard deviation of the curve, in nats
+    Attributes:
+        deviation: Standard deviation of the curve, in nats.
     """
 
     table: ClassVar[str] = "train.perturb.colour"
@@ -114,7 +117,8 @@ class Colour(Perturbation):
 class Mel(Perturbation):
     """Another voice for the dynamic encoder alone: the mel axis of its normalised input is stretched.
 
-    factor    The axis is stretched by one factor a sequence, up to this far from 1
+    Attributes:
+        factor: The axis is stretched by one factor a sequence, up to this far from 1.
     """
 
     table: ClassVar[str] = "train.perturb.mel"

@@ -33,15 +33,18 @@ GRADIENT_CLIP = 50.0  # the largest norm of all gradients
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
-    """One run: how many updates on how much, how fast, and how often the development speakers are asked.
+    """The settings of a run.
 
-    batch       sequences an update, of all processes together
-    learning_rate    the highest; it rises for WARMUP updates and falls along a cosine to zero
-    perturb     a list of perturbations, `{ name = "tract", factor = 0.25 }` for one (rwae_audio/training/perturbations.py)
-    precision   of the networks' passes: `float32`, or `bf16`, bfloat16 by autocast, where the device computes in it. Losses,
-                distances, statistics and the optimizer are float32 in any case
-    choose      what makes a checkpoint the best one on development speakers: the `gap` between dynamic and static EER, or
-                the least reconstruction `error`
+    Attributes:
+        seed: All random numbers follow from it.
+        updates: Updates of the weights in all.
+        batch: Sequences in an update, of all processes together.
+        learning_rate: The highest rate of Adam; it rises for WARMUP updates and falls along a cosine to zero.
+        evaluate_every: Updates between two looks at the development speakers.
+        perturb: A list of perturbations of the training speech, such as `{ name = "tract", factor = 0.25 }`.
+        precision: The networks run in `float32`, or in `bf16` where the device computes in it. Losses stay in float32.
+        choose: The best checkpoint has the widest `gap` between dynamic and static EER, or the least reconstruction
+            `error`.
     """
 
     table: ClassVar[str] = "train"
