@@ -243,7 +243,7 @@ def test_the_prior_steps_as_it_scores_with_an_action() -> None:
 def test_one_code_is_kept_when_the_other_is_drawn() -> None:
     model = new_model().float().eval()
     normaliser, raw = Normaliser(torch.zeros(6), torch.ones(6)), frames_like(5, 9).float()
-    mel = RunConfig.of({"mel": {"n_mels": 6, "segment": 9}, "model": {**SIZES, "actions": 5}}).mel
+    mel = RunConfig.of({"mel": {"n_mels": 6, "segment": 9}, "model": {"actions": 5}}).mel
     codes = codes_of_all(model, normaliser, mel, raw)
     torch.testing.assert_close(codes.dynamic, model.encode_dynamic(raw, codes.static, None).mean)
     assert codes.action is not None

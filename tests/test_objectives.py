@@ -431,7 +431,7 @@ def test_swaps_are_read_back_by_a_static_encoder_that_does_not_learn_from_them()
 
 
 def test_reading_swaps_leaves_the_static_encoders_statistics_alone() -> None:
-    model, frames = setting(static_network="residual", static_pooling="attentive", static_window=5)
+    model, frames = setting(static_network="residual", static_window=5)
     output = model(frames, generator=generator(0, "noise"), second_frames=frames + 0.5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     swap(model, output, 0.2).backward()

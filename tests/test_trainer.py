@@ -401,7 +401,7 @@ def test_learning_rate_warms_up_and_falls(monkeypatch: pytest.MonkeyPatch) -> No
         ({"objective": 3}, r"\[objective\] is 3; expected a table of settings"),
         ({"objective": {"name": 3}}, r"\[objective\] name is 3; expected one of rwae-mmd, "),
         ({"mel": {"preset": "papre"}}, "did you mean 'paper'"),
-        ({"mel": {"n_mels": 40}}, r"\[model\] n_mels is 80; expected \[mel\] n_mels, 40"),
+        ({"model": {"n_mels": 40}}, r"\[model\] has no setting 'n_mels'; expected it in \[mel\]"),
         ({"objective": {"name": "dsvae"}}, "expected dynamic_offset_variance 0"),
     ],
 )

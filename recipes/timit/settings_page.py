@@ -73,7 +73,7 @@ def page() -> str:
     own = frozenset(field.name for field in dataclasses.fields(default)) - common
     parts = [
         section("[mel]", MelConfig),
-        section("[model]", ModelConfig),
+        section("[model]", ModelConfig, frozenset({"n_mels"})),
         section("[objective], of every objective", default, own),
         *(section(f'[objective] of name = "{name}"', kind.Settings, common) for name, kind in OBJECTIVES.items()),
         section("[train]", TrainConfig),
@@ -89,7 +89,8 @@ def settings() -> set[tuple[str, str]]:
     """Return the name of every setting of a configuration with its table."""
     tables = [("mel", MelConfig), ("model", ModelConfig), ("train", TrainConfig)]
     tables += [("objective", kind.Settings) for kind in OBJECTIVES.values()]
-    return {(table, field.name) for table, kind in tables for field in dataclasses.fields(kind)}
+    found = {(table, field.name) for table, kind in tables for field in dataclasses.fields(kind)}
+    return found - {("model", "n_mels")}  # it is that of [mel]
 
 
 if __name__ == "__main__":

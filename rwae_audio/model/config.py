@@ -15,7 +15,7 @@ class ModelConfig(Settings):
     """The sizes of the networks, and every choice that the paper leaves open.
 
     Attributes:
-        n_mels: Mel bins of the frames, those of [mel].
+        n_mels: Mel bins of the frames, which a configuration says in [mel].
         static_dim: Dimensions of the static code z^c.
         dynamic_dim: Dimensions of a dynamic code z^m.
         static_hidden: Width of the static encoder.
@@ -28,9 +28,8 @@ class ModelConfig(Settings):
         static_stride: The static encoder reads every so many frames.
         embedding_window: Frames in the windows over which a recording's static vector is the mean; 0 for those of
             training.
-        static_network: `recurrent` is an LSTM (the paper); `residual` is blocks of convolutions, as in ECAPA-TDNN.
-        static_pooling: The code is read off the LSTM's `last` state (the paper), off mean and deviation over time, or off
-            both under learned weights (`attentive`).
+        static_network: The code is read off an LSTM's last state (`recurrent-last`, the paper), off mean and deviation of
+            its states (`recurrent`), or off both under learned weights, of convolutions as in ECAPA-TDNN (`residual`).
         posterior: Both codes have a `fixed` variance, or a `learned` one that starts at it.
         static_variance: Variance of the static posterior.
         dynamic_norm: What is taken from each bin of the dynamic encoder's input: nothing, its mean over the segment, or
@@ -60,8 +59,7 @@ class ModelConfig(Settings):
     static_window: int = at_least(1, 60)
     static_stride: int = at_least(1, 2)
     embedding_window: int = at_least(0, 0)
-    static_network: Literal["recurrent", "residual"] = "recurrent"
-    static_pooling: Literal["last", "mean-deviation", "attentive"] = "mean-deviation"
+    static_network: Literal["recurrent", "recurrent-last", "residual"] = "recurrent"
     posterior: PosteriorKind = "fixed"
     static_variance: float = between(0, 100, 0.25, open_low=True)
     dynamic_norm: Literal["none", "mean", "instance"] = "mean"
@@ -80,8 +78,6 @@ class ModelConfig(Settings):
         if self.actions == 1:
             raise ValueError("[model] actions is 1; expected 0 (none), or 2 or more")
         if self.static_network == "residual":
-            if self.static_pooling == "last":
-                raise ValueError('[model] static_pooling is "last"; a residual static_network needs another')
             if self.static_hidden % 4:
                 raise ValueError(
                     f"[model] static_hidden is {self.static_hidden}; expected a multiple of 4 for residual blocks"

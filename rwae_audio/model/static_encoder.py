@@ -18,31 +18,30 @@ class StaticEncoder(Network):
         super().__init__()
         self.config = config
         hidden = config.static_hidden
-        if config.static_network == "recurrent":
-            self.lstm = nn.LSTM(config.n_mels, hidden, batch_first=True)
-        else:
+        if config.static_network == "residual":
             self.convolutions = ResidualConvolutions(config.n_mels, hidden, config.static_stride)
             hidden = self.convolutions.width
-        if config.static_pooling == "attentive":
             self.attention = AttentivePooling(hidden)
-        pooled = hidden * (1 if config.static_pooling == "last" else 2)
+        else:
+            self.lstm = nn.LSTM(config.n_mels, hidden, batch_first=True)
+        pooled = hidden * (1 if config.static_network == "recurrent-last" else 2)
         self.head = GaussianHead(pooled, config.static_dim, config.posterior, config.static_variance)
 
     def forward(self, frames: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Posterior:
-        """frames (B, S, n_mels), padded on the right where `lengths` (B,) says so → z^c, (B, static_dim)."""
+        """Return z^c of frames (B, S, n_mels), padded on the right where `lengths` (B,) says so."""
         stride = self.config.static_stride
         kept = None if lengths is None else (lengths + stride - 1) // stride
-        if self.config.static_network == "recurrent":
-            states, _ = self.lstm(frames[:, ::stride])
-        else:
+        if self.config.static_network == "residual":
             states = self.convolutions(frames, lengths)
+        else:
+            states, _ = self.lstm(frames[:, ::stride])
         return self.head(self._pooled(states, kept), generator)
 
     def _pooled(self, states: Tensor, lengths: Tensor | None) -> Tensor:
-        """States (B, S, hidden), lengths (B,) → what the code is read off, (B, hidden) or twice as wide."""
-        if self.config.static_pooling == "last":
+        """Return the input of the head, (B, hidden) or twice as wide, from states (B, S, hidden) and lengths (B,)."""
+        if self.config.static_network == "recurrent-last":
             return last_state(states, lengths)
-        if self.config.static_pooling == "attentive":
+        if self.config.static_network == "residual":
             return self.attention(states, None if lengths is None else frame_mask(lengths, states))
         return torch.cat(mean_deviation(states, frame_mask(lengths, states)), dim=-1)
 

@@ -85,14 +85,17 @@ class RunConfig:
         if not isinstance(objective := tables.get("objective", {}), Mapping):
             raise InputError(f"[objective] is {objective!r}; expected a table of settings")
         foreign = ":" in str(objective.get("name", "")) and not outside
+        mel, model = MelConfig.from_table(tables.get("mel", {})), tables.get("model", {})
+        if isinstance(model, Mapping):
+            if "n_mels" in model:
+                raise InputError("[model] has no setting 'n_mels'; expected it in [mel]")
+            model = {**model, "n_mels": mel.n_mels}
         config = cls(
-            MelConfig.from_table(tables.get("mel", {})),
-            resolve(ModelConfig, tables.get("model", {}), "[model]"),
+            mel,
+            resolve(ModelConfig, model, "[model]"),
             ObjectiveSettings(str(objective["name"])) if foreign else objective_settings(objective),
             resolve(TrainConfig, tables.get("train", {}), "[train]"),
         )
-        if config.mel.n_mels != config.model.n_mels:
-            raise InputError(f"[model] n_mels is {config.model.n_mels}; expected [mel] n_mels, {config.mel.n_mels}")
         try:
             if not foreign:
                 new_objective(config)
@@ -102,7 +105,9 @@ class RunConfig:
 
     def tables(self) -> dict[str, Any]:
         """Plain tables for JSON, from which `of` makes the same configuration."""
-        return {**asdict(self), "mel": self.mel.to_table()}
+        tables = {**asdict(self), "mel": self.mel.to_table()}
+        del tables["model"]["n_mels"]  # that of [mel]
+        return tables
 
 
 class Board(Protocol):
