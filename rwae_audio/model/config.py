@@ -97,5 +97,5 @@ class ModelConfig(Settings):
 
     @property
     def by_segment(self) -> bool:
-        """Is z^m_t another where its segment begins elsewhere? Then recordings are encoded in segments as in training."""
+        """Whether z^m_t depends on where its segment begins. Recordings are then encoded in segments as in training."""
         return self.dynamic_per == "segment" or self.static_from == "frame"

@@ -50,7 +50,10 @@ class Output(NamedTuple):
 
 
 def frame_mask(lengths: Tensor | None, frames: Tensor) -> Tensor:
-    """(B, T, 1) in the frames' dtype: 1 inside each sequence, 0 in its padding. `lengths` (B,), or None for no padding."""
+    """Return 1 inside each sequence and 0 in its padding, (B, T, 1), in the frames' dtype.
+
+    lengths: (B,), or None for no padding.
+    """
     steps = torch.arange(frames.shape[1], device=frames.device)
     if lengths is None:
         return torch.ones(frames.shape[0], frames.shape[1], 1, dtype=frames.dtype, device=frames.device)
@@ -58,7 +61,7 @@ def frame_mask(lengths: Tensor | None, frames: Tensor) -> Tensor:
 
 
 def mean_deviation(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over time, each (B, d), of values (B, T, d) inside the mask (B, T, 1)."""
+    """Return mean and standard deviation over time, each (B, d), of values (B, T, d) inside the mask (B, T, 1)."""
     values, mask = in_float32(values), in_float32(mask)
     count = mask.sum(1)
     mean = (values * mask).sum(1) / count
@@ -67,7 +70,7 @@ def mean_deviation(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def last_state(states: Tensor, lengths: Tensor | None) -> Tensor:
-    """The last one, (B, hidden), of each sequence of states (B, T, hidden)."""
+    """Return the last state (B, hidden) of each sequence of states (B, T, hidden)."""
     if lengths is None:
         return states[:, -1]
     return states[torch.arange(len(states), device=states.device), lengths - 1]
@@ -112,7 +115,7 @@ def full_precision(values: Tensor) -> contextlib.AbstractContextManager:
 
 
 class GaussianHead(nn.Module):
-    """States (..., hidden) → a Posterior (..., d) of one of the two kinds, computed in float32."""
+    """A map from states (..., hidden) to a Posterior (..., d) of one of the two kinds, computed in float32."""
 
     def __init__(self, hidden: int, dim: int, kind: PosteriorKind, variance: float) -> None:
         super().__init__()
@@ -139,7 +142,7 @@ class GaussianHead(nn.Module):
 
 
 def normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
-    """Standard normal numbers in the dtype (at least float32) and on the device of `like`.
+    """Return standard normal numbers in the dtype (at least float32) and on the device of `like`.
 
     They are drawn on the CPU, so that devices agree, and in float32 for 16-bit numbers, so that precisions do.
 
@@ -150,8 +153,10 @@ def normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator, like
 
 
 class Standardise(nn.BatchNorm1d):
-    """Rows (N, d) → mean 0 and variance 1 in each column: over the rows of all processes in training, by the running
-    statistics otherwise. nn.BatchNorm1d without weights, to which it leaves whatever one process can do alone."""
+    """A batch norm without weights: rows (N, d) get mean 0 and variance 1 in each column.
+
+    In training the statistics are those of the rows of all processes, otherwise the running ones.
+    """
 
     running_mean: Tensor
     running_var: Tensor

@@ -25,8 +25,14 @@ from rwae_audio.model.static_encoder import FrameStaticEncoder, StaticEncoder
 
 
 class Sample(NamedTuple):
-    """Sequences from the priors: frames (n, T, n_mels), normalised, of static (n, static_dim), dynamic (n, T, dynamic_dim)
-    and action (n, A), None in a model without."""
+    """Sequences from the priors, with their codes.
+
+    Attributes:
+        frames: Normalised log-mels, (n, T, n_mels).
+        static: Static codes, (n, static_dim).
+        dynamic: Dynamic codes, (n, T, dynamic_dim).
+        action: Actions, (n, A); None in a model without.
+    """
 
     frames: Tensor
     static: Tensor
@@ -110,7 +116,7 @@ class RWAE(nn.Module):
     def encode_dynamic(
         self, frames: Tensor, static: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None
     ) -> Posterior:
-        """frames (B, T, n_mels), and z^c (B, static_dim) for an encoder that sees it → z^m, (B, T, dynamic_dim).
+        """Return z^m (B, T, dynamic_dim) of frames (B, T, n_mels), given z^c (B, static_dim) for an encoder that sees it.
 
         Where z^c is the first frame's, the encoder sees h_t − h_1 instead of the frames.
         """
@@ -130,5 +136,5 @@ class RWAE(nn.Module):
 
 
 def parameters(model: nn.Module) -> int:
-    """How many numbers are trained."""
+    """Return the number of trained weights."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

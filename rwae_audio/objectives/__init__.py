@@ -46,12 +46,12 @@ def objective_class(name: str) -> type[Objective]:
     if not kind or not all(part.isidentifier() for part in module.split(".")):
         raise InputError(f"[objective] name is {name!r}; {nearest(name, list(OBJECTIVES))} (or module:Class)")
     try:
-        found = getattr(importlib.import_module(module), kind)
+        objective = getattr(importlib.import_module(module), kind)
     except (ImportError, AttributeError) as error:
         raise InputError(f"[objective] name is {name!r}, which cannot be imported ({error})") from error
-    if not (isinstance(found, type) and issubclass(found, Objective)):
+    if not (isinstance(objective, type) and issubclass(objective, Objective)):
         raise InputError(f"[objective] name is {name!r}; expected a subclass of rwae_audio.objectives.Objective")
-    return found
+    return objective
 
 
 def objective_settings(table: Mapping[str, Any] | str = DEFAULT, **changes: Any) -> ObjectiveSettings:

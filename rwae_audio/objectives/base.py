@@ -1,4 +1,4 @@
-"""What every objective is: named, weighted terms whose sum is the loss, and perhaps critics with steps of their own."""
+"""The base of all objectives: named, weighted terms, the sum of which is the loss, and perhaps critics."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ObjectiveSettings(Settings):
 
 
 class Objective(nn.Module):
-    """Called with a pass's output, it gives the terms; what it learns itself (critics) is trained by `step_critics`.
+    """A map from the output of a pass to the terms of the loss.
 
     Attributes:
         Settings: The class of its settings, which the table [objective] is resolved against.
@@ -62,15 +62,21 @@ class Objective(nn.Module):
         """Prepare for update `step` of all `updates`, counted from 0, before the model's pass."""
 
     def joint_parameters(self) -> list[nn.Parameter]:
-        """What the objective learns together with the model, by the model's optimizer and down the same loss."""
+        """Return the weights of the objective that the model's optimizer trains, down the same loss."""
         return []
 
     def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, Tensor]:
-        """One step of the critics on the codes of this pass, and what to log. Leaves no gradient in the model."""
+        """Make one step of the critics on the codes of this pass, and return values to log.
+
+        No gradient is left in the model.
+        """
         return {}
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """frames (B, T, n_mels), normalised → term → weighted scalar. Leaves no gradient in the critics."""
+        """Return the weighted terms, scalars by name, of a pass on normalised frames (B, T, n_mels).
+
+        No gradient is left in the critics.
+        """
         raise NotImplementedError
 
 
@@ -80,5 +86,5 @@ def drawn_action(output: Output) -> Tensor | None:
 
 
 def squared_error(reconstruction: Tensor, frames: Tensor) -> Tensor:
-    """Σ_t c(x_t, G(z^c, z^m_t)), c squared L2, averaged over the batch. Both (B, T, n_mels) → scalar."""
+    """Return Σ_t c(x_t, G(z^c, z^m_t)) with c squared L2, averaged over the batch, of frames (B, T, n_mels)."""
     return (reconstruction - frames).square().sum((1, 2)).mean()

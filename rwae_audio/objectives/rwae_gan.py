@@ -24,7 +24,9 @@ class GanSettings(RwaeSettings):
 
 
 class RwaeGan(HasActions):
-    """L = Σ_t E c(x_t, G) − β1 · E log D^c(z̃^c) + β2 · Σ_t [− E log D^m(z̃^m_t | z̃^m_{<t}) − E log(1 − D^m(z^m_t | z̃^m_{<t}))]
+    """The objective of R-WAE with latent critics:
+
+    L = Σ_t E c(x_t, G) − β1 · E log D^c(z̃^c) + β2 · Σ_t [− E log D^m(z̃^m_t | z̃^m_{<t}) − E log(1 − D^m(z^m_t | z̃^m_{<t}))]
 
     The critics D minimise BCE(prior, 1) + BCE(posterior, 0); the encoder's loss is the non-saturating one. The dynamic
     prior is learned, so it moves towards the posterior as the posterior moves towards it: its draws are the last term.
@@ -56,7 +58,7 @@ class RwaeGan(HasActions):
         }
 
     def judged(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, Tensor]:
-        """What the critics make of both codes: the terms `static` and `dynamic`."""
+        """Return the terms `static` and `dynamic` by the critics of both codes."""
         dynamic = output.dynamic.sample
         drawn, _ = prior_draws(model, dynamic, generator, drawn_action(output))
         with frozen(self.static_critic, self.dynamic_critic):
@@ -71,10 +73,10 @@ class RwaeGan(HasActions):
 
 
 def real(logits: Tensor) -> Tensor:
-    """−E log σ(logits): low where the critic takes the samples for the prior's."""
+    """Return −E log σ(logits), which is low where the critic takes the samples for the prior's."""
     return F.softplus(-logits).mean()
 
 
 def fake(logits: Tensor) -> Tensor:
-    """−E log(1 − σ(logits)): low where the critic takes them for the posterior's."""
+    """Return −E log(1 − σ(logits)), which is low where the critic takes the samples for the posterior's."""
     return F.softplus(logits).mean()

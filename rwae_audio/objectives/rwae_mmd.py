@@ -42,7 +42,9 @@ class MmdSettings(RwaeSettings):
 
 
 class RwaeMmd(HasActions):
-    """L = Σ_t E c(x_t, G(z^c, z^m_t)) + β1 · MMD²(Q_{z^c}, N(0, I)) + β2 · Σ_t MMD²(Q_{z^m_t}, P_{z^m_t | z̃^m_{<t}})
+    """The objective of R-WAE with MMD penalties:
+
+    L = Σ_t E c(x_t, G(z^c, z^m_t)) + β1 · MMD²(Q_{z^c}, N(0, I)) + β2 · Σ_t MMD²(Q_{z^m_t}, P_{z^m_t | z̃^m_{<t}})
 
     The prior's samples follow the posterior's history, so the pair i = j shares one and is left out.
     """
@@ -63,20 +65,20 @@ class RwaeMmd(HasActions):
 
 
 def static_penalty(static: Tensor, generator: torch.Generator) -> Tensor:
-    """MMD² between the aggregated posterior's samples (B, d) and as many of N(0, I), over the global batch."""
+    """Return MMD² between the aggregated posterior's samples (B, d) and as many of N(0, I), over the global batch."""
     return mmd(gather(static), gather(normal(static.shape, generator, static)))
 
 
 def prior_draws(
     model: RWAE, dynamic: Tensor, generator: torch.Generator, action: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """What the prior draws after the posterior's history z̃^m_{<t} (and given a), and its variance, each (B, T, d)."""
+    """Return draws of the prior given the posterior's history z̃^m_{<t} (and a), and its variance, each (B, T, d)."""
     mean, variance = model.prior(dynamic, action)
     return mean + variance.sqrt() * normal(mean.shape, generator, mean), variance
 
 
 def with_history(codes: Tensor, history: Tensor) -> Tensor:
-    """Each code beside the one before it: (B, T, d), (B, T, d) → (B, T, 2d); a zero code stands before the first."""
+    """Return each code beside the one before it in the history, (B, T, 2d); a zero code stands before the first."""
     return torch.cat([F.pad(history, (0, 0, 1, 0))[:, :-1], codes], dim=-1)
 
 

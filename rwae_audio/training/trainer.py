@@ -1,4 +1,4 @@
-"""A run: one readable loop, checkpoints that are whole, and a resumed run that equals the uninterrupted one."""
+"""The training of a model: one update, the look at the development speakers, and a run that can be resumed."""
 
 from __future__ import annotations
 
@@ -104,14 +104,14 @@ class RunConfig:
         return config
 
     def tables(self) -> dict[str, Any]:
-        """Plain tables for JSON, from which `of` makes the same configuration."""
+        """Return plain tables for JSON, from which `of` makes the same configuration."""
         tables = {**asdict(self), "mel": self.mel.to_table()}
         del tables["model"]["n_mels"]  # that of [mel]
         return tables
 
 
 class Board(Protocol):
-    """Where a run shows itself; rwae_audio.training.board has the TensorBoard one."""
+    """A display of a run, such as the TensorBoard one of rwae_audio.training.board."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
     def pictures(self, step: int, model: RWAE, normaliser: Normaliser, batch: Batch) -> None: ...
@@ -155,7 +155,7 @@ def train(
 
 
 class Trainer:
-    """One run: what learns, what it learns from, and where it stands."""
+    """The state of one run: the model, its objective, the training speech, and the position."""
 
     def __init__(
         self,
@@ -267,7 +267,7 @@ class Trainer:
 
 
 def new_model(config: RunConfig) -> RWAE:
-    """The model as it is before the first update; its weights depend on the seed alone."""
+    """Return the model as it is before the first update. Its weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(config.train.seed, "weights").initial_seed() % 2**31)
         return RWAE(config.model)
@@ -293,7 +293,7 @@ def learning_rate(settings: TrainConfig, step: int) -> float:
 
 
 def epoch_line(position: Position, updates: int, values: Mapping[str, float]) -> str:
-    """One line for those who watch."""
+    """Return the line on an epoch that is printed."""
     parts = [f"update {position.step}/{updates}", f"{position.seconds:.0f} s", f"loss {values['train/loss']:.1f}"]
     for name in ("static_eer", "dynamic_eer"):
         if f"dev/{name}" in values:

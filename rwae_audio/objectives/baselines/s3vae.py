@@ -64,13 +64,16 @@ class S3vae(Dsvae):
 
 
 def shuffled_static(model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> Posterior:
-    """q(z^c | the frames that the static encoder saw, in another order); frames (B, T, n_mels): the pass's own."""
+    """Return the static posterior of the frames that the static encoder saw, in another order.
+
+    frames: (B, T, n_mels), those of the pass.
+    """
     seen = frames if output.static_frames is None else output.static_frames
     return model.static_encoder(shuffled(seen, generator), generator)
 
 
 def shared_information(output: Output) -> Tensor:
-    """I(z^c; z^m_t) over the global batch, (T,), nats."""
+    """Return I(z^c; z^m_t) over the global batch, (T,), nats."""
     mean, variance, sample = (gather(part) for part in output.static)
     means, variances, samples = (gather(part).transpose(0, 1) for part in output.dynamic)
     return mutual_information(log_densities(sample, mean, variance), log_densities(samples, means, variances))
