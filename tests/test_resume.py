@@ -84,7 +84,7 @@ def test_each_recipe_refuses_in_one_line(script: str, option: str, tmp_path: Pat
 def test_a_plan_that_is_none_is_said(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"data": [["an4", "/a", "an4"]], "test": 3}')
     assert read_plan(tmp_path, {"data": list})["data"] == [["an4", "/a", "an4"]]
-    with pytest.raises(InputError, match=r"run\.json does not say what was run"):
+    with pytest.raises(InputError, match=r"run\.json is not the plan of a run"):
         read_plan(tmp_path, {"data": list, "test": list})
 
 

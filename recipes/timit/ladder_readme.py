@@ -1,4 +1,4 @@
-"""Render some rows of ladder.csv as the table of a README, between its marks."""
+"""Rendering of some rows of ladder.csv as the table of a README, between its marks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADER = ("system", "static EER %", "dynamic EER %", "gap", "phones %")
 
 
 def rendered(readme: str, table: str) -> str:
-    """The README with the rows SHOWN of ladder.csv, in their rank's order. Raises InputError when the marks are missing."""
+    """Return the README with the rows SHOWN of ladder.csv, by rank. Raises InputError if the marks are missing."""
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
     if not after:
@@ -25,7 +25,7 @@ def rendered(readme: str, table: str) -> str:
 
 
 def cells(row: Mapping[str, str]) -> tuple[str, ...]:
-    """A line of the table from a line of ladder.csv, which holds fractions."""
+    """Return a line of the table from a line of ladder.csv, which holds fractions."""
     spans = (("static_eer", "static"), ("dynamic_eer", "dynamic"), ("gap", "gap"))
-    rates = (rate(float(row[key]), [float(row[f"{of}_{end}"]) for end in ("low", "high")]) for key, of in spans)
+    rates = (rate(float(row[key]), [float(row[f"{prefix}_{end}"]) for end in ("low", "high")]) for key, prefix in spans)
     return (row["row"], *rates, percent(float(row["phone_z_m"])) if row["phone_z_m"] else "")

@@ -1,12 +1,12 @@
-"""Make the built-in demo corpus: synthetic speakers, made with eSpeak NG.
+"""Make the built-in demo corpus of synthetic speakers with eSpeak NG.
 
-    pip install espeakng-loader==0.2.4          brings the library (eSpeak NG 1.52) and its data; used here alone
+    pip install espeakng-loader==0.2.4          the library (eSpeak NG 1.52) and its data; only used here
     python recipes/timit/make_demo_corpus.py rwae_audio/assets/demo
 
-80 speakers × 10 of the sentences below. A speaker is a voice variant of eSpeak's own kind: pitch, vocal tract length,
-each formant's frequency, width and strength, breath, roughness, accent, rate. An utterance has its own pitch, rate,
-level, spectral tilt and a little noise, as if recorded on another day. Everything is drawn from one seed, but
-for what eSpeak itself leaves to chance: another run has the same table and other bytes.
+80 speakers × 10 of the sentences below. A speaker is a voice variant of eSpeak: pitch, vocal tract length, each formant's
+frequency, width and strength, breath, roughness, accent, rate. An utterance has its own pitch, rate, level, spectral tilt
+and a little noise, as if recorded on another day. All draws depend on one seed, apart from those of eSpeak itself: another
+run has the same table and other bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RATE = 16000
 SPLITS = {"train": 44, "dev": 12, "test": 24}  # speakers; each has as many women as men
 PER_SPEAKER = 10
 ACCENTS = ("gmw/en-US", "gmw/en", "gmw/en-GB-scotland", "gmw/en-GB-x-rp")
-COMPRESSION = 0.93  # of Ogg Opus in libsndfile: about 24 kbit/s
+COMPRESSION = 0.93  # libsndfile's compression level of Ogg Opus: about 24 kbit/s
 SENTENCES = """
 The red boat left before noon.
 Please bring two cups of tea.
@@ -105,7 +105,7 @@ class Voice(NamedTuple):
 
 
 def draw_voice(rng: np.random.Generator, female: bool) -> Voice:
-    """A voice; women have higher pitch and shorter vocal tracts, as in eSpeak's own variants."""
+    """Draw a voice; women have higher pitch and shorter vocal tracts, as in eSpeak's own variants."""
     pitch = rng.uniform(150, 235) if female else rng.uniform(72, 135)
     tract = rng.uniform(1.04, 1.24) if female else rng.uniform(0.86, 1.08)
     lines = [
@@ -131,7 +131,7 @@ def draw_voice(rng: np.random.Generator, female: bool) -> Voice:
 
 
 class Event(ctypes.Structure):
-    """espeak_EVENT of speak_lib.h."""
+    """The struct espeak_EVENT of speak_lib.h."""
 
     class Id(ctypes.Union):
         _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
@@ -149,7 +149,7 @@ class Event(ctypes.Structure):
 
 
 class Espeak:
-    """eSpeak NG as a function: text → samples and phone times."""
+    """The synthesiser eSpeak NG, from text to samples and phone times."""
 
     PHONEME = 7  # espeakEVENT_PHONEME
     SYNCHRONOUS, PHONEME_EVENTS, UTF8, SSML_OFF = 2, 1, 1, 0
@@ -163,16 +163,17 @@ class Espeak:
         self.library.espeak_Info.restype = ctypes.c_char_p
         self.rate = self.library.espeak_Initialize(self.SYNCHRONOUS, 0, str(data).encode(), self.PHONEME_EVENTS)
         kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(Event))
-        self.callback = kind(self._heard)  # kept: the library holds only its address
+        self.callback = kind(self._receive)  # kept: the library holds only its address
         self.library.espeak_SetSynthCallback(self.callback)
         self.samples: list[np.ndarray] = []
         self.phones: list[tuple[int, str]] = []
 
     @property
     def version(self) -> str:
+        """The version of eSpeak NG."""
         return self.library.espeak_Info(None).decode()
 
-    def _heard(self, wave: ctypes.Array, count: int, events: ctypes.Array) -> int:
+    def _receive(self, wave: ctypes.Array, count: int, events: ctypes.Array) -> int:
         if count > 0:
             self.samples.append(np.ctypeslib.as_array(wave, (count,)).copy())
         i = 0
@@ -185,7 +186,7 @@ class Espeak:
     def speak(
         self, text: str, name: str, voice: Voice, rate: int, pitch: int
     ) -> tuple[np.ndarray, list[tuple[int, str]]]:
-        """Samples (N,) at self.rate in ±1, and (ms, phone): where each begins; pauses have an empty label."""
+        """Synthesise a text: samples (N,) at self.rate in ±1, and (start in ms, label) of each phone, "" for a pause."""
         (self.variants / name).write_text(voice.variant)
         self.samples, self.phones = [], []
         if self.library.espeak_SetVoiceByName(f"{voice.accent}+{name}".encode()) != 0:
@@ -200,8 +201,7 @@ class Espeak:
 def recorded(
     samples: np.ndarray, rng: np.random.Generator, noise_level: tuple[float, float] = (-68, -58)
 ) -> np.ndarray:
-    """The samples (N,) as if recorded on some day: level, spectral tilt, a little noise (its level in dB of full scale
-    from this range)."""
+    """Give samples (N,) a random level, spectral tilt and noise; `noise_level` is its range in dB of full scale."""
     tilt = rng.uniform(-0.1, 0.1)
     samples = samples - tilt * np.concatenate([[0.0], samples[:-1]])
     loud = np.sqrt(np.mean(samples**2)) + 1e-9
@@ -211,7 +211,7 @@ def recorded(
 
 
 def trimmed(samples: np.ndarray, phones: list[tuple[int, str]], rate: int) -> tuple[np.ndarray, str]:
-    """Without eSpeak's long silences at both ends; phones as `start label start label … end` in ms, pauses as h#."""
+    """Trim eSpeak's long silences; return phones as `start label start label … end` in ms, with pauses as h#."""
     spoken = [(ms, label) for ms, label in phones if label]
     first = max(0, spoken[0][0] - 80)
     last = phones[-1][0] if not phones[-1][1] else round(1000 * len(samples) / rate)
@@ -228,7 +228,7 @@ def trimmed(samples: np.ndarray, phones: list[tuple[int, str]], rate: int) -> tu
 
 @contextlib.contextmanager
 def opened() -> Iterator[Espeak]:
-    """eSpeak NG with a copy of its data, which speak() adds voices to."""
+    """Provide eSpeak NG with a temporary copy of its data, to which speak() adds voices."""
     import espeakng_loader
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -238,8 +238,7 @@ def opened() -> Iterator[Espeak]:
 
 
 def speakers(splits: Mapping[str, int], rng: np.random.Generator) -> Iterator[tuple[str, str, Voice]]:
-    """(split, name, voice) of as many speakers as each split has, a man and a woman in turn; a voice is drawn when its
-    turn comes."""
+    """Yield (split, name, voice) for the number of speakers of each split, men and women in turn."""
     number = 0
     for split, count in splits.items():
         for _ in range(count):
@@ -249,15 +248,16 @@ def speakers(splits: Mapping[str, int], rng: np.random.Generator) -> Iterator[tu
 
 
 def made_with(espeak: Espeak, seed: int) -> str:
-    """Which eSpeak NG and which seed."""
+    """Return the version of eSpeak NG and the seed, for the table."""
     from importlib.metadata import version
 
     return f"eSpeak NG {espeak.version.split()[0]} (espeakng-loader {version('espeakng-loader')}), seed {seed}"
 
 
 def main() -> int:
+    """Make the corpus, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the corpus goes; what is there is replaced")
+    parser.add_argument("folder", type=Path, help="the folder of the corpus; an existing one is replaced")
     folder = parser.parse_args().folder
     rng = np.random.default_rng(SEED)
     shutil.rmtree(folder, ignore_errors=True)
@@ -275,12 +275,12 @@ def main() -> int:
                     folder / file, samples, RATE, format="OGG", subtype="OPUS", compression_level=COMPRESSION
                 )
                 rows.append({"file": file, "speaker": speaker, "split": split, "text": text, "phones": labels})
-        made = made_with(espeak, SEED)
+        tools = made_with(espeak, SEED)
     lines = ",\n".join("    " + json.dumps(row) for row in rows)
-    table = f'{{\n  "made_with": {json.dumps(made)},\n  "licence": "CC0",\n  "utterances": [\n{lines}\n  ]\n}}\n'
+    table = f'{{\n  "made_with": {json.dumps(tools)},\n  "licence": "CC0",\n  "utterances": [\n{lines}\n  ]\n}}\n'
     (folder / "utterances.json").write_text(table, encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    print(f"{folder}: {len(rows)} utterances of {sum(SPLITS.values())} speakers, {size / 1e6:.2f} MB, {made}")
+    print(f"{folder}: {len(rows)} utterances of {sum(SPLITS.values())} speakers, {size / 1e6:.2f} MB, {tools}")
     return 0
 
 
