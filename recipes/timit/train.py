@@ -1,7 +1,7 @@
 """Train an R-WAE on speech and run the speaker benchmark on speakers it has never heard.
 
     python recipes/timit/train.py                                   the built-in demo corpus (synthetic), about 6 minutes
-    python recipes/timit/train.py --data timit=DIR                  TIMIT: the paper's benchmark
+    python recipes/timit/train.py --data timit=DIR                  TIMIT, with the paper's model (conf/paper-mmd.toml)
     python recipes/timit/train.py --config recipes/timit/conf/rwae-mmd.toml \
         --data an4=DIR --data librispeech=DIR --test an4            several corpora; tested on one of them, or on more
     python recipes/timit/train.py --resume runs/an4-rwae-mmd        go on after an interruption
@@ -43,7 +43,7 @@ FIRST = os.environ.get("RANK", "0") == "0"
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, help="TOML of differences from the defaults (conf/*.toml)")
+    parser.add_argument("--config", type=Path, help="conf/*.toml (paper-mmd; of the demo corpus, demo)")
     add_data(parser, "a corpus to train on")
     add_test(parser)
     add_hold_out(parser)
@@ -94,7 +94,7 @@ def train_run(options: argparse.Namespace, plan: dict[str, Any], locks: contextl
     if options.threads:
         torch.set_num_threads(options.threads)
     experiment = prepare(config, plan)
-    named = f"{'-'.join(plan['test'])}-{config.objective.name.rpartition(':')[2]}"
+    named = "-".join(dict.fromkeys([*plan["test"], plan["name"]]))
     folder = options.resume or from_first(lambda: new_folder(options.out, named))
     if FIRST:
         if not options.resume:
@@ -224,16 +224,15 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
     test on, the speakers held out, how to read TIMIT, the command."""
     from rwae_audio.data.corpora import Source
 
-    source = options.config
+    source = options.config or HERE / "conf" / ("paper-mmd.toml" if options.data else "demo.toml")
     if (options.partial or options.with_sa) and not any(item.startswith("timit=") for item in options.data):
         raise InputError(f"{'--partial' if options.partial else '--with-sa'} is for timit; expected --data timit=DIR")
     if not options.data:
         say("no corpus was given (--data NAME=DIR): training on the built-in demo corpus of synthetic speech")
-        source = source or HERE / "conf" / "demo.toml"
     tables = tables_of(source, options.set, options.seed)
     return {
         "config": tables,
-        "name": options.config.stem if options.config else tables.get("objective", {}).get("name", "rwae-mmd"),
+        "name": source.stem,
         **data_plan(options, [Source("demo", "", "demo")]),
         "timit": {"with_sa": options.with_sa, "partial": options.partial},
         "init": str(options.init) if options.init else None,
@@ -242,11 +241,11 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def tables_of(source: Path | None, changes: list[str], seed: int | None) -> dict[str, Any]:
+def tables_of(source: Path, changes: list[str], seed: int | None) -> dict[str, Any]:
     """The tables of a TOML file, with the changes that --set and --seed make."""
     from rwae_audio.settings import read_toml
 
-    tables = read_toml(source) if source else {}
+    tables = read_toml(source)
     for setting in changes:
         set_value(tables, setting)
     if seed is not None:
