@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULE_OF = {  # imported at first use, so that --help does not wait for torch
     "Converter": "conversion.converter",
