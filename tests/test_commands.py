@@ -327,7 +327,7 @@ def test_a_wrong_command_line_is_one_line(name: str, words: str, expected: str, 
         ("1 s0/a.wav s0/b.b.wav\n0 s0/a.wav a.wav\n", "1 of 3 files are not in"),  # not found by its basename
         (f"1 s0/a.wav s0/b.b.wav\n0 s0/a.wav {'x' * 300}.wav\n", "1 of 3 files are not in"),
         ("1 s0/a.wav s0/b.b.wav\n0 s0/a.wav s0/b\n", "1 of 3 files are not in"),  # nor cut at its first dot
-        ("1 s0/a.wav s0/b.b.wav\n0 s0/b.b.wav s0/a.wav\n", "has two utterances of a speaker by target trials"),
+        ("1 s0/a.wav s0/b.b.wav\n0 s0/b.b.wav s0/a.wav\n", "two utterances that target trials give to one"),
         ("1 s0/a.wav s0/b.b.wav\n2 s0/a.wav s1/a.wav\n", "line 2 has the label '2'"),
         ("1 s0/a.wav s0/b.b.wav\n", "1 target trials of 1"),
         ("", "is empty"),

@@ -161,5 +161,5 @@ def test_speakers_are_what_target_trials_link() -> None:
 
 def test_a_list_that_contradicts_itself_is_an_error() -> None:
     trials = Trials(tuple("abc"), np.array([0, 1, 0]), np.array([1, 2, 2]), np.array([True, True, False]))
-    with pytest.raises(InputError, match="the non-target trial a c joins"):
+    with pytest.raises(InputError, match="the non-target trial a c has"):
         speakers_of(trials)

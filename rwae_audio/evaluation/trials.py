@@ -184,7 +184,7 @@ def speakers_of(trials: Trials) -> np.ndarray:
         i = int(wrong.argmax())
         pair = f"{trials.names[trials.enrol[i]]} {trials.names[trials.test[i]]}"
         raise InputError(
-            f"the non-target trial {pair} has two utterances of a speaker by target trials; expected two speakers"
+            f"the non-target trial {pair} has two utterances that target trials give to one speaker; expected two"
         )
     return speakers
 
