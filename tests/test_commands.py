@@ -899,7 +899,11 @@ def test_eer_for_people(recordings: Path, run: Run, tmp_path: Path) -> None:
 def test_eer_checks_where_scores_go_before_it_works(recordings: Path, run: Run, tmp_path: Path) -> None:
     trials = trial_list(tmp_path)
     words = ("--trials", trials, "--audio-dir", recordings, "--scores")
-    for place, expected in (("no/s.txt", "the folder no does not exist"), (".", "is a folder"), (trials, "itself")):
+    for place, expected in (
+        ("no/s.txt", "the folder no does not exist"),
+        (".", "is a folder"),
+        (trials, "is the trial list"),
+    ):
         refused(run("rwae-eer", *words, place, bundle=Path("never read")), "rwae-eer", expected)
     assert len(trials.read_text().splitlines()) == 15
 

@@ -96,7 +96,7 @@ def test_the_table_ranks_by_gap_and_marks_what_collapsed(place: Path) -> None:
     for other in ROWS - {"rwae-plus"}:
         assert f"\n- `rwae-plus` minus `{other}`: static " in text
     assert "\n- `rwae-mmd` minus `dsvae`: static **-" in text
-    assert "Published, not ours" in text
+    assert "Published by others" in text
     assert "| R-WAE | 4.73 | 23.41 |" in text
     for name in ("ladder", "det"):
         assert (place / f"{name}.png").stat().st_size > 5000
