@@ -12,10 +12,8 @@ import soundfile
 import torch
 from made_up import speech, tiny_bundle
 
-from rwae_audio.conversion import pitch
 from rwae_audio.conversion.converter import Converter
 from rwae_audio.conversion.pitch import fundamental, moved, pooled, register, register_of, tracked
-from rwae_audio.conversion.vocoders import neural as neural_vocoder
 from rwae_audio.conversion.vocoders.griffin_lim import GriffinLim, griffin_lim
 from rwae_audio.conversion.vocoders.neural import Vocoder, VocoderConfig, vocode
 from rwae_audio.conversion.voice import Voice
@@ -304,8 +302,7 @@ def test_a_file_through_the_neural_vocoder_in_chunks_is_the_waveform(
     soundfile.write(tmp_path / "b.wav", target, 16000, subtype="FLOAT")
     expected = converted(bundle, source, [target], 2, vocoder)
     monkeypatch.setattr(audio, "BLOCK", 7001)
-    for module in (streaming, pitch, neural_vocoder):
-        monkeypatch.setattr(module, "CHUNK", 100)
+    monkeypatch.setattr(streaming, "CHUNK", 100)
     converter = Converter(bundle, vocoder)
     voice = converter.voice(tmp_path / "b.wav")
     converter.convert_file(tmp_path / "a.wav", tmp_path / "out.wav", voice, seed=2)

@@ -23,6 +23,7 @@ from rwae_audio.conversion.vocoders.neural import (
 )
 from rwae_audio.data.features import PRESETS, log_mel, mel_filters
 from rwae_audio.files import InputError
+from rwae_audio.inference import streaming
 from rwae_audio.randomness import generator
 
 MEL = PRESETS["vocoder"]
@@ -82,12 +83,13 @@ def test_before_training_it_speaks_from_the_mels_alone() -> None:
 
 
 @pytest.mark.parametrize("size", [40, 61, 100])
-def test_in_pieces_as_in_one(size: int) -> None:
+def test_in_pieces_as_in_one(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     _, log_mels, f0 = heard(2, 4.0)
     vocoder = small()
     whole = vocode(vocoder, log_mels, f0, seed=3)
+    monkeypatch.setattr(streaming, "CHUNK", size)
     for pieces in (log_mels.split(7), [log_mels]):
-        sound = torch.cat([*vocoder.chunks(pieces, f0, seed=3, size=size)])
+        sound = torch.cat([*vocoder.chunks(pieces, f0, seed=3)])
         torch.testing.assert_close(sound, whole, rtol=0, atol=1e-5)
     assert not torch.equal(vocode(vocoder, log_mels, f0, seed=4), whole)
 

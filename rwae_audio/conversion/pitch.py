@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from rwae_audio.data.audio import resampled_blocks
 from rwae_audio.data.features import MelConfig
 from rwae_audio.data.level import speech_of
-from rwae_audio.inference.streaming import CHUNK
+from rwae_audio.inference.streaming import in_context
 
 if TYPE_CHECKING:
     from swift_f0 import SwiftF0
@@ -100,14 +102,22 @@ def _tracked(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     N samples at RATE have 1 + N // HOP frames.
     """
     samples = (np.asarray(block, dtype=np.float32) for block in blocks)
-    known, context = np.zeros(0, dtype=np.float32), 0  # context: frames at the start of `known` that are done
-    for block in samples if rate == RATE else resampled_blocks(samples, rate, RATE):
-        known = np.concatenate([known, block])
-        while len(known) >= (context + CHUNK + CONTEXT) * HOP:
-            end = context + CHUNK
-            yield _swift(known[: (end + CONTEXT) * HOP])[context:end]
-            known, context = known[(end - CONTEXT) * HOP :], CONTEXT
-    yield _swift(np.pad(known, (0, HOP)))[context:]
+    rows = _rows(samples if rate == RATE else resampled_blocks(samples, rate, RATE))
+    return (
+        part.numpy()
+        for part in in_context(lambda part: torch.from_numpy(_swift(part.flatten().numpy())), rows, CONTEXT)
+    )
+
+
+def _rows(blocks: Iterable[np.ndarray]) -> Iterator[Tensor]:
+    """Yield samples that come in blocks (n,) as rows (m, HOP), with zeros after the last one: 1 + N // HOP rows in all."""
+    rest = np.zeros(0, dtype=np.float32)
+    for block in blocks:
+        samples = np.concatenate([rest, block])
+        whole = len(samples) - len(samples) % HOP
+        yield torch.from_numpy(samples[:whole]).view(-1, HOP)
+        rest = samples[whole:]
+    yield torch.from_numpy(np.pad(rest, (0, HOP - len(rest))))[None]
 
 
 def _swift(samples: np.ndarray) -> np.ndarray:

@@ -49,6 +49,18 @@ def in_context(apply: Callable[[Tensor], Tensor], pieces: Iterable[Tensor], cont
         yield left
 
 
+def between_frames(rows: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield the samples (m,) at a time of rows (n, hop_length), each of which begins at the centre of a frame.
+
+    After the centre of the last frame there is nothing: its row is left out.
+    """
+    last = None
+    for part in rows:
+        part = part if last is None else torch.cat([last, part])
+        yield part[:-1].flatten()
+        last = part[-1:]
+
+
 def voice_of(model: RWAE, normaliser: Normaliser, segment: int, pieces: Iterable[Tensor]) -> tuple[Tensor, int]:
     """The static code (static_dim,) of a recording, the mean over its windows, and how many frames it has."""
     size = model.embedding_frames(segment)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rwae_audio.data.features import PRESETS
 from rwae_audio.data.store import cache_folder
 from rwae_audio.files import InputError, read_tensors
-from rwae_audio.inference.streaming import in_context
+from rwae_audio.inference.streaming import between_frames, in_context
 
 SOURCE = "speechbrain/tts-hifigan-libritts-16kHz"
 EXTRA = "`pip install 'rwae-audio[hifigan]'`"
@@ -59,11 +59,7 @@ class Hifigan(nn.Module):
 
         Memory does not grow with them. `f0` and `seed` are not used.
         """
-        last = torch.zeros(0, self.mel.hop_length)
-        for rows in in_context(self, frames, CONTEXT):
-            rows = torch.cat([last, rows])
-            yield rows[:-1].flatten()
-            last = rows[-1:]  # after the centre of the last frame there is nothing
+        return between_frames(in_context(self, frames, CONTEXT))
 
 
 def new_generator() -> Any:

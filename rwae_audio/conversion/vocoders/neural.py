@@ -30,7 +30,7 @@ from rwae_audio.files import (
     write_tensors,
     write_text,
 )
-from rwae_audio.inference.streaming import CHUNK, in_chunks
+from rwae_audio.inference.streaming import between_frames, in_context
 from rwae_audio.model.layers import ConvNeXtBlock, over_time
 from rwae_audio.model.posterior import Network
 from rwae_audio.randomness import generator
@@ -137,45 +137,41 @@ class Vocoder(nn.Module):
         )
         return made.transpose(1, 2)
 
-    @torch.no_grad()
-    def chunks(
-        self, frames: Iterable[Tensor], f0: Tensor | None, seed: int = 0, size: int | None = None
-    ) -> Iterator[Tensor]:
-        """Yield samples (m,) at a time, in memory that does not grow with them.
-
-        They are the same however the frames come and whatever the size is.
+    def chunks(self, frames: Iterable[Tensor], f0: Tensor | None, seed: int = 0) -> Iterator[Tensor]:
+        """Yield samples (m,) at a time, in memory that does not grow with them; they are the same however the frames come.
 
         Args:
             frames: Log-mels, (n, n_mels) at a time, T in all.
             f0: Hz, 0 without a voice, (T,). None is no voice at all.
             seed: Decides the hiss and where in its period the buzz begins.
-            size: Frames that go through the network at once, CHUNK if None.
         """
-        hop, context, device = self.mel.hop_length, self.config.context, self.window.device
-        draws = generator(seed, "vocoder")
+        return between_frames(in_context(self._sound, self._rows(frames, f0, seed), self.config.context))
+
+    def _rows(self, pieces: Iterable[Tensor], f0: Tensor | None, seed: int) -> Iterator[Tensor]:
+        """Yield for each frame its log-mels, its F0, and the buzz and the hiss after it, (n, n_mels + 1 + 2 · hop_length)."""
+        draws, hop = generator(seed, "vocoder"), self.mel.hop_length
         phase = torch.rand(1, 1, generator=draws)
-        known, sources, skip, left = torch.zeros(0, self.mel.n_mels + 1), torch.zeros(2, 0), 0, torch.zeros(0)
-        for chunk in in_chunks(_beside(frames, f0), size or CHUNK, 2 * context):
-            fresh, phase = buzz(torch.cat([known[-1:, -1], chunk[:, -1]])[None], self.mel, phase)
-            noise = torch.randn(fresh.shape, generator=draws)
-            known, sources = torch.cat([known, chunk]), torch.cat([sources, torch.cat([fresh, noise])], dim=1)
-            batch, hummed, hissed = (part.to(device) for part in (known[None], sources[:1], sources[1:]))
-            sound = self.filtered(batch[..., :-1], batch[..., -1], hummed, hissed)[0].cpu()
-            settled = max(len(known) - context, skip)  # frames whose sound no later one changes
-            yield sound[skip * hop : settled * hop]
-            left = sound[settled * hop :]
-            first = max(settled - context, 0)
-            known, sources, skip = known[first:], sources[:, first * hop :], settled - first
-        yield left
+        before, done = torch.zeros(0, self.mel.n_mels + 1), 0
+        for frames in pieces:
+            pitch = frames.new_zeros(len(frames)) if f0 is None else f0[done : done + len(frames)].to(frames)
+            done += len(frames)
+            known = torch.cat([before, torch.cat([frames, pitch[:, None]], dim=1)])
+            before = known[-1:]
+            if len(known) < 2:  # nothing lies between frames yet
+                continue
+            hum, phase = buzz(known[None, :, -1], self.mel, phase)
+            noise = torch.randn(hum.shape, generator=draws)
+            yield torch.cat([known[:-1], hum.view(-1, hop), noise.view(-1, hop)], dim=1)
+        yield torch.cat([before, before.new_zeros(len(before), 2 * hop)], dim=1)
 
-
-def _beside(pieces: Iterable[Tensor], f0: Tensor | None) -> Iterator[Tensor]:
-    """Yield frames (n, n_mels) with their F0 in a further column, (n, n_mels + 1) at a time."""
-    done = 0
-    for frames in pieces:
-        beside = frames.new_zeros(len(frames)) if f0 is None else f0[done : done + len(frames)].to(frames)
-        yield torch.cat([frames, beside[:, None]], dim=1)
-        done += len(frames)
+    @torch.no_grad()
+    def _sound(self, rows: Tensor) -> Tensor:
+        """Return the samples (n, hop_length) that follow each frame of `_rows`."""
+        hop, device = self.mel.hop_length, self.window.device
+        frames, hum, noise = rows.to(device).split([self.mel.n_mels + 1, hop, hop], dim=1)
+        hum, noise = (part[:-1].reshape(1, -1) for part in (hum, noise))
+        sound = self.filtered(frames[None, :, :-1], frames[None, :, -1], hum, noise)
+        return F.pad(sound[0].cpu(), (0, hop)).view(-1, hop)
 
 
 class _Filtered(torch.autograd.Function):
