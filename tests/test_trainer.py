@@ -295,7 +295,8 @@ def test_a_table_of_other_utterances_is_refused(tmp_path: Path) -> None:
     config = replace(CONFIG, model=replace(MODEL, **SWITCHES["fhvae"]), objective=objective_settings("fhvae"))
     run(tmp_path, config)
     latest = tmp_path / "checkpoints/latest.safetensors"
-    state = RunState(new_model(config), objective=new_objective(config, torch.ones(11)))
+    fewer = Sampler(store(), np.arange(11), config.mel.segment, config.model)
+    state = RunState(new_model(config), objective=new_objective(config, fewer))
     with pytest.raises(InputError, match=r"objective.means has shape \(12, 4\), this run's \(11, 4\)"):
         load_checkpoint(latest, config, state)
 
