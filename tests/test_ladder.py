@@ -18,6 +18,7 @@ from made_up_runs import made_up_run
 from test_recipes import TINY
 
 from rwae_audio.commands.common import guarded
+from rwae_audio.commands.runs import command_line
 from rwae_audio.evaluation import probes
 from rwae_audio.evaluation.verification import eer, fold
 
@@ -29,7 +30,6 @@ import ladder  # noqa: E402
 import ladder_rows  # noqa: E402
 import ladder_runs  # noqa: E402
 import ladder_table  # noqa: E402
-import train  # noqa: E402
 
 ROWS = {"rwae-mmd", "dsvae", "rwae-plus", "rwae-plus-longer", "rwae-gan"}
 
@@ -334,12 +334,12 @@ def test_a_command_means_the_same_on_another_disk(monkeypatch: pytest.MonkeyPatc
     config = ROOT / "recipes/timit/conf/dsvae.toml"
     monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(config), "--data", f"an4={tmp_path}", "--seed", "1"])
     assert (
-        train.command()
+        command_line("python recipes/timit/train.py")
         == "python recipes/timit/train.py --config recipes/timit/conf/dsvae.toml --data an4=$AN4 --seed 1"
     )
     monkeypatch.setattr(sys, "argv", ["train.py", f"--config={config}", f"--data=an4={tmp_path}", "--set=train.seed=1"])
     again = "--config recipes/timit/conf/dsvae.toml --data an4=$AN4 --set train.seed=1"
-    assert train.command() == f"python recipes/timit/train.py {again}"
+    assert command_line("python recipes/timit/train.py") == f"python recipes/timit/train.py {again}"
     own = tmp_path / "own.toml"
     monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(own)])
-    assert train.command() == f"python recipes/timit/train.py --config {own}"
+    assert command_line("python recipes/timit/train.py") == f"python recipes/timit/train.py --config {own}"

@@ -10,6 +10,7 @@ something is to be measured; k-means needs no run.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -54,10 +55,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    from train import read_plan
+    from rwae_audio.commands.runs import read_plan
+    from rwae_audio.data.corpora import by_corpus, planned_sources
 
-    plans = {run: read_plan(run) for run in options.runs}
-    if len({plan["corpus"] for plan in plans.values()}) > 1:
+    plans = {run: read_plan(run, name=str) for run in options.runs}
+    corpora = {name for plan in plans.values() for name in by_corpus(planned_sources(plan))}
+    if len(corpora) > 1:
         raise InputError("the runs are of different corpora; expected those of one")
     for run in options.runs:
         if not (run / "bundle").is_dir():
@@ -66,10 +69,10 @@ def main(argv: list[str] | None = None) -> int:
     found = {**groups(measured), "k-means": measured["k-means"]}
     rows = {name: row(measures) for name, measures in found.items()}
     for run in options.runs:
-        rows[plans[run]["name"]]["command"] = plans[run]["command"].rpartition(" --seed")[0]
+        rows[plans[run]["name"]]["command"] = re.sub(r" --(seed|out|threads|minutes) \S+", "", plans[run]["command"])
     ordered = {name: rows[name] for name in sorted(rows, key=lambda n: ORDER.index(n) if n in ORDER else len(ORDER))}
     against = [difference(found, one, other) for one, other in COMPARED if one in found and other in found]
-    results = {"corpus": plans[options.runs[0]]["corpus"], "real": measured["real"], **ordered, "differences": against}
+    results = {"corpus": corpora.pop(), "real": measured["real"], **ordered, "differences": against}
     write_json(options.into / "results.json", results)
     readme = options.into / "README.md"
     if readme.is_file():

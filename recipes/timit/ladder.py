@@ -21,11 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import train
-
 from rwae_audio.commands.common import Parser, guarded, say
-from rwae_audio.commands.data import add_hold_out
+from rwae_audio.commands.data import add_corpora, add_hold_out
 from rwae_audio.commands.data import tested as data_tested
+from rwae_audio.commands.runs import add_set, read_plan, tables_of
 from rwae_audio.files import InputError, read_text, write_text
 from rwae_audio.settings import nearest
 
@@ -44,11 +43,11 @@ SUPERVISED = {"ecapa": "ecapa.py", "d-vector": "dvector.py"}  # row → the scri
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    train.corpora_arguments(parser, "a corpus to train on")
+    add_corpora(parser, "a corpus to train on")
     add_hold_out(parser)
     parser.add_argument("--rows", nargs="+", metavar="NAME", help=f"rows to train ({', '.join(ROWS)} and references)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="of each row (0 1 2)")
-    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="a setting of every row")
+    add_set(parser)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads a run (1)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at once (2)")
     parser.add_argument(
@@ -171,7 +170,7 @@ def trained(
 
     run = options.runs / run_name(name, seed)
     if (run / "run.json").is_file():
-        plan = train.old_plan(run)
+        plan = read_plan(run, name=str, test=list)
         given, heard = ({source[2] for source in sources} for sources in (data, plan["data"]))
         if plan["test"] != tests or (name != "d-vector" and heard != given):
             come = f"{', '.join(sorted(heard))}, tested on {', '.join(plan['test'])}"
@@ -181,7 +180,7 @@ def trained(
             raise InputError(
                 f"{run} is a run with other speakers held out; expected those of --hold-out, or another --runs"
             )
-        if name not in SUPERVISED and plan.get("config") != train.tables_of(conf(name), options.set, seed):
+        if name not in SUPERVISED and plan.get("config") != tables_of(conf(name), options.set, seed):
             raise InputError(
                 f"{run} is a run with other settings than {conf(name).name} and --set; expected these, or another --runs"
             )

@@ -12,11 +12,9 @@ import torch
 from adain_vc import MEL, AdaInConfig, AdaInVc, AdaInVoice, losses, save_adain
 from torch import Tensor
 
-from rwae_audio.commands.resume import keep_content
-from rwae_audio.data.corpora import planned_corpora
 from rwae_audio.data.features import Normaliser
 from rwae_audio.data.store import Sampler, open_store
-from rwae_audio.evaluation.benchmark import benchmarks, with_benchmark
+from rwae_audio.evaluation.benchmark import benchmarks, read_planned
 from rwae_audio.files import InputError
 from rwae_audio.model.config import ModelConfig
 from rwae_audio.randomness import generator
@@ -100,9 +98,7 @@ def read_frames(plan: dict[str, Any], config: RunConfig) -> Speech:
     """The training speakers of all corpora, and the development speakers of those of `test`, held out of the others where
     one has none. Raises InputError when these say too little."""
     size, test = config.train.frames, plan["test"]
-    corpora = planned_corpora(plan)
-    keep_content(plan, corpora)
-    corpora = [with_benchmark(corpus) if corpus.name in test else corpus for corpus in corpora]
+    corpora = read_planned(plan)
     store = open_store(corpora, MEL, progress=True)
     rows, model = store.indices("train"), ModelConfig(static_from="segment")
     normaliser = store.normaliser(rows)

@@ -1,4 +1,4 @@
-"""--data, --test and --hold-out, as every recipe has them, and what a plan keeps of them."""
+"""The options --data, --test, --elsewhere and --hold-out, and what a plan keeps of them."""
 
 from __future__ import annotations
 
@@ -13,26 +13,36 @@ if TYPE_CHECKING:
     from rwae_audio.data.corpora import Source
 
 DATA_HELP = (
-    "{}: the reader (an4, librispeech, timit, kaldi, folder) and a folder; once for each folder. Folders of one corpus are "
-    "read together; a corpus of kaldi or folder is called after its folder"
+    "{}, as its reader (an4, librispeech, timit, kaldi, folder) and its folder; may be given more than once. Folders of one "
+    "reader are one corpus, but a corpus of kaldi or folder is named after its folder"
 )
 
 
 def add_data(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add --data; what: of which use a corpus is."""
+    """Add --data; what: the use of a corpus, such as `a corpus to train on`."""
     parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help=DATA_HELP.format(what))
 
 
 def add_test(parser: argparse.ArgumentParser) -> None:
     """Add --test."""
-    helped = "a corpus whose development and test speakers are asked; once for each (the first one given)"
+    helped = (
+        "a corpus whose test speakers the model is measured on; may be given more than once (default: the first corpus)"
+    )
     parser.add_argument("--test", action="append", default=[], metavar="CORPUS", help=helped)
 
 
 def add_hold_out(parser: argparse.ArgumentParser) -> None:
     """Add --hold-out."""
-    helped = "nothing is read of the speakers that this file names, in lines `CORPUS SPEAKER`"
+    helped = "a file of speakers that are left out of everything, in lines `CORPUS SPEAKER`"
     parser.add_argument("--hold-out", type=Path, metavar="FILE", help=helped)
+
+
+def add_corpora(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add --data, --test and --elsewhere; what: as in `add_data`."""
+    add_data(parser, what)
+    add_test(parser)
+    helped = "a corpus to test on that nothing is trained on; may be given more than once"
+    parser.add_argument("--elsewhere", action="append", default=[], metavar="NAME=DIR", help=helped)
 
 
 def data_plan(options: argparse.Namespace, default: Sequence[Source] = ()) -> dict[str, Any]:

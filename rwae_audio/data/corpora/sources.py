@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rwae_audio.data.corpora.base import Corpus, Utterance, folder_name, listing
 from rwae_audio.data.corpora.readers import NAMED_AFTER_FOLDER, READERS, read_corpus
@@ -57,17 +57,6 @@ def corpus_sources(items: Sequence[str], option: str = "--data") -> list[Source]
 def by_corpus(sources: Sequence[Source]) -> dict[str, tuple[Source, ...]]:
     """The folders of each corpus, in the order in which the corpora were first named."""
     return {name: tuple(s for s in sources if s.corpus == name) for name in dict.fromkeys(s.corpus for s in sources)}
-
-
-def planned_corpora(plan: Mapping[str, Any]) -> list[Corpus]:
-    """Return the corpora of a plan: `data`, `hold_out`, and the options of its readers, such as `timit`, by their names."""
-    options = {reader: plan[reader] for reader in READERS if reader in plan}
-    return read_corpora(planned_sources(plan), [HeldOut(*item) for item in plan.get("hold_out", [])], options)
-
-
-def planned_sources(plan: Mapping[str, Any]) -> list[Source]:
-    """Return the sources that a plan keeps, of which JSON has made lists."""
-    return [Source(*item) for item in plan["data"]]
 
 
 def relocated(sources: Sequence[Source], now: Sequence[Source]) -> list[Source]:

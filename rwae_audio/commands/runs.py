@@ -1,0 +1,217 @@
+"""Runs of every command that trains: their options, their plans (run.json), how one stops and how it goes on."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rwae_audio.commands.common import recorded, set_value
+from rwae_audio.files import InputError, read_json
+
+if TYPE_CHECKING:
+    from rwae_audio.data.corpora import Source
+
+BESIDE = ("resume", "data", "set", "threads", "minutes", "no_tensorboard")  # the options that go with --resume
+BEGAN = time.monotonic()
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+# Of the processes that torchrun or accelerate has launched, the first one writes and speaks.
+FIRST = os.environ.get("RANK", "0") == "0"
+RESUME_HELP = (
+    "go on with the run in this folder, also with a finished one: --set train.updates=N says how far, --data NAME=DIR "
+    "where a corpus lies now. What depends on the number of updates, such as the cosine of the learning rate, follows "
+    "the new number from there on"
+)
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a training: --set, --out, --resume, --minutes and --threads."""
+    add_set(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: a new one in runs/)")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help=RESUME_HELP)
+    minutes = "stop with a checkpoint after so many minutes from now; the run goes on with --resume"
+    parser.add_argument("--minutes", type=_minutes, metavar="N", help=minutes)
+    parser.add_argument("--threads", type=int, metavar="N", help="the number of CPU threads (default: all cores)")
+
+
+def add_set(parser: argparse.ArgumentParser) -> None:
+    """Add --set."""
+    helped = "change one setting, written as in TOML; may be given more than once"
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help=helped)
+
+
+def _minutes(word: str) -> float:
+    """Return the number in the word. Raises ArgumentTypeError unless it is above 0."""
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{word} is no number of minutes; expected more than 0")
+    return value
+
+
+def minutes_left(minutes: float | None) -> float | None:
+    """Return what is left of --minutes since the command began, at least 0."""
+    return None if minutes is None else max(minutes - (time.monotonic() - BEGAN) / 60, 0.0)
+
+
+def tell(line: str) -> None:
+    """Print a line, once among several processes, and at once: a run is watched through a pipe or a file as well."""
+    if FIRST:
+        print(line, flush=True)
+
+
+def tables_of(source: Path | None, changes: Sequence[str], seed: int | None = None) -> dict[str, Any]:
+    """Return the tables of a TOML file, with the changes that --set and --seed make. Raises InputError."""
+    from rwae_audio.settings import read_toml
+
+    tables = read_toml(source) if source else {}
+    for change in changes:
+        set_value(tables, change)
+    if seed is not None:
+        tables["train"] = {**tables.get("train", {}), "seed": seed}
+    return tables
+
+
+def command_line(command: str) -> str:
+    """Return how this process was called, such that the line means the same on another disk.
+
+    The folders of corpora are named after their corpora, and files of the recipes by their place in the project.
+
+    Args:
+        command: The program, such as `rwae-train` or `python recipes/timit/train.py`.
+    """
+    words: list[str] = []
+    for word in recorded(sys.argv[1:]):
+        place = Path(word).resolve()
+        ours = words and words[-1] in ("--config", "--hold-out") and place.is_relative_to(RECIPES)
+        words.append(f"recipes/{place.relative_to(RECIPES).as_posix()}" if ours else word)
+    return " ".join([command, *words])
+
+
+def stoppable(training: Callable[[], int], command: str, folder: Path) -> int:
+    """Call a training, and return the exit status: its own, 0 when its minutes are over, 130 on Ctrl-C.
+
+    A run that was stopped says in a line how it goes on. Of several processes all but the first return 0: torchrun would
+    stop the first one for another's error.
+
+    Args:
+        command: The program, as in `command_line`.
+    """
+    from rwae_audio.training.loop import Interrupted, TimeIsUp
+
+    try:
+        return training()
+    except (Interrupted, KeyboardInterrupt) as stop:  # the second: before the first update, or after the last
+        late = isinstance(stop, TimeIsUp)
+        if FIRST:
+            line = f"{stop or 'stopped'}; go on with: {command} --resume {folder}"
+            print(line, file=sys.stdout if late else sys.stderr)
+        return 0 if late else 130 * FIRST
+
+
+def check_beside_resume(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Raise InputError for an option that a run which goes on would ignore."""
+    for name, value in vars(options).items() if options.resume else ():
+        if name not in BESIDE and value != parser.get_default(name):
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"--resume goes on as the run began; expected no {option} beside it")
+        for setting in value if name == "set" else ():
+            if not setting.startswith("train.updates="):
+                raise InputError(
+                    f"--resume goes on as the run began; expected no --set {setting} beside it, only train.updates=N"
+                )
+
+
+def resumed_plan(options: argparse.Namespace, latest: str, command: str, **kinds: type) -> dict[str, Any]:
+    """Return the plan of the run of --resume, with the folders of --data and the settings of --set. Raises InputError.
+
+    Args:
+        latest: The latest checkpoint, relative to the run's folder.
+        command: The program, as in `command_line`.
+        kinds: The types of what the plan has to hold, as in `read_plan`.
+    """
+    from rwae_audio.data.corpora import planned_sources
+
+    plan = read_plan(options.resume, **kinds)
+    plan["data"] = moved(planned_sources(plan), options.data, options.resume)
+    return lengthened(plan, options.set, options.resume, latest, command)
+
+
+def read_plan(folder: Path, **kinds: type) -> dict[str, Any]:
+    """Return the plan of the run in a folder. Raises InputError.
+
+    Args:
+        kinds: The types of what the plan has to hold beside `config`, `data` and `command`.
+    """
+    plan = read_json(folder / "run.json", "the folder of an earlier run")
+    kinds = {"config": dict, "data": list, "command": str, **kinds}
+    whole = isinstance(plan, dict) and all(isinstance(plan.get(name), kind) for name, kind in kinds.items())
+    if not whole or not _lists(plan, "data", [str, str, str]) or not _lists(plan, "hold_out", [str, str, int]):
+        raise InputError(f"{folder / 'run.json'} does not say what was run; expected the folder of an earlier run")
+    return plan
+
+
+def _lists(plan: Mapping[str, Any], name: str, kinds: Sequence[type]) -> bool:
+    """Return whether this entry of a plan, where it has one, is a list of lists of values of these types."""
+    rows = plan.get(name, [])
+    return isinstance(rows, list) and all(isinstance(row, list) and [*map(type, row)] == kinds for row in rows)
+
+
+def moved(sources: Sequence[Source], items: Sequence[str], run: Path) -> list[Source]:
+    """Return the corpora's folders of a run, with those that `--data NAME=DIR` gives instead.
+
+    NAME is a corpus of the run, or the reader of a single one. All folders of a corpus are replaced by those given, so
+    that one with several folders needs all of them. Raises InputError for a corpus of another run.
+    """
+    from rwae_audio.data.corpora import Source, by_corpus, relocated
+
+    known = by_corpus(sources)
+    readers = {name: folders[0].reader for name, folders in known.items()}
+    now = []
+    for item in items:
+        name, _, place = item.partition("=")
+        if not place:
+            raise InputError(f"--data {item}; expected NAME=DIR")
+        meant = [name] if name in known else [corpus for corpus, reader in readers.items() if reader == name]
+        if len(meant) != 1:
+            what = f"is the reader of {' and '.join(meant)}" if meant else f"is no corpus of the run in {run}"
+            raise InputError(f"--data {name} {what}; expected {', '.join(known)}")
+        now.append(Source(readers[meant[0]], os.path.abspath(place), meant[0]))
+    return relocated(sources, now)
+
+
+def lengthened(
+    plan: Mapping[str, Any], settings: Sequence[str], run: Path, latest: str, command: str
+) -> dict[str, Any]:
+    """Return the plan of a run with the updates that --set gives; `before` keeps the command that began the run.
+
+    Args:
+        latest: The latest checkpoint, relative to the run's folder.
+        command: The program, as in `command_line`.
+
+    Raises:
+        InputError: For fewer updates than the run has made.
+    """
+    tables = dict(plan["config"])
+    for setting in settings:
+        set_value(tables, setting)
+    updates = tables.get("train", {}).get("updates")
+    if tables == plan["config"]:
+        return dict(plan)
+    checkpoint = run / latest
+    if type(updates) is int and checkpoint.is_file():
+        from rwae_audio.training.checkpoint import read_position
+
+        if updates < (step := read_position(checkpoint).step):
+            raise InputError(
+                f"--set train.updates={updates}: the run in {run} has made {step}; expected {step} or more"
+            )
+    line = f"{command} --resume {run} --set train.updates={updates}"
+    return {**plan, "config": tables, "before": [*plan.get("before", []), plan["command"]], "command": line}
