@@ -1,7 +1,7 @@
 """Make the built-in demo of spoken digits: synthetic speakers, made with eSpeak NG as the demo corpus is.
 
     pip install espeakng-loader==0.2.4          brings the library (eSpeak NG 1.52) and its data; used here alone
-    python recipes/digits/make_demo_digits.py rwae_audio/assets/digits
+    python recipes/demo/make_demo_digits.py rwae_audio/assets/digits
 
 30 speakers × the English digits zero to nine × 3 rounds, a second each, as the Arabic digits are. Each time a speaker
 says a word it has another pitch, rate, level, spectral tilt, and begins elsewhere in the second. Everything is drawn
@@ -20,10 +20,7 @@ from pathlib import Path
 import librosa
 import numpy as np
 import soundfile
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "timit"))
-
-from make_demo_corpus import RATE, Espeak, Voice, made_with, opened, recorded, speakers, trimmed
+from espeak import RATE, Espeak, Voice, made_with, opened, recorded, speakers, trimmed
 
 from rwae_audio.data.corpora.digits import COLUMNS
 from rwae_audio.files import whole_folder
@@ -38,7 +35,7 @@ COMPRESSION = 0.95  # of Ogg Opus in libsndfile: about 18 kbit/s
 
 
 def say(espeak: Espeak, word: str, speaker: str, voice: Voice, rng: np.random.Generator) -> np.ndarray:
-    """One second (RATE,) with the word in it."""
+    """Return one second (RATE,) with the word in it."""
     rate, pitch = int(voice.rate * SLOWER * rng.uniform(0.88, 1.12)), int(rng.integers(43, 58))
     samples, phones = espeak.speak(word, f"s-{speaker}", voice, rate, pitch)
     samples, _ = trimmed(samples, phones, espeak.rate)
@@ -48,8 +45,10 @@ def say(espeak: Espeak, word: str, speaker: str, voice: Voice, rng: np.random.Ge
 
 
 def ogg(samples: np.ndarray) -> bytes:
-    """The samples (N,) as an Ogg Opus file, without the 512 bytes that libsndfile keeps free for comments: they would be
-    a quarter of it."""
+    """Return the samples (N,) as an Ogg Opus file, without the 512 bytes that libsndfile keeps free for comments.
+
+    They would be a quarter of it.
+    """
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, RATE, format="OGG", subtype="OPUS", compression_level=COMPRESSION)
     data = buffer.getvalue()
@@ -63,7 +62,7 @@ def ogg(samples: np.ndarray) -> bytes:
 
 
 def _checksum(page: bytes) -> int:
-    """Ogg's CRC-32 (RFC 3533): polynomial 04C11DB7, highest bit first, from 0."""
+    """Return Ogg's CRC-32 (RFC 3533): polynomial 04C11DB7, highest bit first, from 0."""
     value = 0
     for byte in page:
         value ^= byte << 24
@@ -89,7 +88,7 @@ def main() -> int:
         with (part / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
         made = made_with(espeak, SEED)
-        text = f"Synthetic spoken digits, made with {made}, by recipes/digits/make_demo_digits.py. Licence: CC0.\n"
+        text = f"Synthetic spoken digits, made with {made}, by recipes/demo/make_demo_digits.py. Licence: CC0.\n"
         (part / "README.md").write_text(text, encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {len(rows)} recordings of {sum(SPLITS.values())} speakers, {size / 1e6:.2f} MB, {made}")
