@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from rwae_audio.commands.common import Parser, guarded
+from rwae_audio.evaluation.tables import markdown_table, marked, with_interval
+from rwae_audio.evaluation.verification import interval
 from rwae_audio.files import InputError, read_json, read_text, write_json, write_text
 
 NAME = "results.py"
 HERE = Path(__file__).parent
-BEGIN, END = "<!-- results.json: begin -->", "<!-- results.json: end -->"
 ORDER = ("rwae-mmd+actions", "rwae-gan+actions", "dsvae+actions", "rwae-mmd", "rwae-gan", "dsvae", "k-means")
 COMPARED = (
     ("rwae-mmd+actions", "rwae-mmd"),
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure_all(runs: list[Path], plans: dict[Path, dict[str, Any]], folder: str | None) -> dict[str, Any]:
-    """run → its measures; `k-means` and `real`, which the first run's folder keeps as well."""
+    """Return the measures of each run, and `k-means` and `real`, which the first run's folder keeps as well."""
     kept = {run: run / "measures.json" for run in runs}
     beside = runs[0] / "reference.json"
     if not (beside.is_file() and all(path.is_file() for path in kept.values())):
@@ -108,7 +109,7 @@ def measure_all(runs: list[Path], plans: dict[Path, dict[str, Any]], folder: str
 
 
 def k_means(digits: Any) -> list[dict[str, Any]]:
-    """Measures of k-means (K = number of words) on `word_shape` of the training speakers' recordings, of three seeds."""
+    """Return the measures of k-means on `word_shape` of the training speakers' recordings, of three seeds."""
     import torch
     from measures import clusters, labels, rows_of
     from sklearn.cluster import KMeans
@@ -133,7 +134,7 @@ def k_means(digits: Any) -> list[dict[str, Any]]:
 
 
 def groups(measured: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The measures of the runs of each configuration."""
+    """Return the measures of the runs of each configuration."""
     found = defaultdict(list)
     for run, name in measured["names"].items():
         found[name].append(measured[run])
@@ -141,7 +142,7 @@ def groups(measured: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def row(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """One row of results.json from the measures of its seeds."""
+    """Return a row of results.json from the measures of its seeds."""
     import numpy as np
 
     seeds = [measures["seed"] for measures in found]
@@ -155,78 +156,67 @@ def row(found: list[dict[str, Any]]) -> dict[str, Any]:
             continue
         draws = np.mean([measures[name]["draws"] for measures in found], axis=0)
         values = [measures[name]["value"] for measures in found]
-        low, high = np.quantile(draws, [0.025, 0.975])
-        merged[name] = {"mean": float(np.mean(values)), "interval": [float(low), float(high)], "by_seed": values}
+        merged[name] = {"mean": float(np.mean(values)), "interval": interval(draws), "by_seed": values}
     return merged
 
 
 def difference(found: dict[str, list[dict[str, Any]]], one: str, other: str) -> dict[str, Any]:
-    """How much more `one` has of each measure than `other`, with the interval under the same draws of speakers."""
+    """Return `one` minus `other` in each measure, with the interval under the same draws of speakers."""
     import numpy as np
 
-    def of(name: str, measure: str, part: str) -> Any:
+    def mean(name: str, measure: str, part: str) -> Any:
         return np.mean([measures[measure][part] for measures in found[name]], axis=0)
 
-    more: dict[str, Any] = {"row": one, "less": other}
+    more: dict[str, Any] = {"row": one, "minus": other}
     for name in COLUMNS:
         if all(name in measures for measures in (*found[one], *found[other])):
-            low, high = np.quantile(of(one, name, "draws") - of(other, name, "draws"), [0.025, 0.975])
             more[name] = {
-                "difference": float(of(one, name, "value") - of(other, name, "value")),
-                "interval": [float(low), float(high)],
+                "difference": float(mean(one, name, "value") - mean(other, name, "value")),
+                "interval": interval(mean(one, name, "draws") - mean(other, name, "draws")),
             }
     return more
 
 
 def difference_line(more: dict[str, Any]) -> str:
-    """A difference in words, bold where its interval leaves 0 out."""
+    """Return a difference in words, bold where its interval leaves 0 out."""
     parts = []
     for name, (head, scale, digits) in COLUMNS.items():
         if name in more and name not in ("h_y_given_x", "h_y", "nmi"):
             low, high = more[name]["interval"]
-            said = f"{scale * more[name]['difference']:+.{digits}f} [{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
-            parts.append(f"{head} " + (f"**{said}**" if low * high > 0 else said))
-    return f"- `{more['row']}` less `{more['less']}`: {', '.join(parts)}"
+            text = f"{scale * more[name]['difference']:+.{digits}f} [{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
+            parts.append(f"{head} " + (f"**{text}**" if low * high > 0 else text))
+    return f"- `{more['row']}` minus `{more['minus']}`: {', '.join(parts)}"
 
 
 def rendered(readme: str, results: dict[str, Any]) -> str:
-    """The README with the table between its two marks made anew."""
-    before, _, rest = readme.partition(BEGIN)
-    _, mark, after = rest.partition(END)
-    if not mark:
-        raise InputError(f"the README has no marks {BEGIN} … {END} for the table; expected both")
+    """Return the README with a new table between its marks. Raises InputError without them."""
     commands = [
         f"- `{name}`, seeds {', '.join(map(str, entry['seeds']))}: `{entry['command']}`"
         for name, entry in results.items()
         if isinstance(entry, dict) and "command" in entry
     ]
-    lines = [table(results), "\n".join(commands), "\n".join(map(difference_line, results["differences"]))]
-    return f"{before}{BEGIN}\n\n" + "\n\n".join(line for line in lines if line) + f"\n\n{END}{after}"
+    parts = [table(results), "\n".join(commands), "\n".join(map(difference_line, results["differences"]))]
+    return marked(readme, "results.json", "\n\n".join(part for part in parts if part))
 
 
 def table(results: dict[str, Any]) -> str:
-    """The rows in Markdown, real test speech last."""
+    """Return the rows in Markdown, real test speech last."""
+    rows = {name: entry for name, entry in results.items() if isinstance(entry, dict) and name != "real"}
+    real = results["real"]
+    judged = {"content_accuracy": real["digit_judge_accuracy"], "voice_accuracy": real["speaker_judge_accuracy"]}
+    rows["*real test speech*"] = real | judged
+    cells = [
+        (name, *(cell(entry.get(key), scale, digits) for key, (_, scale, digits) in COLUMNS.items()))
+        for name, entry in rows.items()
+    ]
+    return markdown_table(("row", *(head for head, _, _ in COLUMNS.values())), cells)
 
-    def cell(entry: Any, scale: float, digits: int) -> str:
-        if entry is None:
-            return ""
-        if isinstance(entry, float):
-            return f"{scale * entry:.{digits}f}"
-        low, high = entry["interval"]
-        return f"{scale * entry['mean']:.{digits}f} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
 
-    lines = ["| row | " + " | ".join(head for head, _, _ in COLUMNS.values()) + " |"]
-    lines.append("|---" + "|---:" * len(COLUMNS) + "|")
-    for name, entry in results.items():
-        if isinstance(entry, dict) and name != "real":
-            cells = [cell(entry[key], scale, digits) for key, (_, scale, digits) in COLUMNS.items()]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    real = results["real"] | {
-        "content_accuracy": results["real"]["digit_judge_accuracy"],
-        "voice_accuracy": results["real"]["speaker_judge_accuracy"],
-    }
-    cells = [cell(real.get(key), scale, digits) for key, (_, scale, digits) in COLUMNS.items()]
-    return "\n".join([*lines, "| *real test speech* | " + " | ".join(cells) + " |"])
+def cell(entry: Any, scale: float, digits: int) -> str:
+    """Return a measure, a number or a mean with its interval, as text."""
+    if isinstance(entry, dict):
+        return with_interval(entry["mean"], entry["interval"], scale, digits)
+    return with_interval(entry, None, scale, digits)
 
 
 if __name__ == "__main__":

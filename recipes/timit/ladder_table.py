@@ -1,5 +1,7 @@
-"""Make ladder.csv, ladder.md, ladder.png and det.png from the runs that are kept beside them. Seeds become one row: the mean
-of their rates, with the interval of that mean under the same bootstrap draws of speakers."""
+"""Make ladder.csv, ladder.md, ladder.png and det.png from the runs that are kept beside them.
+
+Seeds become one row: the mean of their rates, with the interval of that mean under the same bootstrap draws of speakers.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +21,7 @@ from ladder_runs import FEATURES, UNTRAINED
 from rwae_audio.data.features import MelConfig
 from rwae_audio.evaluation import plots
 from rwae_audio.evaluation.comparison import difference, difference_line, mean_row
+from rwae_audio.evaluation.tables import markdown_table, with_interval
 from rwae_audio.evaluation.verification import det_points
 from rwae_audio.files import InputError, write_text
 
@@ -75,7 +78,7 @@ class Row:
 
 
 def write_tables(place: Path) -> list[Path]:
-    """Write all of it for the runs under `place`; returns the files. Raises InputError."""
+    """Write the tables and plots of the runs under `place`, and return their paths. Raises InputError."""
     rows = read_rows(place)
     target = read_list(place).target
     write_text(place / "ladder.csv", table_csv(rows))
@@ -160,8 +163,8 @@ def table_md(rows: Sequence[Row], corpus: str) -> str:
     parts = [f"# The ladder on {corpus}", f"{counts}. Rates in %, with 95 % intervals of a bootstrap over speakers."]
     parts += ["Synthetic speech: these numbers say nothing about people."] if first["synthetic"] else []
     parts += list(dict.fromkeys(f"Partial: {row.said['partial']}." for row in rows if row.said.get("partial")))
-    parts += ["\n".join(markdown(RATES, list(rate_cells(rows))))]
-    parts += ["## What the codes hold", "\n".join(markdown(HOLDS, [held_cells(row) for row in rows])), LEGEND]
+    parts += [markdown_table(RATES, rate_cells(rows), words=(1,))]
+    parts += ["## What the codes hold", markdown_table(HOLDS, map(held_cells, rows)), LEGEND]
     parts += heard_elsewhere(rows)
     lines = [f"- {line}" for line in terms(rows)]
     parts += ["## Rows that were trained or read otherwise than most", "\n".join(lines)] if lines else []
@@ -179,7 +182,7 @@ def table_md(rows: Sequence[Row], corpus: str) -> str:
     parts += [
         "## Published numbers",
         note,
-        "\n".join(markdown(("published", "static EER %", "dynamic EER %"), published)),
+        markdown_table(("published", "static EER %", "dynamic EER %"), published),
     ]
     commands = dict.fromkeys(
         re.sub(r" --seed \S+", "", run.row["command"]) for row in rows for run in row.runs[:1] if "command" in run.row
@@ -208,8 +211,8 @@ def rate_cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
         if mark is None:
             mark = f" (**collapsed** in {len(row.collapsed)} of {len(row.runs)})"
         said = row.said
-        gap = rate(said["gap"], said["gap_interval"])
-        rates = (rate(at(said, f"{code}.eer"), at(said, f"{code}.interval")) for code in ("static", "dynamic"))
+        gap = with_interval(said["gap"], said["gap_interval"])
+        rates = (with_interval(at(said, f"{code}.eer"), at(said, f"{code}.interval")) for code in ("static", "dynamic"))
         rank = str(number) if row.kind == "ranked" else ""
         yield (rank, row.name + mark, str(len(row.runs)), *rates, gap, number_of(said["static"]["min_dcf"], 3))
 
@@ -256,7 +259,7 @@ def heard_elsewhere(rows: Sequence[Row]) -> list[str]:
         (
             row.name,
             *(
-                rate(*(at(row.said, f"elsewhere.{c}.{code}.{what}") for what in ("eer", "interval")))
+                with_interval(*(at(row.said, f"elsewhere.{c}.{code}.{what}") for what in ("eer", "interval")))
                 for c in there
                 for code in ("static", "dynamic")
             ),
@@ -265,7 +268,7 @@ def heard_elsewhere(rows: Sequence[Row]) -> list[str]:
         if row.said.get("elsewhere")
     ]
     what = f"Speech from corpora that the model never heard ({'; '.join(counts)}); empty where it was trained on them."
-    return [*parts, "## Elsewhere", what, "\n".join(markdown(header, cells))]
+    return [*parts, "## Elsewhere", what, markdown_table(header, cells)]
 
 
 def terms(rows: Sequence[Row]) -> Iterator[str]:
@@ -293,24 +296,11 @@ def differences(rows: Sequence[Row]) -> Iterator[str]:
                 yield difference_line(name, other, difference(pair[0].said, pair[1].said, *draws)) + mark
 
 
-def markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table; the first column of words is on the left."""
-    rule = "|" + "".join("---|" if name in ("system", "published") else "---:|" for name in header)
-    return ["| " + " | ".join(header) + " |", rule, *("| " + " | ".join(row) + " |" for row in cells)]
-
-
-def rate(value: float | None, span: Sequence[float] | None) -> str:
-    """In %, with its interval."""
-    if value is None:
-        return ""
-    return f"{100 * value:.1f}" + (f" [{100 * span[0]:.1f}, {100 * span[1]:.1f}]" if span else "")
-
-
 def percent(value: float | None) -> str:
-    """In %."""
-    return rate(value, None)
+    """Return a fraction in %, and nothing for none."""
+    return with_interval(value, None)
 
 
 def number_of(value: float | None, digits: int) -> str:
-    """With so many digits, or nothing."""
+    """Return a number with so many digits, and nothing for none."""
     return "" if value is None else f"{value:.{digits}f}"

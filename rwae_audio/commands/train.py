@@ -221,7 +221,7 @@ def train_and_test(
 
 def print_tables(experiment: Experiment, tables: dict[str, dict[str, Row]], folder: Path) -> None:
     """Print the table of each tested corpus, and what the run has left in its folder."""
-    from rwae_audio.evaluation.verification import format_table
+    from rwae_audio.evaluation.tables import format_table
 
     for corpus, rows in tables.items():
         trials = experiment.test[corpus].trials

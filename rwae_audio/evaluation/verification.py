@@ -202,54 +202,6 @@ def _summary(scores: np.ndarray, target: np.ndarray, draws: np.ndarray, p_target
     }
 
 
-HEADER = ("system", "static EER %", "dynamic EER %", "gap", "minDCF")
-
-
-def table_cells(rows: Mapping[str, Report]) -> list[tuple[str, ...]]:
-    """The table's cells, a row a system, rates in %: what both kinds of table show."""
-    cells: list[tuple[str, ...]] = []
-    for name, said in rows.items():
-        static, dynamic = said["static"], said["dynamic"]
-        gap = "" if said["gap"] is None else f"{100 * said['gap']:.1f}"
-        mark = f" ({' and '.join(collapsed)} collapsed)" if (collapsed := said.get("collapsed")) else ""
-        cells.append((name + mark, _rate(static), _rate(dynamic), gap, f"{static['min_dcf']:.3f}"))
-    return cells
-
-
-def format_table(rows: Mapping[str, Report]) -> str:
-    """For a terminal, with a line that says so where the speech is synthetic."""
-    cells = [HEADER, *table_cells(rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(HEADER))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    lines.insert(1, "-" * len(lines[0]))
-    if any(said["synthetic"] for said in rows.values()):
-        lines.append("synthetic speech: these numbers say nothing about people")
-    lines += [f"partial: {why}" for why in _partial(rows)]
-    return "\n".join(lines)
-
-
-def markdown_table(rows: Mapping[str, Report]) -> str:
-    """For a README."""
-    lines = ["| " + " | ".join(row) + " |" for row in (HEADER, *table_cells(rows))]
-    lines.insert(1, "|---|" + "---:|" * (len(HEADER) - 1))
-    if any(said["synthetic"] for said in rows.values()):
-        lines.append("\nSynthetic speech: these numbers say nothing about people.")
-    lines += [f"\nPartial: {why}." for why in _partial(rows)]
-    return "\n".join(lines)
-
-
-def _partial(rows: Mapping[str, Report]) -> list[str]:
-    """What the rows say of a corpus or a trial list that was not all there, each once."""
-    return list(dict.fromkeys(said["partial"] for said in rows.values() if said.get("partial")))
-
-
-def _rate(summary: Report | None) -> str:
-    if summary is None:
-        return ""
-    span = summary["interval"]
-    return f"{100 * summary['eer']:.1f}" + ("" if span is None else f" [{100 * span[0]:.1f}, {100 * span[1]:.1f}]")
-
-
 __all__ = [
     "InputError",
     "Trials",
