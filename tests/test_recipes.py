@@ -257,6 +257,7 @@ def test_a_run_goes_on_from_a_bundle(
         (["--data", "folder={}", "--set", "decoder"], "expected TABLE.KEY=VALUE"),
         (["--data", "folder={}", "--config", "broken.toml"], "is not TOML"),
         (["--data", "folder={}", "--config", "none.toml"], "does not exist"),
+        (["--data", "folder={}", "--config", "rwae-pluss"], "did you mean 'rwae-plus'?"),
         (["--data", "folder={}", "--out", "there"], "is there already"),
         (["--data", "folder={}", "--init", "none"], "expected a bundle"),
         (["--resume", "nowhere"], "does not exist"),

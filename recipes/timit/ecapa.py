@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from rwae_audio.commands.common import Parser, guarded, new_folder, set_value
 from rwae_audio.commands.data import add_corpora, add_hold_out, data_plan
-from rwae_audio.commands.runs import add_set, command_line, tell
+from rwae_audio.commands.runs import add_set, command_line, configuration, tell
 from rwae_audio.files import InputError, only_one, read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
@@ -43,9 +43,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_corpora(parser, "a corpus to train on")
     add_hold_out(parser)
-    parser.add_argument(
-        "--config", type=Path, default=HERE / "conf" / "rwae-mmd.toml", help="whose frames (rwae-mmd's)"
-    )
+    helped = "the configuration whose frames are used: a TOML file, or a name of the package's (default: rwae-mmd)"
+    parser.add_argument("--config", default="rwae-mmd", metavar="FILE", help=helped)
     add_set(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
@@ -58,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     from rwae_audio.settings import read_toml
 
-    tables = read_toml(options.config) | {"train": {**TRAIN, "seed": options.seed}}
+    tables = read_toml(configuration(options.config)) | {"train": {**TRAIN, "seed": options.seed}}
     for change in options.set:
         set_value(tables, change)
     plan = {"config": tables, "name": "ecapa", **data_plan(options), "supervised": True}

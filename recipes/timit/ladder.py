@@ -5,8 +5,8 @@
     python recipes/timit/ladder.py --collect runs/ladder/rwae-mmd-0 --elsewhere timit=DIR      a run that train.py made
     python recipes/timit/ladder.py --test an4 --no-train                 the tables and two plots once more
 
-A row is conf/NAME.toml, or `ecapa` and `d-vector`, which know speaker labels and are not ranked. What is kept of the
-runs, in ladder/<test>/ (ladder_rows.py), is enough to make the tables anew, without speech and without training.
+A row is a configuration of the package, or `ecapa` and `d-vector`, which know speaker labels and are not ranked. What
+ladder/<test>/ keeps of the runs (ladder_rows.py) is enough to make the tables anew, without speech and without training.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from rwae_audio.commands.common import Parser, guarded, say
 from rwae_audio.commands.data import add_corpora, add_hold_out
 from rwae_audio.commands.data import tested as data_tested
-from rwae_audio.commands.runs import add_set, read_plan, tables_of
+from rwae_audio.commands.runs import CONFIGURATIONS, add_set, read_plan, tables_of
 from rwae_audio.files import InputError, read_text, write_text
 from rwae_audio.settings import nearest
 
@@ -115,7 +115,7 @@ def tested(options: argparse.Namespace, data: list[Source]) -> list[str]:
 def train_missing(options: argparse.Namespace, data: list[Source], elsewhere: list[Source], tests: list[str]) -> None:
     """Train every row and seed that is not kept, some at once, and measure each when it is through."""
     names = options.rows or [*(name for name in ROWS if conf(name).is_file()), *references()]
-    known = [*sorted(path.stem for path in (HERE / "conf").glob("*.toml")), *SUPERVISED]
+    known = [*sorted(path.stem for path in CONFIGURATIONS.glob("*.toml")), *SUPERVISED]
     for name in names:
         if name not in known:
             raise InputError(f"--rows {name}; {nearest(name, known)}")
@@ -144,8 +144,8 @@ def train_missing(options: argparse.Namespace, data: list[Source], elsewhere: li
 
 
 def conf(name: str) -> Path:
-    """The configuration of a row."""
-    return HERE / "conf" / f"{name}.toml"
+    """Return the configuration of a row."""
+    return CONFIGURATIONS / f"{name}.toml"
 
 
 def references() -> list[str]:
@@ -196,7 +196,7 @@ def trained(
         if name in SUPERVISED:
             words += named("--elsewhere", elsewhere)
         else:
-            words += ["--config", str(conf(name))]
+            words += ["--config", name]
         if seed is not None:
             words += ["--seed", str(seed), *(word for setting in options.set for word in ("--set", setting))]
     words += ["--threads", str(options.threads)] if seed is not None else []

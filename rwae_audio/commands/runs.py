@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rwae_audio.commands.common import recorded, set_value
-from rwae_audio.files import InputError, read_json
+from rwae_audio.files import ASSETS, InputError, read_json
+from rwae_audio.settings import nearest
 
 if TYPE_CHECKING:
     from rwae_audio.data.corpora import Source
 
 BESIDE = ("resume", "data", "set", "threads", "minutes", "no_tensorboard")  # the options that go with --resume
 BEGAN = time.monotonic()
+CONFIGURATIONS = ASSETS / "conf"  # those of the package, which --config takes by their names
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 # Of the processes that torchrun or accelerate has launched, the first one writes and speaks.
 FIRST = os.environ.get("RANK", "0") == "0"
@@ -67,6 +69,21 @@ def tell(line: str) -> None:
         print(line, flush=True)
 
 
+def configuration(word: str) -> Path:
+    """Return the TOML file that --config gives by its path, or by its name if it is one of the package's.
+
+    A path ends in .toml or has a slash. Raises InputError for an unknown name.
+    """
+    if word.endswith(".toml") or "/" in word:
+        return Path(word)
+    names = sorted(path.stem for path in CONFIGURATIONS.glob("*.toml"))
+    if word not in names:
+        raise InputError(
+            f"--config {word} is neither a TOML file nor a configuration of the package; {nearest(word, names)}"
+        )
+    return CONFIGURATIONS / f"{word}.toml"
+
+
 def tables_of(source: Path | None, changes: Sequence[str], seed: int | None = None) -> dict[str, Any]:
     """Return the tables of a TOML file, with the changes that --set and --seed make. Raises InputError."""
     from rwae_audio.settings import read_toml
@@ -82,7 +99,8 @@ def tables_of(source: Path | None, changes: Sequence[str], seed: int | None = No
 def command_line(command: str) -> str:
     """Return how this process was called, such that the line means the same on another disk.
 
-    The folders of corpora are named after their corpora, and files of the recipes by their place in the project.
+    The folders of corpora are named after their corpora, the package's configurations by their names, and files of the
+    recipes by their place in the project.
 
     Args:
         command: The program, such as `rwae-train` or `python recipes/timit/train.py`.
@@ -90,8 +108,12 @@ def command_line(command: str) -> str:
     words: list[str] = []
     for word in recorded(sys.argv[1:]):
         place = Path(word).resolve()
-        ours = words and words[-1] in ("--config", "--hold-out") and place.is_relative_to(RECIPES)
-        words.append(f"recipes/{place.relative_to(RECIPES).as_posix()}" if ours else word)
+        if words and words[-1] in ("--config", "--hold-out") and place.is_file():
+            if place.is_relative_to(RECIPES):
+                word = f"recipes/{place.relative_to(RECIPES).as_posix()}"
+            elif place.parent == CONFIGURATIONS.resolve():
+                word = place.stem
+        words.append(word)
     return " ".join([command, *words])
 
 

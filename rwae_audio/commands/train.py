@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from rwae_audio.commands.common import Parser, guarded, new_folder
 from rwae_audio.commands.data import add_data, add_hold_out, add_test, data_plan
 from rwae_audio.commands.runs import (
+    CONFIGURATIONS,
     FIRST,
-    RECIPES,
     add_run,
     check_beside_resume,
     command_line,
+    configuration,
     minutes_left,
     resumed_plan,
     stoppable,
@@ -34,8 +35,8 @@ LATEST = "checkpoints/latest.safetensors"  # in a run's folder
 EXAMPLES = """
     {0}                                      the built-in demo corpus (synthetic), about 6 minutes
     {0} --data timit=DIR                     TIMIT: the paper's benchmark
-    {0} --config {1} \\
-        --data an4=DIR --data librispeech=DIR --test an4     several corpora; tested on one of them, or on more
+    {0} --config rwae-plus --data an4=DIR --data librispeech=DIR --test an4
+                                             several corpora; tested on one of them, or on more
     {0} --resume runs/an4-rwae-mmd           go on after an interruption
     {0} --resume runs/an4-rwae-mmd --set train.updates=5000  go on for longer
     {0} --download an4 --to corpora          fetch, check and unpack a corpus
@@ -49,16 +50,17 @@ LEFT = {
     "metrics.jsonl": "a line an epoch; tensorboard/ has pictures and sound as well",
     "checkpoints": "latest and best on the development speakers",
 }
-DEMO = RECIPES / "timit/conf/demo.toml"
 
 
 def arguments(argv: list[str] | None, command: str) -> argparse.Namespace:
     parser = Parser(
         prog=prog(command),
-        description=f"{__doc__}\n{EXAMPLES.format(command, 'recipes/timit/conf/rwae-mmd.toml')}",
+        description=f"{__doc__}\n{EXAMPLES.format(command)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of differences from the defaults")
+    names = ", ".join(sorted(path.stem for path in CONFIGURATIONS.glob("*.toml")))
+    helped = f"a TOML file of differences from the defaults, or the name of one in the package: {names}"
+    parser.add_argument("--config", metavar="FILE", help=helped)
     add_data(parser, "a corpus to train on")
     add_test(parser)
     add_hold_out(parser)
@@ -90,6 +92,7 @@ def arguments(argv: list[str] | None, command: str) -> argparse.Namespace:
     )
     options = parser.parse_args(argv)
     check_beside_resume(parser, options)
+    options.config = configuration(options.config) if options.config else None
     return options
 
 
@@ -142,7 +145,7 @@ def new_plan(options: argparse.Namespace, command: str) -> dict[str, Any]:
         raise InputError(f"{'--partial' if options.partial else '--with-sa'} is for timit; expected --data timit=DIR")
     if not options.data:
         tell("no corpus was given (--data NAME=DIR): training on the built-in demo corpus of synthetic speech")
-        source = source or DEMO
+        source = source or configuration("demo")
     tables = tables_of(source, options.set, options.seed)
     return {
         "config": tables,
