@@ -211,24 +211,23 @@ def bench_conversion() -> bool:
     the memory that an hour takes."""
     import soundfile
 
-    from rwae_audio.conversion.converter import convert_waveform
+    from rwae_audio.conversion.converter import Converter
     from rwae_audio.conversion.vocoders.griffin_lim import griffin_lim
     from rwae_audio.conversion.vocoders.neural import load_vocoder, vocode
-    from rwae_audio.inference.bundle import load_bundle
 
     rng = np.random.default_rng(0)
     sound = (0.1 * rng.standard_normal(160000) * (np.sin(np.arange(160000) / 3000) > -0.5)).astype(np.float32)
-    bundle, vocoder = load_bundle(), load_vocoder()
-    frames = bundle.frames(sound)
+    converter, vocoder = Converter.load(), load_vocoder()
+    frames = converter.bundle.frames(sound)
     contour = torch.full((len(frames),), 120.0)
 
     def convert() -> object:
-        return convert_waveform(bundle, sound, [sound], 0, vocoder)
+        return converter.convert(sound, 16000, converter.voice(sound, 16000))
 
     convert()
     work = [seconds(convert) for _ in range(5)]
     fine = line("conversion of 10 s, of real time", [value / 10 for value in work], 0.1, most=True)
-    against = ratios(lambda: vocode(vocoder, frames, contour), lambda: griffin_lim(frames, bundle.config.mel), 5)
+    against = ratios(lambda: vocode(vocoder, frames, contour), lambda: griffin_lim(frames, vocoder.mel), 5)
     fine &= line("the neural vocoder, 10 s, against Griffin-Lim", against, 1)
     with tempfile.TemporaryDirectory() as folder:
         soundfile.write(f"{folder}/a.wav", sound, 16000)

@@ -1,9 +1,9 @@
 """Disentangled Recurrent Wasserstein Autoencoder for speech: who speaks and what is said, as two codes.
 
 import rwae_audio
-bundle = rwae_audio.load_bundle()                       # the shipped one
-source, target = (bundle.frames(rwae_audio.load_audio(path)) for path in ("a.wav", "b.wav"))
-frames = bundle.convert(source, target)                 # a's words in b's voice, log-mels (T, n_mels)
+converter = rwae_audio.Converter.load()
+voice = converter.voice(["bob.wav"])
+sound = converter.convert(rwae_audio.load_audio("alice.wav"), 16000, voice)  # alice's words in bob's voice, 16 kHz
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 __version__ = "0.1.0"
 
 _WHERE = {  # imported at first use, so that --help does not wait for torch
+    "Converter": "conversion.converter",
     "Bundle": "inference.bundle",
     "InputError": "files",
     "MelConfig": "data.features",
     "ModelConfig": "model",
     "RWAE": "model",
     "eer": "evaluation.verification",
+    "resample": "data.audio",
     "griffin_lim": "conversion.vocoders.griffin_lim",
     "load_audio": "data.audio",
     "load_bundle": "inference.bundle",

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from rwae_audio.conversion.converter import voice_of_file
+from rwae_audio.conversion.reading import read_file
+from rwae_audio.conversion.voice import voice_of
 from rwae_audio.data.audio import load_audio
 from rwae_audio.data.corpora.base import audio_files
 from rwae_audio.inference.bundle import Bundle, load_bundle
@@ -47,10 +48,10 @@ def cosines(bundle: Bundle, paths: list[Path], folder: Path) -> dict[str, np.nda
     for path in paths:
         waveform = load_audio(path, RATE)[: SECONDS * RATE]
         soundfile.write(folder / "plain.wav", waveform, RATE, subtype="FLOAT")
-        plain = voice_of_file(bundle, folder / "plain.wav")[0].double().numpy()
+        plain = voice_of(bundle, read_file(folder / "plain.wav", bundle.config.mel)).code.double().numpy()
         for name, samples, subtype in copies(waveform):
             soundfile.write(folder / "copy.wav", samples, RATE, subtype=subtype)
-            code = voice_of_file(bundle, folder / "copy.wav")[0].double().numpy()
+            code = voice_of(bundle, read_file(folder / "copy.wav", bundle.config.mel)).code.double().numpy()
             norm = np.linalg.norm(code) * np.linalg.norm(plain)
             cosine.setdefault(name, []).append(float(code @ plain / norm))
     return {name: np.array(values) for name, values in cosine.items()}

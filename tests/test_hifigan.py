@@ -14,7 +14,7 @@ from made_up import speech
 
 from rwae_audio.commands import vc
 from rwae_audio.commands.common import guarded
-from rwae_audio.conversion.converter import convert_waveform
+from rwae_audio.conversion.converter import Converter
 from rwae_audio.conversion.vocoders import hifigan
 from rwae_audio.data.level import active_level, speech_of
 from rwae_audio.files import InputError
@@ -88,7 +88,8 @@ def test_rwae_vc_converts_with_it(weights: Path, tmp_path: Path, monkeypatch: py
     assert (rate, len(made)) == (16000, len(source))
     assert active_level(made, 16000) == pytest.approx(speech_of(source, 16000).level.active, rel=0.05)
     samples = [soundfile.read(name, dtype="float32")[0] for name in ("a.wav", "b.wav")]
-    expected = convert_waveform(load_bundle(), samples[0], samples[1:], vocoder=hifigan.load_hifigan())
+    converter = Converter(load_bundle(), hifigan.load_hifigan())
+    expected = converter.convert(samples[0], 16000, converter.voice(samples[1:], 16000))
     np.testing.assert_allclose(made, expected, atol=2 / 32768)
 
 

@@ -17,12 +17,13 @@ from rwae_audio.conversion import pitch
 from rwae_audio.conversion.pitch import (
     HIGHEST,
     Register,
+    contour,
     fundamental,
-    fundamental_chunks,
     moved,
     pooled,
     register,
     register_of,
+    tracked,
 )
 from rwae_audio.data.features import PRESETS, MelConfig, log_mel
 from rwae_audio.data.level import levelled, measured
@@ -43,7 +44,7 @@ def at_frames(f0: np.ndarray, count: int, hop: int = CONFIG.hop_length) -> np.nd
 
 def heard(*blocks: np.ndarray) -> Register | None:
     """The register of a waveform in blocks, through the front end."""
-    return register_of(measured(lambda: blocks, 16000).blocks(), CONFIG)
+    return register_of(tracked(measured(lambda: blocks, 16000).blocks(), 16000))
 
 
 def with_hum(samples: np.ndarray, mains: float) -> np.ndarray:
@@ -124,7 +125,7 @@ def test_quiet_frames_do_not_count_in_the_register_of_a_waveform() -> None:
     assert whole.frames == pytest.approx(32000 / 256, abs=4)
     assert heard(*np.split(samples, [5, 7000, 7001])) == whole
     assert heard(np.zeros(9000)) is None
-    assert register_of([], CONFIG) is None
+    assert register_of(tracked([], 16000)) is None
 
 
 def test_a_tenth_of_wrong_frames_does_not_set_the_register() -> None:
@@ -147,8 +148,8 @@ def test_blocks_give_the_contour_of_the_whole(count: int, rate: int, hop: int) -
     whole = fundamental(samples, config)
     assert len(whole) == 1 + count // hop
     blocks = np.split(samples, np.sort(draw.integers(0, count, size=7)))
-    parts = fundamental_chunks(measured(lambda: blocks, rate).blocks(), config)
-    np.testing.assert_allclose(np.concatenate([*parts]), whole, rtol=1e-3)
+    parts = contour(tracked(measured(lambda: blocks, rate).blocks(), rate), count, config)
+    np.testing.assert_allclose(parts, whole, rtol=1e-3)
 
 
 def test_chunks_give_the_contour_of_one_pass() -> None:

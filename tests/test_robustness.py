@@ -14,7 +14,8 @@ import torch
 from made_up import speech
 
 from rwae_audio.commands.common import guarded
-from rwae_audio.conversion.converter import voice_of_file
+from rwae_audio.conversion.reading import read_file
+from rwae_audio.conversion.voice import voice_of
 from rwae_audio.data.audio import read_audio
 from rwae_audio.evaluation.trials import all_pairs, write_trials
 from rwae_audio.files import write_tensors
@@ -251,7 +252,7 @@ def test_a_bundle_and_the_vectors_of_the_written_files_have_the_same_table(
         folder = tmp_path / "degraded" / condition.name
         names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.*"))]
         assert names == [f"s{s}/{u}.{condition.kind}" for s in range(SPEAKERS) for u in range(EACH)]
-        codes = {name: voice_of_file(bundle, folder / name)[0] for name in names}
+        codes = {name: voice_of(bundle, read_file(folder / name, bundle.config.mel), False).code for name in names}
         write_tensors(vectors / f"{condition.name}.safetensors", codes)
     words = ["--embeddings", vectors, "--replicates", 20]
     assert call(*words, "--out", tmp_path / "theirs", audio=False) == 0

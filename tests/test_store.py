@@ -213,19 +213,23 @@ def test_a_store_of_corpora_with_long_names_can_be_written(corpus: Corpus, tmp_p
     assert len(open_store(parts, MEL, tmp_path / "cache").utterances) == 4
 
 
-def test_windows_cover_every_frame_once_and_the_last_is_right_aligned() -> None:
+@pytest.mark.parametrize(("overlap", "ahead"), [(0, 0), (5, 0), (5, 4), (9, 3), (3, 3)])
+def test_windows_give_every_frame_once_and_the_last_is_right_aligned(overlap: int, ahead: int) -> None:
     starts, lengths = np.array([0, 47, 57, 60]), np.array([47, 10, 3, 20])
-    cut = windows(starts, lengths, 10)
+    cut = windows(starts, lengths, 10, overlap, ahead)
     for u in range(4):
         mine = cut.owner == u
         fresh = [
             frame
-            for s, n, skip in zip(cut.start[mine], cut.length[mine], cut.fresh[mine], strict=True)
-            for frame in range(s + skip, s + n)
+            for s, skip, stop in zip(cut.start[mine], cut.first[mine], cut.stop[mine], strict=True)
+            for frame in range(s + skip, s + stop)
         ]
         assert fresh == list(range(starts[u], starts[u] + lengths[u]))
         assert cut.start[mine][-1] + cut.length[mine][-1] == starts[u] + lengths[u]
-    assert cut.length.tolist() == [10, 10, 10, 10, 10, 10, 3, 10, 10]
+        assert all(cut.stop[mine][:-1] == 10 - ahead)
+        assert all(cut.first[mine][1:] >= overlap - ahead)
+    if not overlap:
+        assert cut.length.tolist() == [10, 10, 10, 10, 10, 10, 3, 10, 10]
 
 
 @pytest.mark.parametrize(("full", "window"), [(False, 0), (True, 0), (True, 20)])

@@ -158,12 +158,17 @@ def progress(total: int, words: str) -> tqdm:
 
 def systems(options: argparse.Namespace, taken: Collection[str]) -> dict[str, Embed]:
     """Return the rows that embed files; one that cannot be had is left out, with a line. InputError when a name is taken."""
-    from rwae_audio.conversion.converter import voice_of_file
+    from rwae_audio.conversion.reading import read_file
+    from rwae_audio.conversion.voice import voice_of
     from rwae_audio.inference.bundle import load_bundle
 
     bundle = load_bundle(options.bundle)
     static = bundle.config.objective.name
-    embedders: dict[str, Embed] = {static: lambda paths: (voice_of_file(bundle, path)[0].numpy() for path in paths)}
+
+    def static_code(path: Path) -> np.ndarray:
+        return voice_of(bundle, read_file(path, bundle.config.mel), register=False).code.numpy()
+
+    embedders: dict[str, Embed] = {static: lambda paths: map(static_code, paths)}
     try:
         from resemblyzer import VoiceEncoder, preprocess_wav
 

@@ -142,6 +142,7 @@ def systems(bundles: Mapping[str, str], vocoder: Path | None, baselines: Mapping
     import systems as made
     from adain_vc import load_adain
 
+    from rwae_audio.conversion.vocoders.griffin_lim import GriffinLim
     from rwae_audio.conversion.vocoders.hifigan import load_hifigan, weights_path
     from rwae_audio.conversion.vocoders.neural import SHIPPED, load_vocoder
     from rwae_audio.inference.bundle import load_bundle
@@ -149,7 +150,10 @@ def systems(bundles: Mapping[str, str], vocoder: Path | None, baselines: Mapping
     own, neural = load_bundle(), load_vocoder(vocoder)
     voice = {"vocoder": sha256((vocoder or SHIPPED) / "vocoder.safetensors")}
     rows = {"source": System(made.unchanged), "target": System(made.copied), "world": System(made.world)}
-    vocoders: dict[str, tuple[Any, dict[str, str]]] = {"griffin-lim": (None, {}), "neural": (neural, voice)}
+    vocoders: dict[str, tuple[Any, dict[str, str]]] = {
+        "griffin-lim": (GriffinLim(own.config.mel), {}),
+        "neural": (neural, voice),
+    }
     if weights_path().is_file():
         vocoders["hifigan"] = load_hifigan(), {"hifigan": sha256(weights_path())}
     for name, (one, weights) in vocoders.items():

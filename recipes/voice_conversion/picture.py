@@ -32,23 +32,21 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    from rwae_audio.conversion.converter import convert_waveform
-    from rwae_audio.conversion.vocoders.neural import load_vocoder
+    from rwae_audio.conversion.converter import Converter
     from rwae_audio.data.audio import load_audio
     from rwae_audio.data.corpora import corpus_sources
     from rwae_audio.evaluation.plots import sheet
-    from rwae_audio.inference.bundle import load_bundle
 
     pairs = read_pairs(HERE / "pairs" / f"{options.list}.csv")
     if wrong := [number for number in options.pairs if not 0 <= number < len(pairs)]:
         raise InputError(f"--pairs {wrong[0]}; expected numbers from 0 to {len(pairs) - 1}")
     utterances = heard_in(options.list, corpus_sources(options.data))
-    bundle, vocoder = load_bundle(), load_vocoder()
-    mel, rows, names = bundle.config.mel, [], []
+    converter = Converter.load()
+    bundle, mel, rows, names = converter.bundle, converter.bundle.config.mel, [], []
     for pair in (pairs[number] for number in options.pairs):
         source, *voice = (load_audio(utterances[name].path, mel.sample_rate) for name in (pair.source, *pair.voice))
-        made = convert_waveform(bundle, source, voice, 0, vocoder)
-        rows.append([bundle.frames(samples).numpy() for samples in (source, made, voice[0])])
+        converted = converter.convert(source, mel.sample_rate, converter.voice(voice, mel.sample_rate))
+        rows.append([bundle.frames(samples).numpy() for samples in (source, converted, voice[0])])
         names.append(f"{utterances[pair.source].speaker} as {pair.target}")
     heads = ("source", "conversion", "target")
     sheet(options.out, rows, names, heads, mel.hop_length / mel.sample_rate, cell=(3.0, 1.9))

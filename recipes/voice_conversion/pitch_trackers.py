@@ -22,7 +22,7 @@ import soundfile
 from scipy.signal import butter, sosfilt
 
 from rwae_audio.commands.common import Parser, guarded, say
-from rwae_audio.conversion.pitch import HIGHEST, LOWEST, fundamental, register, register_of
+from rwae_audio.conversion.pitch import HIGHEST, LOWEST, fundamental, register, register_of, tracked
 from rwae_audio.data.audio import load_audio
 from rwae_audio.data.corpora.base import audio_files
 from rwae_audio.data.features import PRESETS
@@ -189,7 +189,7 @@ def measured(keys: tuple[str, str, str], heard: np.ndarray, reference: np.ndarra
     both = sung & (f0 > 0)
     gross = np.abs(np.log(f0[both] / reference[both])) > QUARTER_OCTAVE
     counts = (mask.sum() for mask in (sung, sung & (f0 == 0), silent, silent & (f0 > 0), both, gross))
-    own = register_of(speech_of(heard, RATE).blocks(), MEL) if keys[2] == "toolkit" else register([f0])
+    own = register_of(tracked(speech_of(heard, RATE).blocks(), RATE)) if keys[2] == "toolkit" else register([f0])
     error = np.log(f0[f0 > 0]).mean() - np.log(reference[sung]).mean() if own else np.nan
     return Row(*keys, tuple(map(int, counts)), float(error), own.mean if own else np.nan)
 

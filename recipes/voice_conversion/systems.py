@@ -9,9 +9,8 @@ import torch
 from adain_vc import MEL, AdaInVoice
 
 from rwae_audio.conversion import pitch
-from rwae_audio.conversion.converter import convert_waveform
-from rwae_audio.conversion.vocoders.griffin_lim import griffin_lim
-from rwae_audio.conversion.vocoders.hifigan import Hifigan
+from rwae_audio.conversion.converter import Converter
+from rwae_audio.conversion.vocoders import AnyVocoder
 from rwae_audio.conversion.vocoders.neural import Vocoder, vocode
 from rwae_audio.data.level import active_level, speech_of
 from rwae_audio.evaluation.judges import RATE, fundamental
@@ -31,14 +30,16 @@ def copied(source: np.ndarray, voice: Sequence[np.ndarray]) -> np.ndarray:
     return voice[0]
 
 
-def bundled(bundle: Bundle, vocoder: Vocoder | Hifigan | None, register: str = "target") -> Convert:
-    """A bundle's conversion, as rwae-vc does it; without a vocoder by Griffin-Lim."""
-    return lambda source, voice: convert_waveform(bundle, source, voice, 0, vocoder, register)
+def bundled(bundle: Bundle, vocoder: AnyVocoder, pitch: str = "target") -> Convert:
+    """Return a bundle's conversion, as rwae-vc does it."""
+    converter = Converter(bundle, vocoder)
+    return lambda source, voice: converter.convert(source, RATE, converter.voice(voice, RATE), pitch=pitch)
 
 
-def reconstructed(bundle: Bundle, vocoder: Vocoder | None) -> Convert:
-    """A bundle's conversion of the source into its own voice."""
-    return lambda source, voice: convert_waveform(bundle, source, [source], 0, vocoder)
+def reconstructed(bundle: Bundle, vocoder: AnyVocoder) -> Convert:
+    """Return a bundle's conversion of the source into its own voice."""
+    converter = Converter(bundle, vocoder)
+    return lambda source, voice: converter.convert(source, RATE, converter.voice(source, RATE))
 
 
 def adain(voice: AdaInVoice, vocoder: Vocoder) -> Convert:
@@ -60,21 +61,17 @@ def adain(voice: AdaInVoice, vocoder: Vocoder) -> Convert:
     return convert
 
 
-def vocoded(bundle: Bundle, vocoder: Vocoder | Hifigan | None) -> Convert:
-    """The source through a bundle's log-mels and the vocoder, without its model."""
+def vocoded(bundle: Bundle, vocoder: AnyVocoder) -> Convert:
+    """Return the copy of the source through a bundle's log-mels and the vocoder, without its model."""
     return lambda source, voice: vocoder_copy(bundle, vocoder, source)
 
 
-def vocoder_copy(bundle: Bundle, vocoder: Vocoder | Hifigan | None, samples: np.ndarray) -> np.ndarray:
-    """Samples (N,) → log-mels (and F0) → samples (N,), as loud as they were."""
-    mel, log_mels = bundle.config.mel, bundle.frames(samples)
-    if vocoder is None:
-        sound = griffin_lim(log_mels, mel).numpy()
-    elif isinstance(vocoder, Hifigan):
-        sound = torch.cat([*vocoder.chunks([log_mels])]).numpy()
-    else:
-        sound = vocode(vocoder, log_mels, torch.from_numpy(pitch.fundamental(samples, mel)).float()).numpy()
-    return as_loud(sound, samples)
+def vocoder_copy(bundle: Bundle, vocoder: AnyVocoder, samples: np.ndarray) -> np.ndarray:
+    """Return samples (N,) made of the log-mels and the F0 of samples (N,), as loud as they were."""
+    f0 = None
+    if vocoder.takes_pitch:
+        f0 = torch.from_numpy(pitch.fundamental(samples, bundle.config.mel)).float()
+    return as_loud(torch.cat([*vocoder.chunks([bundle.frames(samples)], f0, 0)]).numpy(), samples)
 
 
 def as_loud(sound: np.ndarray, samples: np.ndarray) -> np.ndarray:

@@ -18,8 +18,7 @@ from rwae_audio.files import NO_ROOM, InputError
 from rwae_audio.settings import nearest
 
 if TYPE_CHECKING:
-    from rwae_audio.data.audio import Recording
-
+    from rwae_audio.conversion.reading import Reading
 
 DEVICE_HELP = "the device that the networks run on: cpu, cuda, cuda:1 or mps (cpu)"
 SHIELD = "\0"  # no word of a command line holds a NUL, so a name behind one is never taken for an option
@@ -153,17 +152,16 @@ def free_output(path: Path, force: bool) -> None:
         raise InputError(f"{path} is there already; expected a new name, or --force")
 
 
-def say_notes(command: str, path: str | Path, audio: Recording) -> None:
+def say_notes(command: str, path: str | Path, reading: Reading) -> None:
     """Say what a user should be told of a file, once all has gone well: an error is to be the only line."""
-    from rwae_audio.data.level import FAR_BEYOND, measured
+    from rwae_audio.data.level import FAR_BEYOND
 
-    if audio.source_rate != audio.sample_rate:
-        say(command, f"resampled {path} {audio.source_rate} → {audio.sample_rate} Hz")
-    for note in audio.notes:
+    if reading.source_rate != reading.mel.sample_rate:
+        say(command, f"resampled {path} {reading.source_rate} → {reading.mel.sample_rate} Hz")
+    for note in reading.notes:
         say(command, f"{path}: {note}")
-    peak = measured(audio.blocks, audio.sample_rate).level.peak
-    if peak > FAR_BEYOND:
-        say(command, f"warning: {beyond_full_scale(path, peak)}")
+    if reading.level.peak > FAR_BEYOND:
+        say(command, f"warning: {beyond_full_scale(path, reading.level.peak)}")
 
 
 def beyond_full_scale(path: str | Path, peak: float) -> str:

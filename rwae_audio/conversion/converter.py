@@ -1,256 +1,200 @@
-"""Waveform in, waveform out: what the source says, in the target's voice. Of any length, in memory that does not grow."""
+"""The converter: waveform in, waveform out; what the source says, in the target's voice.
+
+    converter = Converter.load()
+    voice = converter.voice(["bob1.wav", "bob2.wav"])
+    sound = converter.convert(waveform, sample_rate, voice)  # at converter.sample_rate
+
+Recordings are of any length, and memory hardly grows with them.
+"""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rwae_audio.conversion.pitch import Register, fundamental_chunks, moved, pooled, register_of
-from rwae_audio.conversion.vocoders.griffin_lim import griffin_lim_chunks
-from rwae_audio.data.audio import open_audio, resampled, write_blocks
-from rwae_audio.data.decoding import MAX_RATE, MIN_RATE
-from rwae_audio.data.features import MelConfig
-from rwae_audio.data.level import Level, Speech, active_level, measured, speech_of, waveform
-from rwae_audio.files import InputError, read_header, read_tensors
-from rwae_audio.inference.bundle import Bundle, pooled_voice
+from rwae_audio.conversion.pitch import moved
+from rwae_audio.conversion.reading import Reading, read_file, read_waveform
+from rwae_audio.conversion.vocoders import AnyVocoder, check_vocoder, new_vocoder
+from rwae_audio.conversion.voice import Voice, pooled_voices, read_voice, voice_of, write_voices
+from rwae_audio.data.audio import write_blocks
+from rwae_audio.data.level import Level, active_level
+from rwae_audio.files import InputError
+from rwae_audio.inference.bundle import Bundle, load_bundle
 
-if TYPE_CHECKING:
-    from rwae_audio.conversion.vocoders.hifigan import Hifigan
-    from rwae_audio.conversion.vocoders.neural import Vocoder
+Waveform = TypeVar("Waveform", np.ndarray, Tensor)
+Recording = str | PathLike | np.ndarray | Tensor
+PITCHES = ("target", "keep")
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What convert_file did.
+    """What Converter.convert_file did.
 
     Attributes:
         seconds: Duration of the source and of the result.
         source_rate: Sample rate of the source, Hz.
         level: Level of the source as it was read.
         gain: Factor against clipping, 1.0 for none.
+        notes: What a user should be told of the source, a line each.
     """
 
     seconds: float
     source_rate: int
     level: Level
     gain: float
+    notes: tuple[str, ...]
 
 
-def convert_waveform(
-    bundle: Bundle,
-    source: np.ndarray | Tensor,
-    targets: Sequence[np.ndarray | Tensor],
-    seed: int = 0,
-    vocoder: Vocoder | Hifigan | None = None,
-    pitch: str = "target",
-    sample_rate: int | None = None,
-) -> np.ndarray:
-    """Say the words of a source in the voice of the targets.
+class Converter:
+    """A bundle and a vocoder: they say what a source says, in another voice.
 
-    Args:
-        source, targets: Waveforms (N,), floats or integers, of one channel (`level.waveform` says which are taken).
-        seed: Decides what the vocoder draws.
-        vocoder: The neural one, HiFi-GAN, or None for Griffin-Lim.
-        pitch: "target" moves the F0 contour of the source to the targets' register, "keep" leaves it. The neural vocoder
-            alone is told of it.
-        sample_rate: Rate of the waveforms in Hz, the bundle's when None; another one is resampled.
+    Threads may share one. Convert a voice only with the consent of its owner.
 
-    Returns:
-        Samples (M,) at the bundle's rate, float32, as loud as the source; a silent source gives silence. They are not
-        limited to ±1: write_audio scales them down where it must.
-
-    Raises:
-        InputError: When an argument is no waveform or under one analysis window, a target is silent or missing, `pitch`
-            is unknown, or the vocoder reads frames of another kind than the bundle's.
+    Attributes:
+        bundle: The trained model.
+        vocoder: What makes sound of its log-mels.
     """
-    if pitch not in ("target", "keep"):
-        raise InputError(f"pitch is {pitch!r}; expected 'target' or 'keep'")
-    if not len(targets):
-        raise InputError("targets is empty; expected at least one recording of the voice")
-    if sample_rate is not None and not MIN_RATE <= sample_rate <= MAX_RATE:
-        raise InputError(f"sample_rate is {sample_rate}; expected {MIN_RATE} to {MAX_RATE} Hz")
-    check_vocoder(bundle, vocoder)
-    rate = bundle.sample_rate
 
-    def heard(samples: np.ndarray | Tensor, name: str, silence: bool = False) -> Speech:
-        recording = speech_of(resampled(waveform(samples, name), sample_rate or rate, rate), rate)
-        _check_speech(bundle, recording, name, silence)
-        return recording
+    def __init__(self, bundle: Bundle, vocoder: AnyVocoder | None = None) -> None:
+        """Put a bundle and a vocoder together: the neural one if None, or Griffin-Lim for other log-mels.
 
-    voices = [heard(target, f"targets[{i}]") for i, target in enumerate(targets)]
-    recording = heard(source, "source", silence=True)
-    voice = pooled_voice([bundle.voice_chunks(target.log_mels(bundle.config.mel)) for target in voices])
-    wanted = None
-    if vocoder is not None and pitch == "target":
-        wanted = pooled(one for one in (_register(target, bundle.config.mel) for target in voices) if one is not None)
-    samples = np.concatenate([*_sound(bundle, recording, voice, seed, vocoder, wanted)])
-    return samples * np.float32(recording.level.active / max(active_level(samples, rate), 1e-8))
+        Raises InputError when the vocoder reads log-mels of other settings than the bundle's.
+        """
+        self.bundle = bundle
+        self.vocoder = new_vocoder(None, bundle.config.mel) if vocoder is None else vocoder
+        check_vocoder(self.vocoder, bundle.config.mel)
 
+    @classmethod
+    def load(
+        cls, folder: str | Path | None = None, device: str | torch.device = "cpu", vocoder: str | None = None
+    ) -> Converter:
+        """Read a bundle, the shipped one if `folder` is None, and a vocoder by its name.
 
-def convert_file(
-    bundle: Bundle,
-    source: str | Path,
-    output: str | Path,
-    voice: Tensor,
-    seed: int = 0,
-    vocoder: Vocoder | Hifigan | None = None,
-    pitch: Register | None = None,
-) -> Converted:
-    """Convert a file of any length into another, .wav or .flac of 16 bits, as convert_waveform does.
+        Args:
+            vocoder: `neural`, `griffin-lim`, `hifigan`, or the folder of a neural vocoder; None as in the constructor.
 
-    The output is written whole or not at all; its folder is made if it is missing.
+        Raises:
+            InputError: When one of them is missing or damaged, they do not fit, or the device is not here.
+        """
+        bundle = load_bundle(folder, device)
+        return cls(bundle, new_vocoder(vocoder, bundle.config.mel, device))
 
-    Args:
-        voice: The static code (static_dim,), as of bundle.voice.
-        pitch: The register that the neural vocoder's F0 is moved to; None keeps the source's.
+    @property
+    def sample_rate(self) -> int:
+        """The rate of converted waveforms in Hz."""
+        return self.bundle.sample_rate
 
-    Raises InputError for a source that cannot be read or is under one analysis window and for a vocoder that reads frames of
-    another kind, before anything is written, and for an output that cannot be written.
-    """
-    check_vocoder(bundle, vocoder)
-    recording = open_audio(source, bundle.sample_rate)
-    speech = speech_in_file(bundle, source, silence=True)
-    _make_folder(Path(output).parent)
-    sound = _sound(bundle, speech, voice, seed, vocoder, pitch)
-    gain = write_blocks(output, sound, bundle.sample_rate, speech.level.active)
-    return Converted(speech.level.count / bundle.sample_rate, recording.source_rate, speech.level, gain)
+    def voice(self, recordings: Recording | Sequence[Recording], sample_rate: int | None = None) -> Voice:
+        """Return the voice of one or more recordings of a speaker; a recording weighs as much as it is long.
 
+        Args:
+            recordings: Paths, or waveforms (N,) at `sample_rate` Hz.
 
-def check_vocoder(bundle: Bundle, vocoder: Vocoder | Hifigan | None) -> None:
-    """Raises InputError when the vocoder cannot read the bundle's frames; Griffin-Lim (None) reads all."""
-    mel = bundle.config.mel
-    if vocoder is not None and mel.frames() != vocoder.mel.frames():
-        raise InputError(
-            "the vocoder reads other frames than the bundle's; expected Griffin-Lim, or a bundle with its [mel]"
-        )
+        Raises:
+            InputError: When there are none, one cannot be read, is silent or under one analysis window, or a waveform comes
+                without a sample rate.
+        """
+        if isinstance(recordings, (str, PathLike, np.ndarray, Tensor)):
+            recordings = [recordings]
+        if not len(recordings):
+            raise InputError("recordings is empty; expected at least one recording of the voice")
+        names = ["recording"] if len(recordings) == 1 else [f"recordings[{i}]" for i in range(len(recordings))]
+        readings = (self._read(item, sample_rate, name) for item, name in zip(recordings, names, strict=True))
+        return pooled_voices(voice_of(self.bundle, reading, self.vocoder.takes_pitch) for reading in readings)
 
+    def load_voice(self, path: str | Path) -> Voice:
+        """Read a voice that `save_voice` or rwae-embed wrote. Raises InputError for another file, or another bundle's."""
+        return read_voice(path, self.bundle)
 
-def voice_of_file(bundle: Bundle, target: str | Path) -> tuple[Tensor, int]:
-    """Return the voice (static_dim,) of a recording of any length and its number of frames, as bundle.pooled_voice takes them.
+    def save_voice(self, path: str | Path, voice: Voice) -> None:
+        """Write a voice into a safetensors file, for `load_voice` and `rwae-vc --voice`."""
+        write_voices(path, self.bundle, {"voice": voice})
 
-    Raises InputError for a recording that cannot be read, is under one analysis window or silent.
-    """
-    return bundle.voice_chunks(speech_in_file(bundle, target).log_mels(bundle.config.mel))
+    def convert(
+        self, waveform: Waveform, sample_rate: int, voice: Voice, *, pitch: str = "target", seed: int = 0
+    ) -> Waveform:
+        """Say the words of a source in another voice.
 
+        Args:
+            waveform: (N,) or (N, 1), or a batch (B, N) of which each row is one source; floats, or integers of 8, 16 or 32
+                bits.
+            sample_rate: Its rate in Hz.
+            pitch: `target` moves the F0 contour to the register of the voice, `keep` leaves it. Vocoders that take no pitch
+                find it in the frames.
+            seed: Decides what the vocoder draws.
 
-def register_of_file(bundle: Bundle, path: str | Path) -> Register | None:
-    """Return the register of a recording of any length, None when it has no voice. Raises InputError as voice_of_file does."""
-    return _register(speech_in_file(bundle, path), bundle.config.mel)
+        Returns:
+            Samples (M,) or (B, M) at `self.sample_rate`, float32, as loud as the source; a silent source gives silence. They
+            are not limited to ±1. An array for an array; for a tensor a tensor on the CPU.
 
+        Raises:
+            InputError: When it is no waveform, too short, or an argument is not one of those above.
+        """
+        if isinstance(waveform, (np.ndarray, Tensor)) and waveform.ndim == 2 and waveform.shape[1] > 1:
+            rows = [self.convert(row, sample_rate, voice, pitch=pitch, seed=seed) for row in waveform]
+            return torch.stack(rows) if isinstance(waveform, Tensor) else np.stack(rows)
+        reading: Reading = self._read(waveform, sample_rate, "waveform", silence=True)
+        samples = np.concatenate([*self._sound(reading, voice, pitch, seed)])
+        samples *= np.float32(reading.level.active / max(active_level(samples, self.sample_rate), 1e-8))
+        return torch.from_numpy(samples) if isinstance(waveform, Tensor) else samples
 
-def read_voice(bundle: Bundle, path: str | Path) -> tuple[Tensor, Register | None]:
-    """The voice (static_dim,) and register of all recordings in a file of rwae-embed, as bundle.voice would pool them; None
-    for the register where they have no voice or the file is older than registers are. Raises InputError when it is no such
-    file, or another bundle's."""
-    expected = "a file that rwae-embed wrote"
-    tensors, header = read_tensors(path, expected), read_header(path)
-    if "bundle" not in header or "frames" not in header:
-        raise InputError(f"{path} does not say of which bundle its codes are; expected {expected}")
-    if header["bundle"] != bundle.digest:
-        raise InputError(
-            f"{path} has the codes of bundle {header['bundle'][:12]}…; expected those of this one, {bundle.digest[:12]}…"
-        )
-    try:
-        frames = json.loads(header["frames"])
-        registers = [Register(*said) for said in json.loads(header.get("registers", "{}")).values() if said is not None]
-        codes = [(tensors[f"static/{name}"], int(count)) for name, count in frames.items()]
-        voice, spoken = pooled_voice(codes), pooled(registers)
-        if spoken is not None and not all(map(math.isfinite, spoken)):
-            raise ValueError("registers")
-    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise InputError(
-            f"{path} does not say of how many frames, at what pitch, its codes are; expected {expected}"
-        ) from error
-    if voice.shape != (bundle.config.model.static_dim,) or not voice.isfinite().all():
-        raise InputError(f"{path} has codes that are none of this bundle's; expected {expected}")
-    return voice, spoken
+    def convert_file(
+        self, source: str | Path, output: str | Path, voice: Voice, *, pitch: str = "target", seed: int = 0
+    ) -> Converted:
+        """Convert a file of any length into another, .wav or .flac of 16 bits, as `convert` does.
 
+        The output is written whole or not at all. Its folder is made if it is missing.
 
-def speech_in_file(bundle: Bundle, path: str | Path, silence: bool = False) -> Speech:
-    """Measure a recording at the bundle's rate.
+        Raises:
+            InputError: For a source that cannot be read or is under one analysis window, before anything is written, and for
+                an output that cannot be written.
+        """
+        reading = read_file(source, self.bundle.config.mel, silence=True)
+        sound = self._sound(reading, voice, pitch, seed)
+        _make_folder(Path(output).parent)
+        gain = write_blocks(output, sound, self.sample_rate, reading.level.active)
+        seconds = reading.level.count / self.sample_rate
+        return Converted(seconds, reading.source_rate, reading.level, gain, reading.notes)
 
-    Raises InputError for whatever is wrong with the file, for a recording under one analysis window, and for a silent one
-    unless `silence` allows it.
-    """
-    speech = measured(open_audio(path, bundle.sample_rate).blocks, bundle.sample_rate)
-    _check_speech(bundle, speech, str(path), silence)
-    return speech
+    def _read(self, recording: Recording, sample_rate: int | None, name: str, silence: bool = False) -> Reading:
+        mel = self.bundle.config.mel
+        if isinstance(recording, (str, PathLike)):
+            return read_file(Path(recording), mel, silence)
+        if sample_rate is None:
+            raise InputError(f"{name} is a waveform, and sample_rate is None; expected its rate in Hz")
+        return read_waveform(recording, sample_rate, mel, name, silence)
 
+    def _sound(self, source: Reading, voice: Voice, pitch: str, seed: int) -> Iterator[np.ndarray]:
+        """Return the source's words in the voice: as many samples as it has, (n,) at a time, at a level of their own."""
+        if pitch not in PITCHES:
+            raise InputError(f"pitch is {pitch!r}; expected 'target' or 'keep'")
+        return self._silence(source) if source.level.silent else self._speech(source, voice, pitch, seed)
 
-def _check_speech(bundle: Bundle, speech: Speech, name: str, silence: bool) -> None:
-    shortest = bundle.config.mel.shortest
-    if speech.level.count < shortest:
-        duration = f"{1000 * speech.level.count / bundle.sample_rate:.0f} ms"
-        raise InputError(f"{name} is {duration} long; expected at least {1000 * shortest / bundle.sample_rate:.0f} ms")
-    if speech.level.silent and not silence:
-        raise InputError(f"{name} is silent; expected speech")
+    def _silence(self, source: Reading) -> Iterator[np.ndarray]:
+        return (np.zeros(len(block), dtype=np.float32) for block in source.samples())
 
+    def _speech(self, source: Reading, voice: Voice, pitch: str, seed: int) -> Iterator[np.ndarray]:
+        frames = self.bundle.decode_chunks(voice.code, self.bundle.encode_chunks(source.log_mels))
+        f0 = self._contour(source, voice, pitch) if self.vocoder.takes_pitch else None
+        left = source.level.count
+        for samples in self.vocoder.chunks(frames, f0, seed):
+            yield samples.numpy()
+            left -= len(samples)
+        yield np.zeros(left, dtype=np.float32)  # under a hop: the last frame's centre comes before the last sample
 
-def _sound(
-    bundle: Bundle,
-    source: Speech,
-    voice: Tensor,
-    seed: int,
-    vocoder: Vocoder | Hifigan | None,
-    pitch: Register | None,
-) -> Iterator[np.ndarray]:
-    """Yield the source's words in the voice, as many samples as it has, (n,) at a time, at a level of their own."""
-    mel = bundle.config.mel
-    if source.level.silent:
-        for block in source.read():
-            yield np.zeros(len(block), dtype=np.float32)
-        return
-    converted = bundle.decode_chunks(voice, bundle.encode_chunks(lambda: source.log_mels(mel)))
-    if vocoder is None:
-        sound = griffin_lim_chunks(converted, mel, seed=seed)
-    else:
-        from rwae_audio.conversion.vocoders.neural import Vocoder, vocode_chunks
-
-        if isinstance(vocoder, Vocoder):
-            sound = vocode_chunks(vocoder, _beside(converted, _contour(source, mel, pitch)), seed)
-        else:
-            sound = vocoder.chunks(converted)
-    left = source.level.count
-    for samples in sound:
-        yield samples.numpy()
-        left -= len(samples)
-    yield np.zeros(left, dtype=np.float32)  # under a hop: the last frame's centre comes before the last sample
-
-
-def _f0(speech: Speech, mel: MelConfig) -> Iterator[np.ndarray]:
-    """Yield the F0 of a recording in Hz, 0 without a voice, (n,) at a time."""
-    return fundamental_chunks(speech.blocks(), mel)
-
-
-def _register(speech: Speech, mel: MelConfig) -> Register | None:
-    """Return the register of a recording, None when it has no voice."""
-    return register_of(speech.blocks(), mel)
-
-
-def _contour(source: Speech, mel: MelConfig, pitch: Register | None) -> Iterator[np.ndarray]:
-    """Yield the source's F0 in Hz, (n,) at a time, moved to the register `pitch` where both voices have one."""
-    own = None if pitch is None else _register(source, mel)
-    for f0 in _f0(source, mel):
-        yield f0 if pitch is None or own is None else moved(f0, own, pitch)
-
-
-def _beside(frames: Iterable[Tensor], contour: Iterable[np.ndarray]) -> Iterator[Tensor]:
-    """Frames (n, n_mels) with their F0 in a further column, (m, n_mels + 1) at a time; both come as they like."""
-    values = iter(contour)
-    known = torch.zeros(0)
-    for part in frames:
-        while len(known) < len(part):
-            known = torch.cat([known, torch.from_numpy(next(values)).float()])
-        yield torch.cat([part, known[: len(part), None]], dim=1)
-        known = known[len(part) :]
+    def _contour(self, source: Reading, voice: Voice, pitch: str) -> Tensor:
+        """Return the source's F0 (T,) in Hz, moved to the register of the voice where both have one and it is wanted."""
+        own = source.register if pitch == "target" else None
+        if own is None or voice.register is None:
+            return source.f0
+        return torch.from_numpy(moved(source.f0.double().numpy(), own, voice.register)).float()
 
 
 def _make_folder(folder: Path) -> None:

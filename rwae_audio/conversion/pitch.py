@@ -39,6 +39,18 @@ class Register(NamedTuple):
     deviation: float
 
 
+class Track(NamedTuple):
+    """What SwiftF0 says of a recording, a row every HOP samples at RATE.
+
+    Attributes:
+        f0: F0 in Hz, 0 in frames without a voice, (M,).
+        level: Level in dB, (M,).
+    """
+
+    f0: np.ndarray
+    level: np.ndarray
+
+
 def fundamental(samples: np.ndarray, config: MelConfig) -> np.ndarray:
     """Return the F0 contour of a waveform.
 
@@ -49,35 +61,22 @@ def fundamental(samples: np.ndarray, config: MelConfig) -> np.ndarray:
     Returns:
         F0 in Hz, 0 in frames without a voice: (1 + N // hop_length,). Frame t is centred on sample t · hop_length.
     """
-    return np.concatenate([*fundamental_chunks(speech_of(samples, config.sample_rate).blocks(), config)])
+    speech = speech_of(samples, config.sample_rate)
+    return contour(tracked(speech.blocks(), config.sample_rate), len(samples), config)
 
 
-def fundamental_chunks(blocks: Iterable[np.ndarray], config: MelConfig) -> Iterator[np.ndarray]:
-    """Yield the contour of `fundamental`, (m,) at a time, for a waveform that comes in blocks (n,).
+def tracked(blocks: Iterable[np.ndarray], sample_rate: int) -> Track:
+    """Return the track of a waveform that comes in blocks (n,).
 
-    The blocks are those of `level.Speech`, since the tracker depends on the level. Memory does not grow with the waveform.
+    The blocks are those of `level.Speech`, since the tracker depends on the level. An hour has 225,000 rows.
     """
-    count = 0
+    return Track(*np.concatenate([*_tracked(blocks, sample_rate)]).T)
 
-    def counted() -> Iterator[np.ndarray]:
-        nonlocal count
-        for block in blocks:
-            count += len(block)
-            yield block
 
+def contour(track: Track, count: int, config: MelConfig) -> np.ndarray:
+    """Return the F0 contour at the log-mels' frames, (1 + count // hop_length,), of a waveform of `count` samples."""
     step = config.hop_length * RATE / (HOP * config.sample_rate)  # from one frame to the next, in frames of SwiftF0
-    known, first, done = np.zeros(0), 0, 0
-    for part in _tracked(counted(), config.sample_rate):
-        known = np.concatenate([known, part[:, 0]])
-        ready = min(math.ceil((first + len(known) - 1) / step), 1 + count // config.hop_length)
-        if ready > done:
-            yield _between(known, np.arange(done, ready) * step - first)
-            done = ready
-            passed = min(max(int(done * step) - first, 0), len(known) - 1)
-            known, first = known[passed:], first + passed
-    rest = np.arange(done, 1 + count // config.hop_length)
-    if len(rest):
-        yield _between(known, rest * step - first)
+    return _between(track.f0, np.arange(1 + count // config.hop_length) * step)
 
 
 def _between(contour: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -128,15 +127,14 @@ def _detector() -> SwiftF0:
     return SwiftF0(threads=1, spin=False)
 
 
-def register_of(blocks: Iterable[np.ndarray], config: MelConfig) -> Register | None:
-    """Return the register of a waveform that comes in blocks (n,), from its loud voiced frames.
+def register_of(track: Track) -> Register | None:
+    """Return the register of a recording, from its loud voiced frames.
 
     Hum, noise and other talkers change quiet frames first. So a frame of 16 ms counts if it is at most QUIET under the
-    level of the louder half of all voiced frames. Sixteen bytes are kept for each of these. Returns None where fewer than
-    two frames count. The blocks are those of `fundamental_chunks`.
+    level of the louder half of all voiced frames. Returns None where fewer than two frames count.
     """
-    parts = [part[part[:, 0] > 0] for part in _tracked(blocks, config.sample_rate)]
-    f0, levels = np.concatenate(parts).T
+    voiced = track.f0 > 0
+    f0, levels = track.f0[voiced], track.level[voiced]
     if not len(f0):
         return None
     louder = 10 ** (np.sort(levels)[len(levels) // 2 :] / 10)

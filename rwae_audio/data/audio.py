@@ -134,7 +134,7 @@ def open_audio(path: str | Path, sample_rate: int = 16000) -> Recording:
         return Recording(path, sample_rate, stream.rate, stream.channels, used, notes)
 
 
-def resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     """Resample a waveform (N,) from `rate` to `wanted` Hz: ⌈N · wanted / rate⌉ samples, by soxr."""
     return samples if rate == wanted else np.concatenate([*resampled_blocks([samples], rate, wanted)])
 

@@ -276,14 +276,14 @@ def _held(store: FrameStore, rows: np.ndarray, model: RWAE, normaliser: Normalis
     """The static codes (Σ T, D) of the utterances, each window's for all of its frames."""
     where = windows(store.offsets[:-1][rows], store.lengths[rows], model.embedding_frames(mel.segment))
     codes = embed(model, normaliser, mel.segment, store.frames, where.start, where.length).static
-    return np.repeat(codes, where.length - where.fresh, axis=0)
+    return np.repeat(codes, where.stop - where.first, axis=0)
 
 
 def _centres(lengths: np.ndarray, segment: int) -> np.ndarray:
     """The frames, of utterances of these lengths (U,) one after the other, that are the centre of a segment of `segment`
     frames, all in the first of two overlapping ones: all frames for segments of one."""
     cut = windows(np.cumsum(lengths) - lengths, lengths, segment)
-    return (cut.start + cut.length // 2)[cut.fresh <= cut.length // 2]
+    return (cut.start + cut.length // 2)[cut.first <= cut.length // 2]
 
 
 def _enough(rows: np.ndarray, lengths: np.ndarray, segment: int) -> np.ndarray:

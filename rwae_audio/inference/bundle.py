@@ -67,7 +67,7 @@ class Bundle:
         return embed(self.model, self.normaliser, self.config.mel.segment, frames.numpy(), np.array([0]), lengths)
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Log-mels (T, n_mels) → what is said: dynamic codes (T, dynamic_dim), in one pass with carried state.
+        """Return what is said in log-mels (T, n_mels): dynamic codes (T, dynamic_dim), in windows as long as in training.
 
         A dynamic encoder that sees z^c is given the recording's own. Codes that depend on where a segment begins are
         those of the segments that the recording is cut into.

@@ -23,25 +23,40 @@ class Embeddings(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """start (W,), length (W,): frames of each window; fresh (W,): from where on it is not in the window before it;
-    owner (W,): its utterance."""
+    """Stretches of utterances that a network reads, in the order of time.
+
+    Attributes:
+        start: The first frame of each window, (W,).
+        length: The number of its frames, (W,).
+        first, stop: Codes of the frames first ≤ t < stop, counted from its start, are taken from this window, (W,) each.
+        owner: The utterance of each window, (W,).
+    """
 
     start: np.ndarray
     length: np.ndarray
-    fresh: np.ndarray
+    first: np.ndarray
+    stop: np.ndarray
     owner: np.ndarray
 
 
-def windows(starts: np.ndarray, lengths: np.ndarray, size: int) -> Windows:
-    """Non-overlapping windows of `size` frames over utterances at `starts` (U,) of `lengths` (U,).
+def windows(starts: np.ndarray, lengths: np.ndarray, size: int, overlap: int = 0, ahead: int = 0) -> Windows:
+    """Return windows of `size` frames over utterances at `starts` (U,) of `lengths` (U,).
 
-    The last window of an utterance is right-aligned; an utterance shorter than a window is one short window.
+    The last window of an utterance is right-aligned. An utterance shorter than a window is one short window. A frame's code
+    is taken from the first window that has heard the `ahead` frames after it.
+
+    Args:
+        overlap: The number of frames that a window shares with the next one, from `ahead` to size - 1.
     """
-    counts = -(-lengths // size)
+    hop = size - overlap
+    counts = 1 + np.maximum(-(-(lengths - size) // hop), 0)
     owner = np.repeat(np.arange(len(lengths)), counts)
-    within = (np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)) * size
-    aligned = np.clip(np.minimum(within, lengths[owner] - size), 0, None)
-    return Windows(starts[owner] + aligned, np.minimum(lengths[owner], size), within - aligned, owner)
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    aligned = np.clip(np.minimum(number * hop, lengths[owner] - size), 0, None)
+    length = np.minimum(lengths[owner], size)
+    first = np.where(number > 0, (number - 1) * hop + size - ahead - aligned, 0)
+    stop = length - ahead * (number < counts[owner] - 1)
+    return Windows(starts[owner] + aligned, length, first, stop, owner)
 
 
 @torch.no_grad()
@@ -88,19 +103,23 @@ def segment_codes(
     starts: np.ndarray,
     lengths: np.ndarray,
     static: np.ndarray,
+    overlap: int = 0,
 ) -> np.ndarray:
-    """The codes (Σ lengths, dynamic_dim) of `embed`, by a model in evaluation mode, given static vectors (U, static_dim)."""
+    """Return the codes (Σ lengths, dynamic_dim) of `embed`, given static vectors (U, static_dim), in evaluation mode.
+
+    With an overlap of as many frames or more as the dynamic encoder looks ahead, no code misses any of these.
+    """
     voices = torch.from_numpy(static).float().to(next(model.parameters()).device)
-    segments = windows(starts, lengths, segment)
+    segments = windows(starts, lengths, segment, overlap, model.config.dynamic_look_ahead if overlap else 0)
     codes = np.zeros((int(lengths.sum()), model.config.dynamic_dim), dtype=np.float32)
     offsets = np.cumsum(lengths) - lengths
     for rows in _chunks(len(segments.start)):
         batch, valid = _gather(model, normaliser, frames, segments, rows)
         values = model.encode_dynamic(batch, voices[segments.owner[rows]], None, valid).mean.cpu().numpy()
         steps = np.arange(values.shape[1])
-        keep = (steps >= segments.fresh[rows][:, None]) & (steps < segments.length[rows][:, None])
-        first = segments.start[rows] - starts[segments.owner[rows]] + offsets[segments.owner[rows]]
-        codes[(first[:, None] + steps)[keep]] = values[keep]
+        taken = (steps >= segments.first[rows][:, None]) & (steps < segments.stop[rows][:, None])
+        places = segments.start[rows] - starts[segments.owner[rows]] + offsets[segments.owner[rows]]
+        codes[(places[:, None] + steps)[taken]] = values[taken]
     return codes
 
 

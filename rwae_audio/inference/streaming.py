@@ -62,31 +62,34 @@ def voice_of(model: RWAE, normaliser: Normaliser, segment: int, pieces: Iterable
 
 @torch.no_grad()
 def codes_of(model: RWAE, normaliser: Normaliser, segment: int, recording: Recording) -> Iterator[Tensor]:
-    """The dynamic codes of a recording, (n, dynamic_dim) at a time: by an encoder that carries its state on, or, where
-    codes depend on where a segment begins, those of the segments that the whole recording is cut into."""
-    config, device = model.config, next(model.parameters()).device
+    """Yield the dynamic codes of a recording, (n, dynamic_dim) at a time.
+
+    The encoder reads windows as long as the segments that it was trained on: over longer ones its LSTMs drift into states
+    that they never had. Two windows share half of their frames, and a code comes from the one that has heard more before
+    it. Codes that depend on where a segment begins are those of segments that share no frame.
+    """
+    config = model.config
     static = torch.zeros(config.static_dim)
     if config.dynamic_sees_static:
         static = voice_of(model, normaliser, segment, recording())[0]
-    if config.by_segment:
-        for chunk in in_chunks(recording(), _whole_windows(segment), segment):
-            codes = segment_codes(model, normaliser, segment, chunk.numpy(), *_alone(chunk), static[None].numpy())
-            yield torch.from_numpy(codes)
-        return
-    mean = deviation = torch.zeros(())
-    if config.dynamic_norm != "none":
-        mean, deviation = (part[None].to(device) for part in _mean_deviation(normaliser, recording()))
-    memory, ahead = None, config.dynamic_look_ahead
+    overlap = 0 if config.by_segment else min(max(segment // 2, config.dynamic_look_ahead), segment - 1)
+    ahead = min(config.dynamic_look_ahead, overlap)
 
-    def normed() -> Iterator[Tensor]:
-        for piece in recording():
-            yield model.dynamic_encoder.normed(normaliser(piece)[None].to(device), mean, deviation)[0]
-        if ahead:
-            yield torch.zeros(ahead, config.n_mels, device=device)
+    def codes(frames: Tensor) -> Tensor:
+        alone = _alone(frames)
+        return torch.from_numpy(
+            segment_codes(model, normaliser, segment, frames.numpy(), *alone, static[None].numpy(), overlap)
+        )
 
-    for chunk in in_chunks(normed(), CHUNK, ahead + 1):
-        posterior, memory = model.dynamic_encoder.advance(chunk[None], None, None, static[None].to(device), memory)
-        yield posterior.mean[0].cpu()
+    step = _whole_windows(segment - overlap)
+    frames, done = torch.zeros(0, config.n_mels), 0  # done: frames at the start of `frames` that have their codes
+    for piece in recording():
+        frames = torch.cat([frames, piece])
+        while len(frames) >= step + overlap + segment:  # what is left holds a window, as in one piece
+            yield codes(frames[: step + overlap])[done : step + overlap - ahead]
+            frames, done = frames[step:], overlap - ahead
+    if len(frames):
+        yield codes(frames)[done:]
 
 
 @torch.no_grad()
@@ -108,16 +111,6 @@ def frames_of(model: RWAE, normaliser: Normaliser, voice: Tensor, codes: Iterabl
     for chunk in in_chunks(codes, CHUNK):
         frames, memory = model.decoder.advance(voice[None].to(device), chunk[None].to(device), memory)
         yield normaliser.inverse(frames[0].cpu())
-
-
-def _mean_deviation(normaliser: Normaliser, pieces: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """posterior.mean_deviation, each (n_mels,), of a recording's normalised frames."""
-    count, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
-    for piece in pieces:
-        frames = normaliser(piece).double()
-        count, total, squares = count + len(frames), total + frames.sum(0), squares + frames.square().sum(0)
-    mean = total / count
-    return mean.float(), ((squares / count - mean.square()).clamp_min(0) + 1e-5).sqrt().float()
 
 
 def _whole_windows(size: int) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -14,7 +16,25 @@ from rwae_audio.randomness import generator
 
 MOMENTUM = 0.99  # Perraudin, Balazs, Søndergaard 2013
 OVERLAP = 16  # frames that two chunks share; the window reaches over four or five
+GLOBAL_GENERATOR = Lock()  # torchaudio draws from it, for one thread at a time
 FADE = 4  # frames, in the middle of these, in which one chunk's sound gives way to the next one's
+
+
+@dataclass(frozen=True)
+class GriffinLim:
+    """The vocoder that needs no weights and is told no pitch; it reads log-mels of any kind.
+
+    Attributes:
+        mel: The settings of the log-mels.
+    """
+
+    mel: MelConfig
+    name = "griffin-lim"
+    takes_pitch = False
+
+    def chunks(self, frames: Iterable[Tensor], f0: Tensor | None = None, seed: int = 0) -> Iterator[Tensor]:
+        """Yield samples (m,) at a time for log-mels that come (n, n_mels) at a time; `f0` is not used."""
+        return griffin_lim_chunks(frames, self.mel, seed=seed)
 
 
 def griffin_lim(log_mels: Tensor, config: MelConfig, iterations: int = 32, seed: int = 0) -> Tensor:
@@ -56,7 +76,7 @@ def _sound(log_mels: Tensor, config: MelConfig, iterations: int, draws: torch.Ge
     log_mels = log_mels.detach().float()
     spectrum = linear_spectrum(power(log_mels, config) ** (config.power / 2), config).T
     length = config.hop_length * (len(log_mels) - 1)
-    with torch.random.fork_rng(devices=[]):  # torchaudio draws from the global generator
+    with GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=draws)))
         sound = torchaudio().functional.griffinlim(
             spectrum,

@@ -38,6 +38,9 @@ CONTEXT = 16  # frames on either side of one that its sound depends on: all kern
 class Hifigan(nn.Module):
     """The generator, without its weight norm, in evaluation mode; its weights are random ones until they are loaded."""
 
+    name = "hifigan"
+    takes_pitch = False
+
     def __init__(self) -> None:
         super().__init__()
         self.mel = PRESETS["vocoder"]
@@ -51,14 +54,16 @@ class Hifigan(nn.Module):
         device = next(self.parameters()).device
         return self.generator(log_mels.T[None].to(device)).view(-1, self.mel.hop_length).cpu()
 
-    def chunks(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Log-mels (n, n_mels) that come in pieces → samples, (m,) at a time, (T − 1) · hop_length of them, in memory that does
-        not grow with them."""
-        held = torch.zeros(0, self.mel.hop_length)
-        for rows in in_context(self, pieces, CONTEXT):
-            known = torch.cat([held, rows])
-            yield known[:-1].flatten()
-            held = known[-1:]  # after the centre of the last frame there is nothing
+    def chunks(self, frames: Iterable[Tensor], f0: Tensor | None = None, seed: int = 0) -> Iterator[Tensor]:
+        """Yield samples, (m,) at a time, (T − 1) · hop_length in all, for log-mels that come (n, n_mels) at a time.
+
+        Memory does not grow with them. `f0` and `seed` are not used.
+        """
+        last = torch.zeros(0, self.mel.hop_length)
+        for rows in in_context(self, frames, CONTEXT):
+            rows = torch.cat([last, rows])
+            yield rows[:-1].flatten()
+            last = rows[-1:]  # after the centre of the last frame there is nothing
 
 
 def new_generator() -> Any:

@@ -91,6 +91,8 @@ class Vocoder(nn.Module):
         network: Has all weights, and may run in bfloat16 (see Network). All else is float32.
     """
 
+    name = "neural"
+    takes_pitch = True
     window: Tensor
     analysis: Tensor
     spread: Tensor
@@ -134,6 +136,46 @@ class Vocoder(nn.Module):
             samples, mel.n_fft, mel.hop_length, mel.win_length, self.analysis, pad_mode="constant", return_complex=True
         )
         return made.transpose(1, 2)
+
+    @torch.no_grad()
+    def chunks(
+        self, frames: Iterable[Tensor], f0: Tensor | None, seed: int = 0, size: int | None = None
+    ) -> Iterator[Tensor]:
+        """Yield samples (m,) at a time, in memory that does not grow with them.
+
+        They are the same however the frames come and whatever the size is.
+
+        Args:
+            frames: Log-mels, (n, n_mels) at a time, T in all.
+            f0: Hz, 0 without a voice, (T,). None is no voice at all.
+            seed: Decides the hiss and where in its period the buzz begins.
+            size: Frames that go through the network at once, CHUNK if None.
+        """
+        hop, context, device = self.mel.hop_length, self.config.context, self.window.device
+        draws = generator(seed, "vocoder")
+        phase = torch.rand(1, 1, generator=draws)
+        known, sources, skip, left = torch.zeros(0, self.mel.n_mels + 1), torch.zeros(2, 0), 0, torch.zeros(0)
+        for chunk in in_chunks(_beside(frames, f0), size or CHUNK, 2 * context):
+            fresh, phase = buzz(torch.cat([known[-1:, -1], chunk[:, -1]])[None], self.mel, phase)
+            noise = torch.randn(fresh.shape, generator=draws)
+            known, sources = torch.cat([known, chunk]), torch.cat([sources, torch.cat([fresh, noise])], dim=1)
+            batch, hummed, hissed = (part.to(device) for part in (known[None], sources[:1], sources[1:]))
+            sound = self.filtered(batch[..., :-1], batch[..., -1], hummed, hissed)[0].cpu()
+            settled = max(len(known) - context, skip)  # frames whose sound no later one changes
+            yield sound[skip * hop : settled * hop]
+            left = sound[settled * hop :]
+            first = max(settled - context, 0)
+            known, sources, skip = known[first:], sources[:, first * hop :], settled - first
+        yield left
+
+
+def _beside(pieces: Iterable[Tensor], f0: Tensor | None) -> Iterator[Tensor]:
+    """Yield frames (n, n_mels) with their F0 in a further column, (n, n_mels + 1) at a time."""
+    done = 0
+    for frames in pieces:
+        beside = frames.new_zeros(len(frames)) if f0 is None else f0[done : done + len(frames)].to(frames)
+        yield torch.cat([frames, beside[:, None]], dim=1)
+        done += len(frames)
 
 
 class _Filtered(torch.autograd.Function):
@@ -210,32 +252,8 @@ def buzz(f0: Tensor, config: MelConfig, phase: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def vocode(vocoder: Vocoder, log_mels: Tensor, f0: Tensor, seed: int = 0) -> Tensor:
-    """log_mels (T, n_mels), f0 (T,) in Hz, 0 without a voice → samples ((T − 1) · hop_length,)."""
-    return torch.cat([*vocode_chunks(vocoder, [torch.cat([log_mels, f0[:, None]], dim=1)], seed)])
-
-
-@torch.no_grad()
-def vocode_chunks(
-    vocoder: Vocoder, pieces: Iterable[Tensor], seed: int = 0, size: int | None = None
-) -> Iterator[Tensor]:
-    """`vocode` of frames that come in pieces (n, n_mels + 1), F0 in the last column: (m,) samples at a time, in memory that
-    does not grow with them; the same whatever the pieces and the size (None: CHUNK) are."""
-    hop, context, device = vocoder.config.mel.hop_length, vocoder.config.context, vocoder.window.device
-    draws = generator(seed, "vocoder")
-    phase = torch.rand(1, 1, generator=draws)
-    frames, sources, skip, left = torch.zeros(0, vocoder.config.mel.n_mels + 1), torch.zeros(2, 0), 0, torch.zeros(0)
-    for chunk in in_chunks(pieces, size or CHUNK, 2 * context):
-        fresh, phase = buzz(torch.cat([frames[-1:, -1], chunk[:, -1]])[None], vocoder.config.mel, phase)
-        noise = torch.randn(fresh.shape, generator=draws)
-        frames, sources = torch.cat([frames, chunk]), torch.cat([sources, torch.cat([fresh, noise])], dim=1)
-        known, hummed, hissed = (part.to(device) for part in (frames[None], sources[:1], sources[1:]))
-        sound = vocoder.filtered(known[..., :-1], known[..., -1], hummed, hissed)[0].cpu()
-        settled = max(len(frames) - context, skip)  # frames whose sound no later one changes
-        yield sound[skip * hop : settled * hop]
-        left = sound[settled * hop :]
-        first = max(settled - context, 0)
-        frames, sources, skip = frames[first:], sources[:, first * hop :], settled - first
-    yield left
+    """Return the samples ((T − 1) · hop_length,) of log_mels (T, n_mels) and f0 (T,) in Hz, 0 without a voice."""
+    return torch.cat([*vocoder.chunks([log_mels], f0, seed)])
 
 
 def save_vocoder(folder: Path, vocoder: Vocoder, meta: Mapping[str, Any], card: str = "") -> None:

@@ -1,0 +1,94 @@
+"""Voices: who speaks, as a converter takes it, and as a file that rwae-embed writes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rwae_audio import __version__
+from rwae_audio.conversion.pitch import Register, pooled
+from rwae_audio.conversion.reading import Reading
+from rwae_audio.files import InputError, read_header, read_tensors, write_tensors
+from rwae_audio.inference.bundle import Bundle, pooled_voice
+
+
+class Voice(NamedTuple):
+    """Who speaks.
+
+    Attributes:
+        code: The static code, (static_dim,).
+        frames: The number of log-mel frames that it comes from.
+        register: The pitch range, or None where it is not known or there is no voice.
+    """
+
+    code: Tensor
+    frames: int
+    register: Register | None = None
+
+
+def voice_of(bundle: Bundle, reading: Reading, register: bool = True) -> Voice:
+    """Return the voice of one recording. Without `register` F0 is not looked for."""
+    return Voice(*bundle.voice_chunks(reading.log_mels()), reading.register if register else None)
+
+
+def pooled_voices(voices: Iterable[Voice]) -> Voice:
+    """Return the voice of all recordings of a speaker: a recording weighs as much as it is long."""
+    voices = [*voices]
+    register = pooled(voice.register for voice in voices if voice.register is not None)
+    code = pooled_voice([(voice.code, voice.frames) for voice in voices])
+    return Voice(code, sum(voice.frames for voice in voices), register)
+
+
+def write_voices(
+    path: str | Path, bundle: Bundle, voices: Mapping[str, Voice], dynamic: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write the voices of recordings, by their names, into a safetensors file, whole or not at all.
+
+    dynamic: Dynamic codes (T, dynamic_dim) of the recordings, to be written as well.
+    """
+    tensors = {f"static/{name}": voice.code for name, voice in voices.items()}
+    tensors |= {f"dynamic/{name}": codes for name, codes in (dynamic or {}).items()}
+    header = {
+        "bundle": bundle.digest,
+        "version": __version__,
+        "frames": json.dumps({name: voice.frames for name, voice in voices.items()}),
+        "registers": json.dumps({name: voice.register for name, voice in voices.items()}),
+    }
+    write_tensors(Path(path), tensors, header)
+
+
+def read_voice(path: str | Path, bundle: Bundle) -> Voice:
+    """Return the voice of all recordings in a file of `write_voices`, pooled.
+
+    Raises:
+        InputError: When it is no such file, or its codes are another bundle's.
+    """
+    expected = "a file that rwae-embed wrote"
+    tensors, header = read_tensors(path, expected), read_header(path)
+    if "bundle" not in header or "frames" not in header:
+        raise InputError(f"{path} does not say of which bundle its codes are; expected {expected}")
+    if header["bundle"] != bundle.digest:
+        raise InputError(
+            f"{path} has the codes of bundle {header['bundle'][:12]}…; expected those of this one, {bundle.digest[:12]}…"
+        )
+    try:
+        registers = json.loads(header.get("registers", "{}"))
+        voice = pooled_voices(
+            Voice(tensors[f"static/{name}"], int(count), Register(*registers[name]) if registers.get(name) else None)
+            for name, count in json.loads(header["frames"]).items()
+        )
+        if voice.register is not None and not all(map(math.isfinite, voice.register)):
+            raise ValueError("registers")
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise InputError(
+            f"{path} does not say of how many frames, at what pitch, its codes are; expected {expected}"
+        ) from error
+    if voice.code.shape != (bundle.config.model.static_dim,) or not torch.isfinite(voice.code).all():
+        raise InputError(f"{path} has codes that do not fit this bundle; expected {expected}")
+    return voice
