@@ -41,7 +41,7 @@ EXAMPLES = """
     {0} --resume runs/an4-rwae-mmd --set train.updates=5000  go on for longer
     {0} --download an4 --to corpora          fetch, check and unpack a corpus
 
-Several GPUs or machines: torchrun or accelerate launch, see recipes/timit/DISTRIBUTED.md.
+Several GPUs or machines: torchrun -m rwae_audio.commands.train, or accelerate launch; see recipes/timit/DISTRIBUTED.md.
 """
 LEFT = {
     "bundle": "the model, for rwae-eer, rwae-embed and rwae-vc (--bundle)",
