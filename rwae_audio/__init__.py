@@ -13,7 +13,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_WHERE = {  # imported at first use, so that --help does not wait for torch
+_MODULE_OF = {  # imported at first use, so that --help does not wait for torch
     "Converter": "conversion.converter",
     "Bundle": "inference.bundle",
     "InputError": "files",
@@ -32,13 +32,13 @@ _WHERE = {  # imported at first use, so that --help does not wait for torch
     "write_audio": "data.audio",
 }
 
-__all__ = ["__version__", *sorted(_WHERE)]
+__all__ = ["__version__", *sorted(_MODULE_OF)]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'rwae_audio' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"rwae_audio.{_WHERE[name]}"), name)
+    return getattr(importlib.import_module(f"rwae_audio.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

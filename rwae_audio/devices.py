@@ -1,4 +1,4 @@
-"""The devices that networks can run on."""
+"""Find the devices that networks can run on, and which of them compute in bfloat16."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def available_devices() -> list[str]:
 
 
 def find_device(name: str | torch.device) -> torch.device:
-    """Return the device of this name. Raises InputError, which lists the available names, when it is not here."""
+    """Return the device of this name. Raises InputError, with the available names, when this machine lacks it."""
     names = available_devices()
     if str(name) not in names:
         raise InputError(f"the device {name} is not available here; expected {' or '.join(names)}")
@@ -28,7 +28,7 @@ def find_device(name: str | torch.device) -> torch.device:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Return whether the device computes in bfloat16, instead of only storing it: CPUs with AVX512-BF16 or AMX, and GPUs."""
+    """Return whether the device computes in bfloat16, as GPUs and CPUs with AVX512-BF16 or AMX do; others only store it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -38,7 +38,13 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def bf16_or_float32(precision: str, device: torch.device, say: Callable[[str], None]) -> bool:
-    """Return whether networks train in bfloat16: where `precision` is "bf16", unless the device has none, which it says."""
+    """Return whether networks train in bfloat16.
+
+    Args:
+        precision: "bf16" or "float32".
+        device: The device that the networks train on.
+        say: Called with a line of text when bfloat16 is asked for and the device cannot compute in it.
+    """
     if precision != "bf16":
         return False
     if has_bf16(device):

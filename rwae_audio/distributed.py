@@ -1,8 +1,8 @@
-"""Several processes that train as one: each has its rows of the global batch, and every sum is what one would have got.
+"""Data-parallel training: several processes share a global batch and compute what one process would compute.
 
-The loss that is trained on is the mean over processes of each one's own: `mean_gradients` after the backward pass. What
-is a mean over rows needs nothing else. What compares rows with each other (an MMD) is computed on gathered rows.
-Without other processes everything here returns what it is given, so that one process has the bits it always had.
+Each process has its rows of the batch. The training loss is the mean of the processes' losses: `mean_gradients` averages
+the gradients after the backward pass. A loss that compares rows with each other (an MMD) is computed on gathered rows.
+In a single process every function here returns its input unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import distributed as dist
 
 from rwae_audio.files import InputError
 
-PATIENCE = timedelta(hours=2)  # how long the others wait while the first process builds a store or looks at its scores
+TIMEOUT = timedelta(hours=2)  # for which the others wait while the first process builds a store or computes scores
 
 
 def start() -> None:
@@ -28,34 +28,34 @@ def start() -> None:
         from accelerate import PartialState
 
         on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
-        PartialState(cpu=on_cpu or not torch.cuda.is_available(), timeout=PATIENCE)
+        PartialState(cpu=on_cpu or not torch.cuda.is_available(), timeout=TIMEOUT)
 
 
 def leave() -> None:
-    """Part from the other processes: from here on each is alone."""
+    """Leave the group of processes: from here on this process works alone."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0: the first one writes and speaks."""
+    """Return the index of this process, from 0. Only process 0 writes files and prints."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def barrier() -> None:
-    """Wait until all are here."""
+    """Wait until all processes have reached this call."""
     if world_size() > 1:
         dist.barrier()
 
 
 @contextlib.contextmanager
-def first_one_first() -> Iterator[None]:
-    """The first process goes through the block before the others do: it builds what they find built."""
+def first_process_first() -> Iterator[None]:
+    """Run the block in the first process before the others, so that it can build what they then read."""
     if rank() > 0:
         barrier()
     yield
@@ -64,16 +64,16 @@ def first_one_first() -> Iterator[None]:
 
 
 def from_first(make: Callable[[], Any]) -> Any:
-    """What `make` returns in the first process, in all of them; the others do not call it."""
+    """Return in every process what `make` returns in the first one, which alone calls it."""
     if world_size() == 1:
         return make()
-    made = [make() if rank() == 0 else None]
-    dist.broadcast_object_list(made)
-    return made[0]
+    values = [make() if rank() == 0 else None]
+    dist.broadcast_object_list(values)
+    return values[0]
 
 
 def local(size: int) -> slice:
-    """This process's rows of a global batch of `size`. Raises InputError unless all get as many."""
+    """Return this process's rows of a global batch of `size`. Raises InputError unless all processes get equally many."""
     count, rest = divmod(size, world_size())
     if rest:
         raise InputError(
@@ -83,13 +83,18 @@ def local(size: int) -> slice:
 
 
 def on_all(shape: torch.Size | tuple[int, ...], draw: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
-    """Return this process's rows, (B, ...), of what `draw` gives for the rows of all processes."""
+    """Draw the rows of all processes and return those of this process.
+
+    Args:
+        shape: This process's rows, (B, ...).
+        draw: Returns a tensor of the shape that it is given, here that of the rows of all processes.
+    """
     count = shape[0]
     return draw((world_size() * count, *shape[1:]))[rank() * count : (rank() + 1) * count]
 
 
 class _Gather(torch.autograd.Function):
-    """Backward: each process's rows get the sum of the gradients that all processes have for them."""
+    """An all-gather with gradients: each row gets the sum of the gradients that all processes have for it."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -106,17 +111,17 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(rows: Tensor) -> Tensor:
-    """(B / processes, ...) → (B, ...): the rows of all processes, in the order of the global batch, with gradients."""
+    """Return the rows of all processes in the order of the global batch, (B / processes, ...) → (B, ...), with gradients."""
     return rows if world_size() == 1 else _Gather.apply(rows)
 
 
 def average(values: Tensor) -> Tensor:
-    """The mean over processes of tensors of one shape."""
+    """Return the mean over processes of tensors of one shape."""
     return values if world_size() == 1 else gather(values[None]).mean(0)
 
 
 def average_numbers(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
-    """The mean over processes of each number; `device`: one that the processes can talk on."""
+    """Return the mean over processes of each number; `device` is one that the processes can communicate on."""
     if world_size() == 1:
         return dict(values)
     means = average(torch.tensor(list(values.values()), dtype=torch.float64, device=device))
@@ -124,7 +129,7 @@ def average_numbers(values: Mapping[str, float], device: torch.device) -> dict[s
 
 
 def mean_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over processes, in one message."""
+    """Replace each gradient by its mean over processes, in a single all-reduce."""
     if world_size() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

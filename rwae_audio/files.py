@@ -1,8 +1,8 @@
-"""What every file that is read or written goes through: one error for bad input, whole files or none.
+"""Reading and writing of files: every file is written whole or not at all, and bad input raises one kind of error.
 
-What is being written has a name of its own beside its target, `.<target>.part-<8 letters>`, which a process that was
-killed leaves behind: the next one that writes the same target clears it away. The folder that it was replacing just then,
-`.<target>.part-old`, is put back by whoever writes or reads the target next.
+A file is written under a temporary name beside its target, `.<target>.part-<8 letters>`. A killed process leaves it
+behind, and the next process that writes the same target removes it. A folder that is being replaced is for a moment
+called `.<target>.part-old`. After a kill, the next process that writes or reads the target puts it back.
 """
 
 from __future__ import annotations
@@ -22,20 +22,24 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from torch import Tensor
 
-ASSETS = Path(__file__).parent / "assets"  # what comes with the package
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # full; a quota, a limit; mounted read-only
+ASSETS = Path(__file__).parent / "assets"  # the files that the package ships
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # full disk, quota, size limit, read-only mount
 
 
 class InputError(Exception):
-    """Something a user can put right; its text is one line that says what came and what was expected."""
+    """An error that a user can put right; its text is one line with what came and what was expected."""
 
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; move it there, synced, when the block ends, or remove it when it fails.
+    """Provide a temporary file that replaces `path` when the block ends, and is removed when the block fails.
 
-    Raises InputError when the folder is missing or cannot be written to, when there is no room, and when `path` is no
-    file: a device or a pipe is never replaced.
+    Yields:
+        The path of the temporary file, in the same folder. It is synced before it is moved.
+
+    Raises:
+        InputError: The folder is missing or cannot be written to, there is no room, or `path` is not a regular file (a
+            device or a pipe is never replaced).
     """
     path = Path(path)
     if os.path.exists(path) and not os.path.isfile(path):
@@ -48,7 +52,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         raise InputError(f"cannot write {path}: {error.strerror}; expected a folder that can be written to") from error
     temporary = Path(name)
     try:
-        with os.fdopen(handle) as file, _said_in_one_line(path):
+        with os.fdopen(handle) as file, _no_room_as_input_error(path):
             _hold(file.fileno())
             yield temporary
             _sync(temporary)
@@ -61,10 +65,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; it takes the place of `path` when the block ends, or goes when it fails.
+    """Provide a temporary folder that replaces `path` when the block ends, and is removed when the block fails.
 
-    Raises InputError when `path` is a file, when its parent is missing or cannot be written to, and when there is no
-    room.
+    Yields:
+        The path of the temporary folder, beside `path`. Its files are synced before it is moved.
+
+    Raises:
+        InputError: `path` is a file, its parent is missing or cannot be written to, or there is no room.
     """
     path = Path(path)
     if os.path.exists(path) and not os.path.isdir(path):
@@ -76,7 +83,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         raise InputError(f"cannot write {path}: {error.strerror}; expected a folder that can be written to") from error
     old = _old(path)
     try:
-        with _opened(temporary) as handle, _said_in_one_line(path), contextlib.ExitStack() as stack:
+        with _opened(temporary) as handle, _no_room_as_input_error(path), contextlib.ExitStack() as stack:
             _hold(handle)
             yield temporary
             for file in temporary.rglob("*"):
@@ -84,7 +91,9 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
                     _sync(file)
             temporary.chmod(0o777 & ~_umask())
             if path.exists():
-                _hold(stack.enter_context(_opened(path)))  # so that nobody puts it back before the new one is there
+                _hold(
+                    stack.enter_context(_opened(path))
+                )  # so that no other process restores it before the new one is in place
                 os.replace(path, old)
             try:
                 os.replace(temporary, path)
@@ -100,16 +109,16 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
 
 def put_back(path: str | Path) -> None:
-    """If a process was killed while it replaced the folder `path`, at the one moment without it: the old one again."""
+    """Restore the old folder at `path` if a process was killed while it replaced it."""
     if not os.path.exists(path) and os.path.isdir(_old(Path(path))):
         _clear_up(Path(path))
 
 
 @contextlib.contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Keep `folder` to this process, by a lock on folder/.lock that goes with the process however it ends.
+    """Lock a folder for this process, by a lock on folder/.lock that ends with the process.
 
-    Raises InputError when another process has it.
+    Raises InputError when another process holds the lock.
     """
     try:
         file = (folder / ".lock").open("a")
@@ -129,7 +138,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_parts(path: str | Path, parts: Iterable[str]) -> None:
-    """Write a text file, of which one part is held at a time, whole or not at all."""
+    """Write the parts of a text file one after another, whole or not at all."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(parts)
 
@@ -140,7 +149,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file whole or not at all (its own `save_file` leaves a file behind when it is killed)."""
+    """Write a safetensors file whole or not at all; safetensors' own `save_file` leaves a part behind when killed."""
     from safetensors.torch import save
 
     with whole_file(path) as temporary:
@@ -148,7 +157,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mappi
 
 
 def read_tensors(path: str | Path, expected: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, by name. Raises InputError; `expected` says what was looked for."""
+    """Return the tensors of a safetensors file by name. Raises InputError, whose message names the file as `expected`."""
     from safetensors.torch import load_file
 
     with _whole_tensors(path, expected):
@@ -156,7 +165,10 @@ def read_tensors(path: str | Path, expected: str) -> dict[str, Tensor]:
 
 
 def open_tensors(path: str | Path, expected: str) -> tuple[list[str], Callable[[str], Tensor]]:
-    """The names of the same tensors, and a function that reads one: a file of very many is not held in memory."""
+    """Return the names of a safetensors file's tensors, and a function that reads one of them.
+
+    A large file is not held in memory. Raises InputError as `read_tensors` does.
+    """
     from safetensors import safe_open
 
     with _whole_tensors(path, expected):
@@ -175,12 +187,12 @@ def _whole_tensors(path: str | Path, expected: str) -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise InputError(f"{path} is not a whole safetensors file ({error})") from error
-    except OSError as error:  # which says "not found" of what may not be read
+    except OSError as error:  # safetensors says "not found" of a file without read permission
         raise InputError(f"{path} cannot be read; expected {expected}, readable by you") from error
 
 
 def read_header(path: str | Path) -> dict[str, str]:
-    """What write_tensors was given as `header`, of a file that read_tensors has read."""
+    """Return the `header` that `write_tensors` wrote into a safetensors file; the file has been read successfully before."""
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
@@ -188,9 +200,14 @@ def read_header(path: str | Path) -> dict[str, str]:
 
 
 def read_text(path: str | Path, expected: str) -> str:
-    """Return the text of a UTF-8 file without a byte order mark at its head.
+    """Return the text of a UTF-8 file without a byte order mark.
 
-    `expected` names what the file should have been, e.g. "a trial list". Raises InputError.
+    Args:
+        path: The file.
+        expected: The description of the file in messages, e.g. "a trial list".
+
+    Raises:
+        InputError: The file is missing, not a regular file, or not UTF-8.
     """
     with open_text(path, expected) as file:
         return file.read()
@@ -198,7 +215,7 @@ def read_text(path: str | Path, expected: str) -> str:
 
 @contextlib.contextmanager
 def open_text(path: str | Path, expected: str) -> Iterator[TextIO]:
-    """Give the same file, open to be read: a long one by its lines. Raises InputError, also where it is read."""
+    """Open a UTF-8 file for reading in lines. Raises InputError as `read_text` does, also inside the block."""
     path = Path(path)
     try:
         if not path.exists():
@@ -207,7 +224,7 @@ def open_text(path: str | Path, expected: str) -> Iterator[TextIO]:
             raise InputError(f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}; expected {expected}")
         with path.open(encoding="utf-8-sig") as file:
             yield file
-    except UnicodeDecodeError as error:  # whose position is that in a block of the file
+    except UnicodeDecodeError as error:  # its position counts from the start of a block, not of the file
         wrong = f"byte 0x{error.object[error.start]:02x}: {error.reason}"
         raise InputError(f"{path} cannot be read as text ({wrong}); expected {expected}, in UTF-8") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
@@ -215,15 +232,15 @@ def open_text(path: str | Path, expected: str) -> Iterator[TextIO]:
 
 
 def read_json(path: str | Path, expected: str) -> Any:
-    """A JSON file. Raises InputError when it is missing or is not JSON."""
+    """Return the value in a JSON file. Raises InputError when it is missing or is not JSON."""
     try:
         return json.loads(read_text(path, expected))
-    except (json.JSONDecodeError, RecursionError) as error:  # the second: brackets, thousands deep
+    except (json.JSONDecodeError, RecursionError) as error:  # RecursionError: brackets thousands deep
         raise InputError(f"{path} is not JSON ({error}); expected {expected}") from error
 
 
 @contextlib.contextmanager
-def _said_in_one_line(path: Path) -> Iterator[None]:
+def _no_room_as_input_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -233,14 +250,14 @@ def _said_in_one_line(path: Path) -> Iterator[None]:
 
 
 def _clear_up(path: Path) -> None:
-    """Remove what killed processes have left of `path`; what a living one is writing is held by it and stays."""
-    ours = re.compile(rf"\.{re.escape(path.name)}\.part-(\w{{8}}({re.escape(path.suffix)})?|old)")
+    """Remove the temporary files of `path` that killed processes left; those of living processes are locked and stay."""
+    temporary_name = re.compile(rf"\.{re.escape(path.name)}\.part-(\w{{8}}({re.escape(path.suffix)})?|old)")
     try:
         names = os.listdir(path.parent)
-    except OSError:  # whoever wants to write there is told
+    except OSError:  # the write that follows reports it
         return
-    for name in filter(ours.fullmatch, names):
-        with contextlib.suppress(OSError):  # another user's, or a read-only place
+    for name in filter(temporary_name.fullmatch, names):
+        with contextlib.suppress(OSError):  # another user's file, or a read-only folder
             _clear_away(path.parent / name, path)
 
 
@@ -257,12 +274,12 @@ def _clear_away(leftover: Path, path: Path) -> None:
 
 
 def _old(path: Path) -> Path:
-    """Where a folder stands while another takes its place."""
+    """Return the path of a folder while another takes its place."""
     return path.with_name(f".{path.name}.part-old")
 
 
 def _hold(handle: int) -> bool:
-    """Take the lock of an open file or folder, if nobody has it; it goes when the handle is closed."""
+    """Lock an open file or folder until the handle is closed. Returns False when another process holds the lock."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

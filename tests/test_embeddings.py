@@ -118,7 +118,7 @@ def test_names_of_npy_files_are_paths_below_the_folder(trials: Trials, tmp_path:
 
 
 BAD_ARRAYS = {
-    "matrix": (np.ones((1, 2)), r"s1/b.* has shape \(1, 2\); expected one vector a name, \(2,\) for all"),
+    "matrix": (np.ones((1, 2)), r"s1/b.* has shape \(1, 2\); expected a vector \(2,\) for each name"),
     "longer": (np.ones(3), r"s1/b.* has shape \(3,\)"),
     "number": (np.array(1.0), r"s1/b.* has shape \(\)"),
     "empty": (np.ones(0), r"s1/b.* has shape \(0,\)"),

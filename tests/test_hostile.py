@@ -159,7 +159,7 @@ def test_a_folder_that_may_not_be_written_to_is_one_line(
         refused(run("rwae-eer", *trials, *bundle, "--scores", folder / "s.txt"), "rwae-eer", "Permission denied")
         code, _, err = run("rwae-train", *data, "--out", folder / "run")
         assert (code, err.count("\n")) == (2, 1), err
-        assert "name another folder in RWAE_CACHE" in err
+        assert "expected another folder in RWAE_CACHE" in err
     assert listing(folder) == before
     assert (folder / "there.wav").read_text() == "mine"
 
@@ -270,7 +270,7 @@ def test_a_full_stdout_is_one_line(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 2
-    assert done.stderr == "rwae-eer: cannot write: No space left on device; expected room to\n"
+    assert done.stderr == "rwae-eer: cannot write: No space left on device; expected free space\n"
 
 
 def test_a_read_only_disk_is_one_line(tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ BENT = '{"config": {}, "name": "x", "data": [["an4", 3, "an4"]], "test": ["an4"]
 @pytest.mark.parametrize("plan", ["[]", "3", "{}", '{"config": 1, "data": 2}', BENT, "[" * 100_000])
 def test_a_run_json_that_is_none_is_one_line(plan: str, tmp_path: Path, run: Run) -> None:
     (tmp_path / "run.json").write_text(plan)
-    refused(run("rwae-train", "--resume", tmp_path), "rwae-train", "run.json does not say what was run", "is not JSON")
+    refused(run("rwae-train", "--resume", tmp_path), "rwae-train", "run.json is not the plan of a run", "is not JSON")
     assert listing(tmp_path) == ["run.json"]
 
 
@@ -406,7 +406,7 @@ def test_a_store_of_a_corpus_that_has_changed(recordings: Path, tmp_path: Path) 
     second = open_store([corpus], MelConfig(), cache)
     assert second.lengths[0] != first.lengths[0]
     (folder / "s3/1.wav").unlink()
-    with pytest.raises(InputError, match=r"s3/1\.wav cannot be found any more"):
+    with pytest.raises(InputError, match=r"s3/1\.wav can no longer be read"):
         open_store([corpus], MelConfig(), cache)
     assert len(open_store([read_corpus("folder", folder)], MelConfig(), cache).utterances) == 11
     soundfile.write(folder / "s3/1.wav", speech(7, 0.5)[:100], 16000)  # there again, but shorter than a window
@@ -444,7 +444,7 @@ def test_blanks_in_names_are_joined_and_two_names_that_become_one_are_refused(re
         whole = Path(shutil.copytree(tmp_path / "a", tmp_path / other.replace("/", "-")))
         (whole / other).parent.mkdir(exist_ok=True)
         shutil.copy(sound, whole / other)
-        with pytest.raises(InputError, match=r"both Anna_Lee.* in lists; expected another") as caught:
+        with pytest.raises(InputError, match=r"both Anna_Lee.* in lists; expected different names") as caught:
             read_corpus("folder", whole)
         assert "\n" not in str(caught.value)
 
@@ -456,9 +456,7 @@ def test_a_name_that_is_no_text_is_one_line(recordings: Path, tmp_path: Path, ru
     except OSError:
         pytest.skip("this file system takes UTF-8 names alone")
     refused(
-        run("rwae-train", "--data", f"folder={tmp_path}"),
-        "rwae-train",
-        "is not UTF-8; expected one that can stand in a",
+        run("rwae-train", "--data", f"folder={tmp_path}"), "rwae-train", "is not UTF-8; expected a name for trial lists"
     )
 
 

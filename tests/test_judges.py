@@ -100,7 +100,7 @@ def test_a_judge_that_is_missing_or_another_is_one_line(tmp_path: Path, monkeypa
 
 def test_a_judge_of_another_version_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(judges.VERSIONS, "soundfile", ("soundfile", "0.0.1"))
-    with pytest.raises(InputError, match=r"the judge soundfile is of version [\d.]+; expected 0.0.1, of `pip install"):
+    with pytest.raises(InputError, match=r"the judge soundfile has version [\d.]+; expected 0.0.1, of `pip install"):
         judges._judge("soundfile")
     monkeypatch.setitem(judges.VERSIONS, "no_such_judge", ("no-such-judge", "1.0"))
     with pytest.raises(InputError, match=r"the judge no_such_judge cannot be imported \(No module"):

@@ -64,7 +64,7 @@ def test_one_data_folder(tmp_path: Path) -> None:
     ]
     assert all(u.path == tmp_path / u.id and (u.start, u.end) == (0.0, None) for u in corpus.utterances)
     assert splits(corpus) == {"train": ("s1", "s2", "s3"), "dev": (), "test": ()}
-    assert corpus.notes == ("2 female and 1 male speakers", "3 training speakers, under 6: none is held out")
+    assert corpus.notes == ("2 female and 1 male speakers", "3 training speakers, fewer than 6: none is held out")
     assert corpus.credit == f"Recordings in Kaldi's layout from {tmp_path.name}."
     assert corpus.trial_lists == {}
 
@@ -114,7 +114,7 @@ def test_protocol_is_used_where_it_is_there(tmp_path: Path) -> None:
     table(tmp_path / "protocol" / "test_trials.txt", *trials)
     corpus = read_kaldi(tmp_path)
     assert splits(corpus) == {"train": ("a", "e"), "dev": ("b", "c"), "test": ("d2", "f")}
-    assert "2 utterances left out: their speakers are in no list of protocol/" in corpus.notes
+    assert any("2 utterances" in note and "protocol/" in note for note in corpus.notes)
     store = open_store([corpus], MelConfig(), tmp_path / "cache")
     bench = benchmark(store, corpus, "test")
     assert bench.trials.names == ("WAVE/d2/d2-1.wav", "WAVE/d2/d2-2.wav", "WAVE/f/f-2.wav")
@@ -144,9 +144,8 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
     )
     sound(tmp_path / "WAVE" / "a" / "a-9.wav")
     notes = read_kaldi(tmp_path).notes
-    passed = "passed over 4 utterances of utt2spk that have no recording; speakers left without recordings: bob, eve"
-    assert passed in notes
-    assert "passed over 1 recordings that wav.scp does not name: WAVE/a/a-9.wav" in notes
+    assert any(re.search("4 utterances of utt2spk .*: bob, eve$", note) for note in notes)
+    assert any(re.search(r"1 recordings .*wav\.scp: WAVE/a/a-9\.wav$", note) for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +236,7 @@ def changed(name: str, *lines: str) -> Callable[[Path], None]:
         (lambda root: (root / "utt2spk").unlink(), r"/utt2spk does not exist"),
         (
             changed("utt2spk", "a-1 a", "a-2 a", "b-2 b"),
-            r"segments, line 3 has b-1, of which .*utt2spk says no speaker",
+            r"segments, line 3 has b-1, which has no speaker in .*utt2spk",
         ),
         (changed("utt2spk", "a-1 a", "a-2 a", "a-1 b"), r"utt2spk, line 3 has a-1, as .*utt2spk, line 1 has"),
         (changed("utt2spk", "a-1", "a-2 a"), r"utt2spk, line 1 is 'a-1'; expected `utterance speaker`"),

@@ -307,8 +307,8 @@ def test_what_is_not_alike_is_said(place: Path, tmp_path: Path) -> None:
         change_row(tmp_path / "an4", f"dsvae-{seed}", phone=phone, speaker=speaker)
     ladder_table.write_tables(tmp_path / "an4")
     text = (tmp_path / "an4/ladder.md").read_text()
-    assert "- `dsvae`: [model] embedding_window is 77, that of most is 0" in text
-    assert text.count("that of most is") == 1
+    assert "- `dsvae`: [model] embedding_window is 77, in most rows 0" in text
+    assert text.count("in most rows") == 1
     assert "| dsvae | 25.0 (a segment; log-mels 50.0) | 12.5 |" in text
     lines = {line.split(":")[0]: line for line in text.splitlines() if line.startswith("- `")}
     assert lines["- `rwae-plus` minus `dsvae`"].endswith("(`rwae-plus`: one seed)")

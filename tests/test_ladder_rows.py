@@ -102,5 +102,5 @@ def test_the_readme_says_what_the_ladder_says() -> None:
 def test_what_is_no_row_is_one_line(tmp_path: Path) -> None:
     assert ladder_rows.read_rows(tmp_path) == {}
     (tmp_path / "runs.jsonl").write_text("{\n")
-    with pytest.raises(InputError, match=r"runs\.jsonl is not a JSON object a line"):
+    with pytest.raises(InputError, match=r"runs\.jsonl has a line that is not JSON"):
         ladder_rows.read_rows(tmp_path)

@@ -238,7 +238,7 @@ def test_a_held_static_code_is_its_windows(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = RWAE(resolve(ModelConfig, TINY, "[model]")).eval()
     normaliser, rows, size = Normaliser.fit(store.frames), np.arange(2), TINY["static_window"]
-    held = np.split(probes._held(store, rows, model, normaliser, mel), [store.lengths[0]])[1]
+    held = np.split(probes._static_codes(store, rows, model, normaliser, mel), [store.lengths[0]])[1]
     frames = normaliser(store.of(1))
     assert len(held) == len(frames) > size
     assert len(frames) % size

@@ -136,7 +136,7 @@ def test_two_corpora_are_tested_and_one_has_two_folders(
     assert "librispeech: 2 utterances of 1 speakers are held out: 7" in done.stdout
     done = call(environment, tmp_path, "--resume", "run", "--data", "librispeech=there", "--threads", "1")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "librispeech has other utterances than when the run began (7 now, 14 then)" in done.stderr
+    assert "librispeech has other utterances than when the run began (7 instead of 14)" in done.stderr
 
 
 def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(

@@ -83,7 +83,7 @@ def test_a_plan_that_is_none_is_said(tmp_path: Path) -> None:
     plan = {"config": {}, "data": [["an4", "/a", "an4"]], "command": "x", "test": 3}
     (tmp_path / "run.json").write_text(json.dumps(plan))
     assert read_plan(tmp_path, test=int) == plan
-    with pytest.raises(InputError, match=r"run\.json does not say what was run"):
+    with pytest.raises(InputError, match=r"run\.json is not the plan of a run"):
         read_plan(tmp_path, test=list)
 
 

@@ -132,14 +132,14 @@ def test_scores_written_are_the_scores_read(trials: Trials, tmp_path: Path) -> N
         ("0.5 target\n1_0 nontarget\n", "line 2 has the score '1_0'"),
         ("0.5 target\n0.6 target\n", "2 target trials of 2"),
         ("0.5\0 target\n", "NUL"),
-        ("a b 0.5\na c 0.5\n", "has no labels; expected --trials"),
+        ("a b 0.5\na c 0.5\n", "has no labels; expected a trial list"),
         ("score,label\n0.5,1\n0.5\n", "line 3 has 1 fields"),
         ("score,label\n0.5,1\nx,0\n", "line 3 has the score 'x'"),
         ("score,label\n0.5,yes\n", "line 2 has the label 'yes'"),
         ("score,label\n", "has no scores"),
-        ("score,llr,label\n1,2,1\n", "line 1 names two columns of the kind score"),
+        ("score,llr,label\n1,2,1\n", "line 1 names two columns for score"),
         ("enrol,score,label\na,2,1\n", "line 1 names the columns enrol, score, label"),
-        ('score,label\n"0.5,1\n', "is no line of CSV"),
+        ('score,label\n"0.5,1\n', "is not CSV"),
     ],
 )
 def test_a_wrong_score_file_is_named_with_its_line(text: str, expected: str, tmp_path: Path) -> None:
@@ -169,8 +169,8 @@ def test_scores_without_labels_join_the_trial_list(text: str, tmp_path: Path) ->
         ("a b 1\n", "1 of 3 names in the trial list are unknown, the first c"),
         ("a b 1\nb a 1\nc a 1\n", "has no score of 1 of 2 trials, the first a c"),  # a pair has a direction
         ("a b 1\na c 2\na b 1\n", "has two scores of a b"),
-        ("a b 1 target\na c 2 nontarget\n", "has labels of its own"),
-        ("1 target\n2 nontarget\n", "has labels of its own"),
+        ("a b 1 target\na c 2 nontarget\n", "has labels; expected no trial list"),
+        ("1 target\n2 nontarget\n", "has labels; expected no trial list"),
         ("a b 1\na c x\n", "line 2 has the score 'x'"),
     ],
 )

@@ -134,7 +134,7 @@ def test_speakers_are_held_out(tmp_path: Path) -> None:
     plan = {"data": [[*s] for s in sources], "hold_out": [[*h] for h in held]}  # as JSON gives it back
     assert planned_corpora(plan) == corpora
     assert read_hold_out(None, sources) == []
-    with pytest.raises(InputError, match="--hold-out names all 2 speakers of mine; expected some to be left"):
+    with pytest.raises(InputError, match="--hold-out names all 2 speakers of mine; expected at least one other"):
         read_corpora(sources, [HeldOut("mine", speaker, 1) for speaker in ("26", "27")])
 
 

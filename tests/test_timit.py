@@ -93,9 +93,9 @@ def test_every_layout_gives_the_same_table(style: str, timit_tree: Path, timit_p
     ending = {"official": ".WAV", "lower": ".wav", "beside": ".WAV.wav", "riff": ".WAV.wav"}[style]
     assert all(u.path.name.endswith(ending) and u.path.is_file() for u in corpus.utterances)
     assert soundfile.info(corpus.utterances[0].path).format == ("WAV" if ending == ".WAV.wav" else "NIST")
-    assert note(corpus, "^1072 utterances of SA1 and SA2 are left out")
-    assert note(corpus, "^940 utterances of TEST speakers that are in neither list are left out")
-    assert note(corpus, "^6300 files passed over") == (style == "beside")
+    assert note(corpus, "1072 utterances of SA1 and SA2")
+    assert note(corpus, "940 utterances of TEST speakers in neither list")
+    assert note(corpus, "6300 files: the same utterance") == (style == "beside")
     for place in (tmp_path, tmp_path / "made"):
         assert read_timit(place).utterances == corpus.utterances
 
@@ -142,7 +142,7 @@ def test_the_same_utterance_under_two_names_is_read_once(copy: Path, timit_pool:
     corpus = read_timit(copy)
     assert len(corpus.utterances) == 3696 + 400 + 192
     assert [u.path.name for u in corpus.utterances if u.id == f"TRAIN/DR1/FCJF0/{sentence}.WAV"] == [f"{sentence}.wav"]
-    assert note(corpus, "^1 files passed over: the same utterance is there twice")
+    assert note(corpus, "1 files: the same utterance exists twice")
 
 
 # where it lies
@@ -160,7 +160,7 @@ def test_it_is_found_by_the_folder_it_lies_in(place: str, timit_pool: Path, tmp_
 def test_two_of_them_are_one_too_many(timit_pool: Path, tmp_path: Path) -> None:
     for name in ("TIMIT", "timit_riff"):
         small(tmp_path / name, timit_pool)
-    with pytest.raises(InputError, match=r"holds TIMIT twice, in .*/TIMIT and .*/timit_riff; expected the name of one"):
+    with pytest.raises(InputError, match=r"holds TIMIT twice, in .*/TIMIT and .*/timit_riff; expected one of them"):
         read_timit(tmp_path)
 
 
@@ -176,7 +176,7 @@ def test_missing_files_are_listed(copy: Path) -> None:
     shutil.rmtree(copy / "TEST/DR1/MRJO0")  # in neither list
     (copy / "TRAIN/DR1/FCJF0/SA1.WAV").unlink()
     files = r"TRAIN/MARC0 \(8 of 8\), TEST/FAKS0 \(1 of 8\), TEST/DR1/MDAB0/SX139.WAV, TEST/DR8/FMLD0/SI822.WAV"
-    expected = "462 training, 50 development, 24 core-test speakers, 8 utterances each; --partial goes on without"
+    expected = "462 training, 50 development, 24 core-test speakers, 8 utterances each, or --partial"
     with pytest.raises(InputError, match=rf"^11 files of TIMIT are not in .*/TIMIT: {files}; expected {expected}$"):
         read_timit(copy)
     with pytest.raises(InputError, match=r"^14 files .* TRAIN/FCJF0 \(1 of 10\), TRAIN/MARC0 \(10 of 10\)"):
@@ -208,7 +208,7 @@ def test_other_sentence_numbers_are_said(copy: Path, tmp_path: Path) -> None:
     folder = copy / "TEST/DR1/MDAB0"
     (folder / "SX139.WAV").rename(folder / "SX1.WAV")
     corpus = read_timit(copy)
-    assert note(corpus, "^the core test has other sentence numbers than the official ones")
+    assert note(corpus, "the core test .* official sentence numbers")
     corpus = replace(corpus, utterances=corpus.of("test"))
     bench = benchmark(open_store([corpus], MelConfig(), tmp_path), corpus, "test")
     assert (len(bench.trials), int(bench.trials.target.sum()), bench.partial) == (18336, 672, "")
@@ -222,7 +222,7 @@ def test_other_speakers_stand_in(timit_pool: Path, tmp_path: Path) -> None:
             for sentence in ("SA1", "SX1", "SX2"):
                 os.link(timit_pool / "0.nist", folder / f"{sentence}.WAV")
     corpus = read_timit(tmp_path)
-    assert note(corpus, "none of the official core-test speakers is here: the first 24 of TEST stand in")
+    assert note(corpus, "no official core-test speaker: the first 24 of TEST")
     assert [len(corpus.speakers(split)) for split in ("train", "dev", "test")] == [30, 6, 24]
     assert (corpus.partial, corpus.trial_lists) == ("", {})
 

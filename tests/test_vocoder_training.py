@@ -147,7 +147,7 @@ def test_what_a_run_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "has other sizes; expected those of [vocoder]" in capsys.readouterr().err
     (whole / "run.json").write_text("{}")
     assert call("--resume", str(whole)) == 2
-    assert "does not say what was run" in capsys.readouterr().err
+    assert "is not the plan of a run" in capsys.readouterr().err
 
 
 def test_without_bf16_arithmetic_the_run_says_so_and_goes_on_in_float32(

@@ -69,7 +69,7 @@ class Event(ctypes.Structure):
 
 
 class Espeak:
-    """eSpeak NG as a function: text → samples and phone times."""
+    """The synthesiser eSpeak NG, from text to samples and phone times."""
 
     PHONEME = 7  # espeakEVENT_PHONEME
     SYNCHRONOUS, PHONEME_EVENTS, UTF8, SSML_OFF = 2, 1, 1, 0
@@ -83,16 +83,17 @@ class Espeak:
         self.library.espeak_Info.restype = ctypes.c_char_p
         self.rate = self.library.espeak_Initialize(self.SYNCHRONOUS, 0, str(data).encode(), self.PHONEME_EVENTS)
         kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(Event))
-        self.callback = kind(self._heard)  # kept: the library holds only its address
+        self.callback = kind(self._receive)  # kept: the library holds only its address
         self.library.espeak_SetSynthCallback(self.callback)
         self.samples: list[np.ndarray] = []
         self.phones: list[tuple[int, str]] = []
 
     @property
     def version(self) -> str:
+        """The version of eSpeak NG."""
         return self.library.espeak_Info(None).decode()
 
-    def _heard(self, wave: ctypes.Array, count: int, events: ctypes.Array) -> int:
+    def _receive(self, wave: ctypes.Array, count: int, events: ctypes.Array) -> int:
         if count > 0:
             self.samples.append(np.ctypeslib.as_array(wave, (count,)).copy())
         i = 0
@@ -105,7 +106,7 @@ class Espeak:
     def speak(
         self, text: str, name: str, voice: Voice, rate: int, pitch: int
     ) -> tuple[np.ndarray, list[tuple[int, str]]]:
-        """Return samples (N,) at self.rate in ±1, and (ms, phone): where each begins; pauses have an empty label."""
+        """Synthesise a text: samples (N,) at self.rate in ±1, and (start in ms, label) of each phone, "" for a pause."""
         (self.variants / name).write_text(voice.variant)
         self.samples, self.phones = [], []
         if self.library.espeak_SetVoiceByName(f"{voice.accent}+{name}".encode()) != 0:
@@ -120,11 +121,7 @@ class Espeak:
 def recorded(
     samples: np.ndarray, rng: np.random.Generator, noise_level: tuple[float, float] = (-68, -58)
 ) -> np.ndarray:
-    """Return the samples (N,) as if recorded on some day: with a level, a spectral tilt and a little noise.
-
-    Args:
-        noise_level: The range of the noise's level, in dB of full scale.
-    """
+    """Give samples (N,) a random level, spectral tilt and noise; `noise_level` is its range in dB of full scale."""
     tilt = rng.uniform(-0.1, 0.1)
     samples = samples - tilt * np.concatenate([[0.0], samples[:-1]])
     loud = np.sqrt(np.mean(samples**2)) + 1e-9
@@ -134,11 +131,7 @@ def recorded(
 
 
 def trimmed(samples: np.ndarray, phones: list[tuple[int, str]], rate: int) -> tuple[np.ndarray, str]:
-    """Return speech without eSpeak's long silences at both ends.
-
-    Returns:
-        The samples that are left, and the phones as `start label start label … end`, in ms, with h# for pauses.
-    """
+    """Trim eSpeak's long silences; return phones as `start label start label … end` in ms, with pauses as h#."""
     spoken = [(ms, label) for ms, label in phones if label]
     first = max(0, spoken[0][0] - 80)
     last = phones[-1][0] if not phones[-1][1] else round(1000 * len(samples) / rate)
@@ -155,7 +148,7 @@ def trimmed(samples: np.ndarray, phones: list[tuple[int, str]], rate: int) -> tu
 
 @contextlib.contextmanager
 def opened() -> Iterator[Espeak]:
-    """Open eSpeak NG with a copy of its data, which speak() adds voices to."""
+    """Provide eSpeak NG with a temporary copy of its data, to which speak() adds voices."""
     import espeakng_loader
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -165,10 +158,7 @@ def opened() -> Iterator[Espeak]:
 
 
 def speakers(splits: Mapping[str, int], rng: np.random.Generator) -> Iterator[tuple[str, str, Voice]]:
-    """Yield (split, name, voice) of as many speakers as each split has, a man and a woman in turn.
-
-    A voice is drawn when its turn comes.
-    """
+    """Yield (split, name, voice) for the number of speakers of each split, men and women in turn."""
     number = 0
     for split, count in splits.items():
         for _ in range(count):
@@ -178,7 +168,7 @@ def speakers(splits: Mapping[str, int], rng: np.random.Generator) -> Iterator[tu
 
 
 def made_with(espeak: Espeak, seed: int) -> str:
-    """Return the version of eSpeak NG and the seed, in words."""
+    """Return the version of eSpeak NG and the seed, for the table."""
     from importlib.metadata import version
 
     return f"eSpeak NG {espeak.version.split()[0]} (espeakng-loader {version('espeakng-loader')}), seed {seed}"

@@ -1,12 +1,12 @@
-"""Make the built-in demo corpus: synthetic speakers, made with eSpeak NG.
+"""Make the built-in demo corpus of synthetic speakers with eSpeak NG.
 
-    pip install espeakng-loader==0.2.4          brings the library (eSpeak NG 1.52) and its data; used here alone
+    pip install espeakng-loader==0.2.4          the library (eSpeak NG 1.52) and its data; only used here
     python recipes/demo/make_demo_corpus.py rwae_audio/assets/demo
 
-80 speakers × 10 of the sentences below. A speaker is a voice variant of eSpeak's own kind: pitch, vocal tract length,
-each formant's frequency, width and strength, breath, roughness, accent, rate. An utterance has its own pitch, rate,
-level, spectral tilt and a little noise, as if recorded on another day. Everything is drawn from one seed, but
-for what eSpeak itself leaves to chance: another run has the same table and other bytes.
+80 speakers × 10 of the sentences below. A speaker is a voice variant of eSpeak: pitch, vocal tract length, each formant's
+frequency, width and strength, breath, roughness, accent, rate. An utterance has its own pitch, rate, level, spectral tilt
+and a little noise, as if recorded on another day. All draws depend on one seed, apart from those of eSpeak itself: another
+run has the same table and other bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from espeak import RATE, made_with, opened, recorded, speakers, trimmed
 SEED = 20210101
 SPLITS = {"train": 44, "dev": 12, "test": 24}  # speakers; each has as many women as men
 PER_SPEAKER = 10
-COMPRESSION = 0.93  # of Ogg Opus in libsndfile: about 24 kbit/s
+COMPRESSION = 0.93  # libsndfile's compression level of Ogg Opus: about 24 kbit/s
 SENTENCES = """
 The red boat left before noon.
 Please bring two cups of tea.
@@ -91,8 +91,9 @@ The moon rose above the quiet town.
 
 
 def main() -> int:
+    """Make the corpus, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the corpus goes; what is there is replaced")
+    parser.add_argument("folder", type=Path, help="the folder of the corpus; an existing one is replaced")
     folder = parser.parse_args().folder
     rng = np.random.default_rng(SEED)
     shutil.rmtree(folder, ignore_errors=True)
@@ -110,12 +111,12 @@ def main() -> int:
                     folder / file, samples, RATE, format="OGG", subtype="OPUS", compression_level=COMPRESSION
                 )
                 rows.append({"file": file, "speaker": speaker, "split": split, "text": text, "phones": labels})
-        made = made_with(espeak, SEED)
+        tools = made_with(espeak, SEED)
     lines = ",\n".join("    " + json.dumps(row) for row in rows)
-    table = f'{{\n  "made_with": {json.dumps(made)},\n  "licence": "CC0",\n  "utterances": [\n{lines}\n  ]\n}}\n'
+    table = f'{{\n  "made_with": {json.dumps(tools)},\n  "licence": "CC0",\n  "utterances": [\n{lines}\n  ]\n}}\n'
     (folder / "utterances.json").write_text(table, encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    print(f"{folder}: {len(rows)} utterances of {sum(SPLITS.values())} speakers, {size / 1e6:.2f} MB, {made}")
+    print(f"{folder}: {len(rows)} utterances of {sum(SPLITS.values())} speakers, {size / 1e6:.2f} MB, {tools}")
     return 0
 
 

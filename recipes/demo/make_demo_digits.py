@@ -1,11 +1,11 @@
-"""Make the built-in demo of spoken digits: synthetic speakers, made with eSpeak NG as the demo corpus is.
+"""Make the built-in demo of spoken digits by synthetic speakers, with eSpeak NG.
 
-    pip install espeakng-loader==0.2.4          brings the library (eSpeak NG 1.52) and its data; used here alone
+    pip install espeakng-loader==0.2.4          the library (eSpeak NG 1.52) and its data; only used here
     python recipes/demo/make_demo_digits.py rwae_audio/assets/digits
 
-30 speakers × the English digits zero to nine × 3 rounds, a second each, as the Arabic digits are. Each time a speaker
-says a word it has another pitch, rate, level, spectral tilt, and begins elsewhere in the second. Everything is drawn
-from one seed but what eSpeak itself leaves to chance: another run has the same table and other bytes.
+30 speakers × the English digits zero to nine × 3 rounds, a second each, like the Arabic digits. Each time a speaker
+says a word, pitch, rate, level, spectral tilt and onset are different. All draws depend on one seed, apart from those of
+eSpeak itself: another run has the same table and other bytes.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ SEED = 20210102
 SPLITS = {"train": 18, "dev": 6, "test": 6}  # speakers; each has as many women as men
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ROUNDS = 3
-SLOWER = 0.72  # a word by itself is said more slowly than in a sentence
-NOISE = (-92, -82)  # dB; more would take the larger part of the bits in a second that is half silent
-COMPRESSION = 0.95  # of Ogg Opus in libsndfile: about 18 kbit/s
+SLOWER = 0.72  # a single word is said more slowly than a sentence
+NOISE = (-92, -82)  # dB; louder noise would take most of the bits, since half of the second is silent
+COMPRESSION = 0.95  # libsndfile's compression level of Ogg Opus: about 18 kbit/s
 
 
 def say(espeak: Espeak, word: str, speaker: str, voice: Voice, rng: np.random.Generator) -> np.ndarray:
-    """Return one second (RATE,) with the word in it."""
+    """Return a second (RATE,) with a word in it."""
     rate, pitch = int(voice.rate * SLOWER * rng.uniform(0.88, 1.12)), int(rng.integers(43, 58))
     samples, phones = espeak.speak(word, f"s-{speaker}", voice, rate, pitch)
     samples, _ = trimmed(samples, phones, espeak.rate)
@@ -45,10 +45,7 @@ def say(espeak: Espeak, word: str, speaker: str, voice: Voice, rng: np.random.Ge
 
 
 def ogg(samples: np.ndarray) -> bytes:
-    """Return the samples (N,) as an Ogg Opus file, without the 512 bytes that libsndfile keeps free for comments.
-
-    They would be a quarter of it.
-    """
+    """Return samples (N,) as an Ogg Opus file without libsndfile's 512 free bytes for comments, a quarter of the file."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, RATE, format="OGG", subtype="OPUS", compression_level=COMPRESSION)
     data = buffer.getvalue()
@@ -72,8 +69,9 @@ def _checksum(page: bytes) -> int:
 
 
 def main() -> int:
+    """Make the corpus, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the digits go; what is there is replaced")
+    parser.add_argument("folder", type=Path, help="the folder of the digits; an existing one is replaced")
     folder = parser.parse_args().folder
     rng = np.random.default_rng(SEED)
     rows = []
@@ -87,11 +85,11 @@ def main() -> int:
                     rows.append((name, speaker, word, number, split))
         with (part / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
-        made = made_with(espeak, SEED)
-        text = f"Synthetic spoken digits, made with {made}, by recipes/demo/make_demo_digits.py. Licence: CC0.\n"
+        tools = made_with(espeak, SEED)
+        text = f"Synthetic spoken digits, made with {tools}, by recipes/demo/make_demo_digits.py. Licence: CC0.\n"
         (part / "README.md").write_text(text, encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    print(f"{folder}: {len(rows)} recordings of {sum(SPLITS.values())} speakers, {size / 1e6:.2f} MB, {made}")
+    print(f"{folder}: {len(rows)} recordings of {sum(SPLITS.values())} speakers, {size / 1e6:.2f} MB, {tools}")
     return 0
 
 

@@ -1,9 +1,9 @@
-"""Speech from the priors alone: a contact sheet, a grid of actions and voices, a way between two voices, and sounds.
+"""Generate speech from the priors: samples, a grid of actions and voices, interpolated voices, and sounds.
 
     python recipes/digits/generate.py --bundle runs/digits-rwae-mmd+actions/bundle --out generated
 
-Actions are numbers, which word is which only an ear (or a judge) can say. A model without actions gives as many rows of
-words that the prior draws.
+Actions are numbers; which word each one is, a listener has to tell. A model without actions has rows of words that the
+prior draws.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ VOICES = 6
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle of a run of train.py")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="a new folder for it all (a new one in runs/)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="a new folder for all outputs (default: a new one in runs/)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the draws (0)")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the recipe, and return its exit code."""
     options = arguments(argv)
     import torch
 
@@ -42,10 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     folder = new_folder(options.out, "generated")
     seconds, size = mel.hop_length / mel.sample_rate, mel.segment
 
-    def numbered(
-        rows: int, columns: int, actions: torch.Tensor | None, static: torch.Tensor, draw: str
-    ) -> torch.Tensor:
-        """Log-mels (rows, columns, T, n_mels) of these actions and voices, a row after the other."""
+    def grid_of(rows: int, columns: int, actions: torch.Tensor | None, static: torch.Tensor, draw: str) -> torch.Tensor:
+        """Return log-mels (rows, columns, T, n_mels) of actions and voices, row by row."""
         sample = model.sample(rows * columns, size, generator(options.seed, draw), static, actions)
         return log_mels(normaliser, sample).unflatten(0, (rows, columns))
 
@@ -57,16 +59,16 @@ def main(argv: list[str] | None = None) -> int:
 
     voices = torch.randn(VOICES, bundle.config.model.static_dim, generator=generator(options.seed, "voices"))
     actions = torch.arange(words).repeat_interleave(VOICES) if count else None
-    grid = numbered(words, VOICES, actions, voices.repeat(words, 1), "grid")
+    grid = grid_of(words, VOICES, actions, voices.repeat(words, 1), "grid")
     names = [f"action {a}" if count else f"word {a}" for a in range(words)]
     plots.sheet(
         folder / "actions_voices.png", list(grid.numpy()), names, [f"voice {v}" for v in range(VOICES)], seconds
     )
 
-    way = interpolated(voices[0], voices[1], 8)
-    said = model.sample(3, size, generator(options.seed, "between"), None, torch.arange(3) if count else None)
-    codes = Codes(said.static, said.dynamic, said.action).repeated(len(way))._replace(static=way.repeat(3, 1))
-    between = log_mels(normaliser, decoded(model, codes)).unflatten(0, (3, len(way)))
+    path = interpolated(voices[0], voices[1], 8)
+    spoken = model.sample(3, size, generator(options.seed, "between"), None, torch.arange(3) if count else None)
+    codes = Codes(spoken.static, spoken.dynamic, spoken.action).repeated(len(path))._replace(static=path.repeat(3, 1))
+    between = log_mels(normaliser, decoded(model, codes)).unflatten(0, (3, len(path)))
     heads = ["voice 0", *[""] * 6, "voice 1"]
     plots.sheet(folder / "between_voices.png", list(between.numpy()), names[:3], heads, seconds)
 
@@ -75,8 +77,8 @@ def main(argv: list[str] | None = None) -> int:
         for v, frames in enumerate(row):
             sound = griffin_lim(frames, mel, seed=options.seed).numpy()
             write_audio(folder / "sounds" / f"{names[a].replace(' ', '-')}-voice-{v}.wav", sound, mel.sample_rate)
-    for path in ("samples.png", "actions_voices.png", "between_voices.png", "sounds"):
-        print(folder / path)
+    for name in ("samples.png", "actions_voices.png", "between_voices.png", "sounds"):
+        print(folder / name)
     return 0
 
 

@@ -1,5 +1,7 @@
-"""Outside opinions on a spoken digit: which word is it, and who of the test speakers says it? Trained with labels, on
-real recordings alone, apart from every model that they judge."""
+"""The judges of spoken digits: classifiers of the word and of the test speaker.
+
+They are trained with labels on real recordings alone, independently of the models that they judge.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,17 @@ from rwae_audio.randomness import generator
 
 
 def late(utterance: Utterance, rounds: int) -> bool:
-    """Is it one of the later half of the rounds, which the speaker judge was not trained on?"""
+    """Return whether an utterance is of the second half of the rounds, which the speaker judge is not trained on."""
     return 2 * (utterance.round or 0) > rounds + 1
 
 
 def rounds(utterances: Sequence[Utterance]) -> int:
-    """How many times each word was said."""
+    """Return the number of rounds, in each of which every word is said once."""
     return max(u.round or 0 for u in utterances)
 
 
 class Judge(nn.Module):
-    """Convolutions over normalised log-mels (B, T, n_mels) → logits (B, classes); `features` (B, 64) are what the last
-    layer sees."""
+    """A convolutional classifier of normalised log-mels (B, T, n_mels)."""
 
     def __init__(self, n_mels: int, classes: int, hidden: int = 96) -> None:
         super().__init__()
@@ -50,23 +51,25 @@ class Judge(nn.Module):
         self.head = nn.Linear(64, classes)
 
     def features(self, frames: Tensor) -> Tensor:
+        """Return the input (B, 64) of the last layer."""
         return self.project(self.convolutions(frames.transpose(1, 2)))
 
     def forward(self, frames: Tensor) -> Tensor:
+        """Return the logits (B, classes)."""
         return self.head(self.features(frames))
 
     @torch.no_grad()
     def opinion(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities (N, classes) and features (N, 64) of frames (N, T, n_mels)."""
+        """Return the probabilities (N, classes) and features (N, 64) of frames (N, T, n_mels)."""
         features = torch.cat([self.features(part) for part in frames.split(500)])
         return self.head(features).softmax(-1), features
 
 
 def fit(frames: Tensor, labels: Tensor, mel: MelConfig, warp: float, seed: int = 0, epochs: int = 60) -> Judge:
-    """A judge of frames (N, T, n_mels), normalised, with labels (N,) from 0.
+    """Train a judge on normalised frames (N, T, n_mels) with labels (N,) from 0.
 
-    What it hears is moved in time, by up to 3 frames, and half of the time blurred, as decoders blur; with a `warp` it is
-    stretched in frequency, by up to that, and in time, by up to 15 %.
+    Its input is shifted in time by up to 3 frames, and half of the time blurred as decoders blur. With a `warp` it is
+    also stretched in frequency by up to that share, and in time by up to 15 %.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -77,8 +80,8 @@ def fit(frames: Tensor, labels: Tensor, mel: MelConfig, warp: float, seed: int =
         for step in range(steps):
             draw = generator(seed, "judge", step)
             rows = torch.randint(len(frames), (64,), generator=draw)
-            heard = perturbed(frames[rows], mel, warp, draw)
-            loss = F.cross_entropy(judge(heard), labels[rows])
+            inputs = perturbed(frames[rows], mel, warp, draw)
+            loss = F.cross_entropy(judge(inputs), labels[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -87,7 +90,7 @@ def fit(frames: Tensor, labels: Tensor, mel: MelConfig, warp: float, seed: int =
 
 
 def perturbed(frames: Tensor, mel: MelConfig, warp: float, draw: torch.Generator) -> Tensor:
-    """The frames as `fit` describes it."""
+    """Return perturbed frames, as `fit` describes them."""
     if warp:
         frames = warp_time(warp_frequencies(frames, warp, draw, mel), 0.15, draw)
     shift = int(torch.randint(-3, 4, (1,), generator=draw))
@@ -100,8 +103,7 @@ def perturbed(frames: Tensor, mel: MelConfig, warp: float, draw: torch.Generator
 
 @dataclass(frozen=True)
 class Judges:
-    """Both judges, their own accuracies on recordings that they were not trained on, and the words and speakers that
-    their classes stand for."""
+    """Both judges, the words and speakers of their classes, and their accuracies on held-out recordings."""
 
     digit: Judge
     speaker: Judge
@@ -114,8 +116,10 @@ class Judges:
 def judges(
     frames: Tensor, utterances: Sequence[Utterance], mel: MelConfig, seed: int = 0, split: str = "test"
 ) -> Judges:
-    """Train both on the frames (U, T, n_mels), normalised, of a corpus: the digit judge on the training speakers, the
-    speaker judge on the first half of the rounds of the speakers of `split`."""
+    """Train both judges on the normalised frames (U, T, n_mels) of a corpus.
+
+    The digit judge is trained on the training speakers, the speaker judge on the first half of the rounds of `split`.
+    """
     words = tuple(sorted({u.text or "" for u in utterances}))
     speakers = tuple(sorted({u.speaker for u in utterances if u.split == split}))
     word = torch.tensor([words.index(u.text or "") for u in utterances])
@@ -123,11 +127,11 @@ def judges(
     training = torch.tensor([u.split == "train" for u in utterances])
     later = torch.tensor([late(u, rounds(utterances)) for u in utterances])
     early = (speaker >= 0) & ~later
-    digit = fit(frames[training], word[training], mel, 0.2, seed)
-    who = fit(frames[early], speaker[early], mel, 0.0, seed, epochs=60)
+    digit_judge = fit(frames[training], word[training], mel, 0.2, seed)
+    speaker_judge = fit(frames[early], speaker[early], mel, 0.0, seed, epochs=60)
 
     def accuracy(judge: Judge, rows: Tensor, labels: Tensor) -> float:
         return float((judge.opinion(frames[rows])[0].argmax(-1) == labels[rows]).double().mean())
 
-    right = accuracy(digit, speaker >= 0, word), accuracy(who, (speaker >= 0) & later, speaker)
-    return Judges(digit, who, words, speakers, *right)
+    right = accuracy(digit_judge, speaker >= 0, word), accuracy(speaker_judge, (speaker >= 0) & later, speaker)
+    return Judges(digit_judge, speaker_judge, words, speakers, *right)

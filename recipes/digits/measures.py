@@ -1,7 +1,7 @@
-"""What a model of spoken digits can do, by the judges: each measure with draws of a bootstrap.
+"""Measures of a model of spoken digits by the judges, with bootstrap draws.
 
-Over the test speakers where the measure starts from their recordings (content, voice, clusters), over the samples where
-it does not (inception score, entropies, Fréchet distance).
+The bootstrap is over test speakers for measures of their recordings (content, voice, clusters). It is over samples for
+measures of speech from the priors (inception score, entropies, Fréchet distance).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from train import Digits
 
 REPLICATES = 200
-SAMPLES = 6000  # of each kind, at least 5,000
+SAMPLES = 6000  # for each measure, at least
 
 
 class Measured(NamedTuple):
@@ -39,9 +39,9 @@ class Measured(NamedTuple):
 def measure(
     bundle: Bundle, digits: Digits, judged: Judges, count: int = SAMPLES, split: str = "test"
 ) -> dict[str, Measured]:
-    """All measures of a bundle on the speakers of `split`, by name.
+    """Return all measures of a bundle on the speakers of `split`, by name.
 
-    `…_inferred`: of the same samples, with a read off their z^m instead of the a that they were drawn for.
+    Those named `…_inferred` are of the same samples with the action inferred from z^m instead of the drawn one.
     """
     model, mel, seed = bundle.model, bundle.config.mel, bundle.config.train.seed
     test = rows_of(digits, lambda u: u.split == split)
@@ -49,116 +49,132 @@ def measure(
     later = rows_of(digits, lambda u: u.split == split and late(u, every))
     raw = torch.from_numpy(digits.store.frames.reshape(digits.frames.shape).copy())
     codes = codes_of_all(model, digits.normaliser, mel, raw[test])
-    kept = torch.tensor([int(row) in set(later.tolist()) for row in test])
+    is_late = torch.tensor([int(row) in set(later.tolist()) for row in test])
     times, late_times = -(-count // len(test)), -(-count // len(later))
 
     words = labels(digits, test, judged.words, "text").repeat_interleave(times)
-    said = judged.digit.opinion(new_voices(model, codes.repeated(times), generator(seed, "new voices")))[0].argmax(-1)
-    of_late = Codes(*(None if part is None else part[kept] for part in codes))  # type: ignore[arg-type]
-    who = labels(digits, later, judged.speakers, "speaker").repeat_interleave(late_times)
-    heard = judged.speaker.opinion(new_words(model, of_late.repeated(late_times), generator(seed, "new words")))[
+    word_opinions = judged.digit.opinion(new_voices(model, codes.repeated(times), generator(seed, "new voices")))[
         0
     ].argmax(-1)
+    late_codes = Codes(*(None if part is None else part[is_late] for part in codes))  # type: ignore[arg-type]
+    late_speakers = labels(digits, later, judged.speakers, "speaker").repeat_interleave(late_times)
+    voice_opinions = judged.speaker.opinion(
+        new_words(model, late_codes.repeated(late_times), generator(seed, "new words"))
+    )[0].argmax(-1)
     speakers = labels(digits, test, judged.speakers, "speaker")
-    found = {
-        "content_accuracy": by_speaker((said == words).double(), speakers.repeat_interleave(times)),
-        "voice_accuracy": by_speaker((heard == who).double(), who),
+    measures = {
+        "content_accuracy": by_speaker((word_opinions == words).double(), speakers.repeat_interleave(times)),
+        "voice_accuracy": by_speaker((voice_opinions == late_speakers).double(), late_speakers),
     }
 
     real = judged.digit.opinion(digits.frames[test])[1].double().numpy()
     sample = model.sample(count, mel.segment, generator(seed, "from the priors"))
-    found |= unconditional(judged, sample.frames, real, "")
+    measures |= unconditional(judged, sample.frames, real, "")
     if model.action_encoder is not None:
         again = Codes(sample.static, sample.dynamic, inferred(model, sample.dynamic))
-        found |= unconditional(judged, decoded(model, again), real, "_inferred")
+        measures |= unconditional(judged, decoded(model, again), real, "_inferred")
         assert codes.action is not None
-        found |= clusters(codes.action.argmax(-1).numpy(), labels(digits, test, judged.words, "text").numpy(), speakers)
-    return found
+        measures |= clusters(
+            codes.action.argmax(-1).numpy(), labels(digits, test, judged.words, "text").numpy(), speakers
+        )
+    return measures
 
 
 def reference(digits: Digits, judged: Judges) -> dict[str, float]:
-    """The same of real test speech: the judges' accuracies, the entropies, and the Fréchet distance between as many
-    recordings of training and of test speakers."""
+    """Return the measures of real test speech: the judges' accuracies, the entropies and the Fréchet distance.
+
+    The distance is between equally many recordings of training and of test speakers.
+    """
     test, train = rows_of(digits, lambda u: u.split == "test"), rows_of(digits, lambda u: u.split == "train")
     chosen = train[torch.randperm(len(train), generator=generator(0, "reference"))[: len(test)]]
     probabilities, features = judged.digit.opinion(digits.frames[test])
-    _, others = judged.digit.opinion(digits.frames[chosen])
-    score, given, marginal = inception(probabilities)
+    _, train_features = judged.digit.opinion(digits.frames[chosen])
+    score, conditional, marginal = inception(probabilities)
     return {
         "digit_judge_accuracy": judged.digit_accuracy,
         "speaker_judge_accuracy": judged.speaker_accuracy,
         "inception_score": score,
-        "h_y_given_x": given,
+        "h_y_given_x": conditional,
         "h_y": marginal,
-        "frechet": frechet(others.double().numpy(), features.double().numpy()),
+        "frechet": frechet(train_features.double().numpy(), features.double().numpy()),
     }
 
 
-def rows_of(digits: Digits, wanted: Any) -> Tensor:
-    """The rows (N,) of the utterances that are wanted."""
-    return torch.tensor([i for i, u in enumerate(digits.store.utterances) if wanted(u)])
+def rows_of(digits: Digits, condition: Any) -> Tensor:
+    """Return the rows (N,) of the utterances for which `condition` holds."""
+    return torch.tensor([i for i, u in enumerate(digits.store.utterances) if condition(u)])
 
 
-def labels(digits: Digits, rows: Tensor, names: tuple[str, ...], what: str) -> Tensor:
-    """Each row's place, (N,), of its text or speaker among the names."""
-    return torch.tensor([names.index(getattr(digits.store.utterances[int(row)], what)) for row in rows])
+def labels(digits: Digits, rows: Tensor, names: tuple[str, ...], field: str) -> Tensor:
+    """Return the index (N,) of each row's text or speaker, by `field`, among the names."""
+    return torch.tensor([names.index(getattr(digits.store.utterances[int(row)], field)) for row in rows])
 
 
 def by_speaker(right: Tensor, speakers: Tensor) -> Measured:
-    """Return the mean of right (N,), with draws of speakers (N,)."""
-    means = np.array([float(right[speakers == s].mean()) for s in speakers.unique()])
+    """Return the mean of right (N,), with bootstrap draws of speakers (N,)."""
+    everyone = speakers.unique()
+    means = np.array([float(right[speakers == s].mean()) for s in everyone])
     counts = draw_counts(len(means), REPLICATES, np.random.default_rng(0))
     return Measured(float(right.mean()), (counts @ means / len(means)).tolist())
 
 
 def inception(probabilities: Tensor) -> tuple[float, float, float]:
-    """exp E KL(p(y|x) ‖ p(y)), H(y|x) and H(y), nats, of a judge's probabilities (N, classes)."""
-    given, marginal = float(entropy(probabilities.double()).mean()), float(entropy(probabilities.double().mean(0)))
-    return math.exp(marginal - given), given, marginal
+    """Return exp E KL(p(y|x) ‖ p(y)), H(y|x) and H(y), in nats, of a judge's probabilities (N, classes)."""
+    conditional, marginal = (
+        float(entropy(probabilities.double()).mean()),
+        float(entropy(probabilities.double().mean(0))),
+    )
+    return math.exp(marginal - conditional), conditional, marginal
 
 
 def unconditional(judged: Judges, frames: Tensor, real: np.ndarray, suffix: str) -> dict[str, Measured]:
-    """Of samples (N, T, n_mels), normalised: what the digit judge makes of them, and how far their features are from `real`
-    ones (M, d), M at a time."""
+    """Return the digit judge's measures of normalised samples (N, T, n_mels), with `suffix` in their names.
+
+    The Fréchet distance is to the features (M, d) of real speech, for M samples at a time.
+    """
     probabilities, features = judged.digit.opinion(frames)
     rng, count = np.random.default_rng(0), len(frames)
     draws = [inception(probabilities[torch.from_numpy(rng.integers(count, size=count))]) for _ in range(REPLICATES)]
     named = zip(
         ("inception_score", "h_y_given_x", "h_y"), inception(probabilities), zip(*draws, strict=True), strict=True
     )
-    found = {f"{name}{suffix}": Measured(value, list(drawn)) for name, value, drawn in named}
-    whole = count // len(real) * len(real)
-    parts = features[:whole].double().numpy().reshape(-1, *real.shape)
+    measures = {f"{name}{suffix}": Measured(value, list(values)) for name, value, values in named}
+    usable = count // len(real) * len(real)
+    parts = features[:usable].double().numpy().reshape(-1, *real.shape)
     distances = np.array([frechet(part, real) for part in parts])
-    drawn = distances[rng.integers(len(parts), size=(REPLICATES, len(parts)))].mean(1)
-    return found | {f"frechet{suffix}": Measured(float(distances.mean()), drawn.tolist())}
+    values = distances[rng.integers(len(parts), size=(REPLICATES, len(parts)))].mean(1)
+    return measures | {f"frechet{suffix}": Measured(float(distances.mean()), values.tolist())}
 
 
 def frechet(first: np.ndarray, second: np.ndarray) -> float:
-    """‖μ1 − μ2‖² + tr(Σ1 + Σ2 − 2 (Σ1 Σ2)^½) of features (N, d), (M, d). Heusel et al., "GANs trained by a two time-scale
-    update rule converge to a local Nash equilibrium", NeurIPS 2017."""
-    one, two = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
-    root = sqrtm(one @ two)
+    """Return the Fréchet distance ‖μ1 − μ2‖² + tr(Σ1 + Σ2 − 2 (Σ1 Σ2)^½) of features (N, d) and (M, d).
+
+    Heusel et al., "GANs trained by a two time-scale update rule converge to a local Nash equilibrium", NeurIPS 2017.
+    """
+    first_covariance, second_covariance = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
+    root = sqrtm(first_covariance @ second_covariance)
     gap = first.mean(0) - second.mean(0)
-    return float(gap @ gap + np.trace(one + two - 2 * np.real(root)))
+    return float(gap @ gap + np.trace(first_covariance + second_covariance - 2 * np.real(root)))
 
 
-def clusters(found: np.ndarray, words: np.ndarray, speakers: Tensor) -> dict[str, Measured]:
-    """Accuracy under the best one-to-one naming of the clusters found (N,), and normalised mutual information with the
-    words (N,); draws of speakers (N,)."""
+def clusters(assigned: np.ndarray, words: np.ndarray, speakers: Tensor) -> dict[str, Measured]:
+    """Return the accuracy of clusters (N,) and their normalised mutual information with the words (N,).
+
+    The accuracy is under the best one-to-one assignment of clusters to words. The draws are of speakers (N,).
+    """
     from sklearn.metrics import normalized_mutual_info_score
 
-    size = max(int(found.max()), int(words.max())) + 1
+    size = max(int(assigned.max()), int(words.max())) + 1
     table = np.zeros((size, size))
-    np.add.at(table, (found, words), 1)
+    np.add.at(table, (assigned, words), 1)
     rows, columns = linear_sum_assignment(-table)
     name = dict(zip(rows.tolist(), columns.tolist(), strict=True))
-    right = torch.tensor([float(name[int(a)] == y) for a, y in zip(found, words, strict=True)], dtype=torch.float64)
-    everyone, of = np.unique(speakers.numpy(), return_inverse=True)
+    right = torch.tensor([float(name[int(a)] == y) for a, y in zip(assigned, words, strict=True)], dtype=torch.float64)
+    everyone, numbers = np.unique(speakers.numpy(), return_inverse=True)
     counts = draw_counts(len(everyone), REPLICATES, np.random.default_rng(0))
-    chosen = (np.repeat(np.arange(len(of)), copies[of]) for copies in counts)
-    draws = [float(normalized_mutual_info_score(words[rows], found[rows])) for rows in chosen]
+    chosen = (np.repeat(np.arange(len(numbers)), copies[numbers]) for copies in counts)
+    draws = [float(normalized_mutual_info_score(words[rows], assigned[rows])) for rows in chosen]
     return {
         "cluster_accuracy": by_speaker(right, speakers),
-        "nmi": Measured(float(normalized_mutual_info_score(words, found)), draws),
+        "nmi": Measured(float(normalized_mutual_info_score(words, assigned)), draws),
     }

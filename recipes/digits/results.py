@@ -1,10 +1,10 @@
-"""Measure finished runs, and make results.json and the README's table.
+"""Measure finished runs, and write results.json and the table of the README.
 
     python recipes/digits/results.py runs/digits-* [--data DIR]
 
-Each run is measured once and keeps that in its folder (measures.json); runs of one configuration with other seeds make
-one row: means over the seeds, intervals of the bootstrap draws averaged over them. The judges are trained anew each time
-something is to be measured; k-means needs no run.
+Each run is measured once, and its measures are kept in its folder (measures.json). Runs of one configuration with
+different seeds are one row: means over the seeds, and intervals of the bootstrap draws averaged over them. The judges are
+trained each time a run is measured. k-means needs no run.
 """
 
 from __future__ import annotations
@@ -45,16 +45,22 @@ COLUMNS = {
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders of train.py, all of one corpus")
-    parser.add_argument("--data", metavar="DIR", help="the corpus's folder, if it is not where it was")
+    parser.add_argument("--data", metavar="DIR", help="the new folder of the corpus, if it has moved")
     parser.add_argument(
-        "--into", type=Path, default=HERE, metavar="DIR", help="results.json and README.md (beside this)"
+        "--into",
+        type=Path,
+        default=HERE,
+        metavar="DIR",
+        help="the folder of results.json and README.md (default: that of this script)",
     )
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the recipe, and return its exit code."""
     options = arguments(argv)
     from rwae_audio.commands.runs import read_plan
     from rwae_audio.data.corpora import by_corpus, planned_sources
@@ -62,18 +68,23 @@ def main(argv: list[str] | None = None) -> int:
     plans = {run: read_plan(run, name=str) for run in options.runs}
     corpora = {name for plan in plans.values() for name in by_corpus(planned_sources(plan))}
     if len(corpora) > 1:
-        raise InputError("the runs are of different corpora; expected those of one")
+        raise InputError("the runs have different corpora; expected runs of one corpus")
     for run in options.runs:
         if not (run / "bundle").is_dir():
             raise InputError(f"{run} is not finished; expected a run with a bundle, or train.py --resume {run}")
     measured = measure_all(options.runs, plans, options.data)
-    found = {**groups(measured), "k-means": measured["k-means"]}
-    rows = {name: row(measures) for name, measures in found.items()}
+    by_name = {**groups(measured), "k-means": measured["k-means"]}
+    rows = {name: row(measures) for name, measures in by_name.items()}
     for run in options.runs:
         rows[plans[run]["name"]]["command"] = re.sub(r" --(seed|out|threads|minutes) \S+", "", plans[run]["command"])
     ordered = {name: rows[name] for name in sorted(rows, key=lambda n: ORDER.index(n) if n in ORDER else len(ORDER))}
-    against = [difference(found, one, other) for one, other in COMPARED if one in found and other in found]
-    results = {"corpus": corpora.pop(), "real": measured["real"], **ordered, "differences": against}
+    differences = [difference(by_name, a, b) for a, b in COMPARED if a in by_name and b in by_name]
+    results = {
+        "corpus": corpora.pop(),
+        "real": measured["real"],
+        **ordered,
+        "differences": differences,
+    }
     write_json(options.into / "results.json", results)
     readme = options.into / "README.md"
     if readme.is_file():
@@ -83,10 +94,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure_all(runs: list[Path], plans: dict[Path, dict[str, Any]], folder: str | None) -> dict[str, Any]:
-    """Return the measures of each run, and `k-means` and `real`, which the first run's folder keeps as well."""
-    kept = {run: run / "measures.json" for run in runs}
-    beside = runs[0] / "reference.json"
-    if not (beside.is_file() and all(path.is_file() for path in kept.values())):
+    """Return the measures of each run, of `k-means` and of `real` speech; the last two are kept in the first run's folder."""
+    paths = {run: run / "measures.json" for run in runs}
+    reference_path = runs[0] / "reference.json"
+    if not (reference_path.is_file() and all(path.is_file() for path in paths.values())):
         from judge import judges
         from measures import measure, reference
         from train import prepare
@@ -96,20 +107,24 @@ def measure_all(runs: list[Path], plans: dict[Path, dict[str, Any]], folder: str
         config = load_bundle(runs[0] / "bundle").config
         digits = prepare(plans[runs[0]], config, folder)
         judged = judges(digits.frames, digits.store.utterances, config.mel)
-        for run, path in kept.items():
+        for run, path in paths.items():
             bundle = load_bundle(run / "bundle")
             if bundle.config.mel != config.mel:
                 raise InputError(f"{run} has other frames than {runs[0]}; expected the same [mel]")
             if not path.is_file():
-                found = measure(bundle, digits, judged)
-                write_json(path, {"seed": bundle.config.train.seed, **{k: v._asdict() for k, v in found.items()}})
-        write_json(beside, {"real": reference(digits, judged), "k-means": k_means(digits)})
-    measured: dict[str, Any] = {str(run): read_json(path, "a run's measures") for run, path in kept.items()}
-    return {**measured, "names": {str(run): plans[run]["name"] for run in runs}, **read_json(beside, "the references")}
+                measures = measure(bundle, digits, judged)
+                write_json(path, {"seed": bundle.config.train.seed, **{k: v._asdict() for k, v in measures.items()}})
+        write_json(reference_path, {"real": reference(digits, judged), "k-means": k_means(digits)})
+    measured: dict[str, Any] = {str(run): read_json(path, "a run's measures") for run, path in paths.items()}
+    return {
+        **measured,
+        "names": {str(run): plans[run]["name"] for run in runs},
+        **read_json(reference_path, "the references"),
+    }
 
 
 def k_means(digits: Any) -> list[dict[str, Any]]:
-    """Return the measures of k-means on `word_shape` of the training speakers' recordings, of three seeds."""
+    """Return the measures of k-means, K = number of words, on `word_shape` of training recordings, for three seeds."""
     import torch
     from measures import clusters, labels, rows_of
     from sklearn.cluster import KMeans
@@ -121,7 +136,7 @@ def k_means(digits: Any) -> list[dict[str, Any]]:
     train, test = (rows_of(digits, lambda u, split=split: u.split == split) for split in ("train", "test"))
     words = tuple(sorted({u.text for u in digits.store.utterances}))
     speakers = tuple(sorted({u.speaker for u in digits.store.utterances}))
-    found = []
+    rows = []
     for seed in range(3):
         fitted = KMeans(len(words), n_init=10, random_state=seed).fit(shapes[train])
         named = clusters(
@@ -129,63 +144,61 @@ def k_means(digits: Any) -> list[dict[str, Any]]:
             labels(digits, test, words, "text").numpy(),
             labels(digits, test, speakers, "speaker"),
         )
-        found.append({"seed": seed, **{key: value._asdict() for key, value in named.items()}})
-    return found
+        rows.append({"seed": seed, **{key: value._asdict() for key, value in named.items()}})
+    return rows
 
 
 def groups(measured: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Return the measures of the runs of each configuration."""
-    found = defaultdict(list)
+    by_name = defaultdict(list)
     for run, name in measured["names"].items():
-        found[name].append(measured[run])
-    return dict(found)
+        by_name[name].append(measured[run])
+    return dict(by_name)
 
 
-def row(found: list[dict[str, Any]]) -> dict[str, Any]:
+def row(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a row of results.json from the measures of its seeds."""
     import numpy as np
 
-    seeds = [measures["seed"] for measures in found]
+    seeds = [measures["seed"] for measures in runs]
     if len(set(seeds)) < len(seeds):
-        raise InputError(f"seeds {seeds} of one configuration; expected each once")
-    names = dict.fromkeys([*COLUMNS, *(key for measures in found for key in measures if key != "seed")])
+        raise InputError(f"the runs of a configuration have the seeds {seeds}; expected each once")
+    names = dict.fromkeys([*COLUMNS, *(key for measures in runs for key in measures if key != "seed")])
     merged: dict[str, Any] = {"seeds": seeds}
     for name in names:
-        if any(name not in measures for measures in found):
+        if any(name not in measures for measures in runs):
             merged[name] = None
             continue
-        draws = np.mean([measures[name]["draws"] for measures in found], axis=0)
-        values = [measures[name]["value"] for measures in found]
+        draws = np.mean([measures[name]["draws"] for measures in runs], axis=0)
+        values = [measures[name]["value"] for measures in runs]
         merged[name] = {"mean": float(np.mean(values)), "interval": interval(draws), "by_seed": values}
     return merged
 
 
-def difference(found: dict[str, list[dict[str, Any]]], one: str, other: str) -> dict[str, Any]:
-    """Return `one` minus `other` in each measure, with the interval under the same draws of speakers."""
+def difference(runs: dict[str, list[dict[str, Any]]], name: str, other: str) -> dict[str, Any]:
+    """Return the difference of two rows in each measure, with its interval under the same draws of speakers."""
     import numpy as np
 
-    def mean(name: str, measure: str, part: str) -> Any:
-        return np.mean([measures[measure][part] for measures in found[name]], axis=0)
+    def gap(measure: str, part: str) -> Any:
+        first, second = (np.mean([run[measure][part] for run in runs[row]], axis=0) for row in (name, other))
+        return first - second
 
-    more: dict[str, Any] = {"row": one, "minus": other}
-    for name in COLUMNS:
-        if all(name in measures for measures in (*found[one], *found[other])):
-            more[name] = {
-                "difference": float(mean(one, name, "value") - mean(other, name, "value")),
-                "interval": interval(mean(one, name, "draws") - mean(other, name, "draws")),
-            }
-    return more
+    result: dict[str, Any] = {"row": name, "minus": other}
+    for measure in COLUMNS:
+        if all(measure in measures for measures in (*runs[name], *runs[other])):
+            result[measure] = {"difference": float(gap(measure, "value")), "interval": interval(gap(measure, "draws"))}
+    return result
 
 
-def difference_line(more: dict[str, Any]) -> str:
-    """Return a difference in words, bold where its interval leaves 0 out."""
+def difference_line(entry: dict[str, Any]) -> str:
+    """Return a line on a difference, bold where its interval excludes 0."""
     parts = []
     for name, (head, scale, digits) in COLUMNS.items():
-        if name in more and name not in ("h_y_given_x", "h_y", "nmi"):
-            low, high = more[name]["interval"]
-            text = f"{scale * more[name]['difference']:+.{digits}f} [{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
+        if name in entry and name not in ("h_y_given_x", "h_y", "nmi"):
+            low, high = entry[name]["interval"]
+            text = f"{scale * entry[name]['difference']:+.{digits}f} [{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
             parts.append(f"{head} " + (f"**{text}**" if low * high > 0 else text))
-    return f"- `{more['row']}` minus `{more['minus']}`: {', '.join(parts)}"
+    return f"- `{entry['row']}` minus `{entry['minus']}`: {', '.join(parts)}"
 
 
 def rendered(readme: str, results: dict[str, Any]) -> str:

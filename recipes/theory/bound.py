@@ -1,8 +1,8 @@
 """The bound on the Wasserstein distance, on problems small enough for linear programmes.
 
-Finitely many sequences x_{1:T} with probabilities p(x), static codes z^c, dynamic paths m = z^m_{1:T} (a Markov chain),
-a deterministic decoder G and the cost c(x, G) = Σ_t ‖x_t − G(z^c, z^m_t)‖². N sequences, A static codes, M dynamic
-codes a step, P = M^T paths.
+A problem has finitely many sequences x_{1:T} with probabilities p(x), static codes z^c, dynamic paths m = z^m_{1:T} (a
+Markov chain), a deterministic decoder G and the cost c(x, G) = Σ_t ‖x_t − G(z^c, z^m_t)‖². There are N sequences, A
+static codes, M dynamic codes for each step, and P = M^T paths.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Match = Literal["joint", "apart", "marginal"]
 
 @dataclass(frozen=True)
 class Problem:
-    """x (N, T, d) with weights (N,); decodings (A, P, T, d); priors of z^c (A,) and of the paths (P,); paths (P, T)."""
+    """A problem: x (N, T, d) with weights (N,), decodings (A, P, T, d), priors of z^c (A,) and paths (P,), paths (P, T)."""
 
     x: np.ndarray
     weights: np.ndarray
@@ -38,16 +38,16 @@ class Problem:
 
     @property
     def cost(self) -> np.ndarray:
-        """c(x, G(z^c, m)), (N, A, P)."""
+        """The cost c(x, G(z^c, m)), (N, A, P)."""
         return ((self.x[:, None, None] - self.decodings) ** 2).sum((-1, -2))
 
 
 def random_problem(family: Family, rng: np.random.Generator) -> Problem:
-    """Two voices that say all 2^T texts: x_t = voice + sound_t + a deviation that only (voice, sounds up to t) decides.
+    """Draw a problem: two voices that say all 2^T texts, x_t = voice + sound_t + deviation(voice, sounds up to t).
 
-    `separable`: p(x) = p(voice) · p(text), and voice and z^c move other coordinates of a frame than sound and z^m_t do.
-    `independent`: p(x) = p(voice) · p(text); sounds and G(z^c, z^m_t) are arbitrary vectors. `dependent`: so are they,
-    and p(x) is arbitrary.
+    `separable`: p(x) = p(voice) · p(text); voice and z^c move other coordinates of a frame than sound and z^m_t.
+    `independent`: p(x) = p(voice) · p(text); sounds and G(z^c, z^m_t) are arbitrary vectors. `dependent`: p(x) is
+    arbitrary as well.
     """
     paths = np.array(list(itertools.product(range(DYNAMIC), repeat=STEPS)))
     separable = family == "separable"
@@ -76,13 +76,13 @@ def random_problem(family: Family, rng: np.random.Generator) -> Problem:
 
 
 def solve(cost: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray | None:
-    """argmin ⟨cost, q⟩ over q ≥ 0 with rows @ q.ravel() = values, by HiGHS; None where it finds no feasible q."""
-    found = linprog(cost.ravel(), A_eq=csr_matrix(rows), b_eq=values, method="highs", options={"maxiter": 500})
-    return found.x.reshape(cost.shape) if found.status == 0 else None
+    """Return argmin ⟨cost, q⟩ over q ≥ 0 with rows @ q.ravel() = values, by HiGHS, or None without a feasible q."""
+    result = linprog(cost.ravel(), A_eq=csr_matrix(rows), b_eq=values, method="highs", options={"maxiter": 500})
+    return result.x.reshape(cost.shape) if result.status == 0 else None
 
 
 def transport(cost: np.ndarray, p: np.ndarray, q: np.ndarray) -> float:
-    """W between weights p (N,) and q (K,) under cost (N, K): min ⟨cost, π⟩ over π with these marginals."""
+    """Return W between weights p (N,) and q (K,) under cost (N, K): min ⟨cost, π⟩ over π with these marginals."""
     n, k = cost.shape
     rows = np.vstack([np.kron(np.eye(n), np.ones(k)), np.kron(np.ones(n), np.eye(k))])
     plan = solve(cost, rows, np.concatenate([p, q]))
@@ -91,16 +91,16 @@ def transport(cost: np.ndarray, p: np.ndarray, q: np.ndarray) -> float:
 
 
 def causality(problem: Problem) -> np.ndarray:
-    """Rows (…, N · P) whose product with q(m|x) vanishes when q(m_{≤t}|x) depends on x_{≤t} alone, for every t < T."""
+    """Return rows (…, N · P) whose product with q(m|x) vanishes if q(m_{≤t}|x) depends on x_{≤t} alone, for all t < T."""
     n, p = len(problem.x), len(problem.paths)
     rows = []
     for t in range(1, STEPS):
         _, groups = np.unique(problem.x[:, :t].reshape(n, -1), axis=0, return_inverse=True)
         _, heads = np.unique(problem.paths[:, :t], axis=0, return_inverse=True)
-        indicator = np.eye(heads.max() + 1)[:, heads.ravel()]  # (prefixes, P): which paths begin with it
+        indicator = np.eye(heads.max() + 1)[:, heads.ravel()]  # (prefixes, P): the paths that begin with each prefix
         for group in range(groups.max() + 1):
-            first, *others = np.flatnonzero(groups.ravel() == group)
-            for other in others:
+            first, *rest = np.flatnonzero(groups.ravel() == group)
+            for other in rest:
                 block = np.zeros((len(indicator), n, p))
                 block[:, first], block[:, other] = indicator, -indicator
                 rows.append(block.reshape(len(indicator), -1))
@@ -108,7 +108,7 @@ def causality(problem: Problem) -> np.ndarray:
 
 
 def causal_relaxation(problem: Problem) -> float:
-    """min of E c over all q(z^c, m | x), conditionally independent or not, with q(m|x) causal and Q = P(z^c) · P(m)."""
+    """Return min E c over all q(z^c, m | x), conditionally independent or not, with causal q(m|x) and Q = P(z^c) · P(m)."""
     n, a, p = problem.cost.shape
     joint = np.outer(problem.static_prior, problem.path_prior).ravel()
     causal = np.kron(np.ones(a), causality(problem).reshape(-1, n, 1, p)).reshape(-1, n * a * p)
@@ -122,7 +122,7 @@ def causal_relaxation(problem: Problem) -> float:
 
 @dataclass(frozen=True)
 class Factorised:
-    """E c, and the posterior it was reached with: q(z^c|x) (N, A) and q(m|x) (N, P)."""
+    """A factorised posterior, q(z^c|x) (N, A) and q(m|x) (N, P), and its cost E c."""
 
     cost: float
     static: np.ndarray
@@ -130,12 +130,13 @@ class Factorised:
 
 
 def factorised(problem: Problem, match: Match, starts: int, rng: np.random.Generator) -> Factorised:
-    """The least E c found over posteriors of the paper's form, q(z^c|x) · ∏_t q(z^m_t | z^m_{<t}, x_{≤t}), with Q_{z^c} = P and
+    """Search for the least E c over posteriors of the paper's form, q(z^c|x) · ∏_t q(z^m_t | z^m_{<t}, x_{≤t}).
 
-    `apart`: Q_{z^m_t | z^m_{<t}} = P for every t (the paper's constraints); `joint`: these, and z^c and z^m independent
-    under Q; `marginal`: Q_{z^m_t} = P_{z^m_t} alone (where a penalty goes that compares one step at a time).
-    Bilinear, so alternating linear programmes from `starts` random feasible posteriors: each step stays feasible, and
-    the result is an upper bound of the optimum. A start has z^m say nothing of x: feasible, whatever is matched.
+    All have Q_{z^c} = P. `apart`: also Q_{z^m_t | z^m_{<t}} = P for every t, the paper's constraints. `joint`: also
+    independence of z^c and z^m under Q. `marginal`: Q_{z^m_t} = P_{z^m_t} for every t alone, which is what a penalty on
+    single steps demands. The problem is bilinear, so linear programmes alternate from `starts` random feasible
+    posteriors. Each step stays feasible, and the result is an upper bound of the optimum. In a start z^m is independent of
+    x, which is feasible for every `match`.
     """
     n, a, p = problem.cost.shape
     causal, weights, ones = causality(problem), problem.weights[:, None], np.ones(n)
@@ -147,15 +148,15 @@ def factorised(problem: Problem, match: Match, starts: int, rng: np.random.Gener
         steps = np.concatenate([np.eye(DYNAMIC)[:, problem.paths[:, t]] for t in range(STEPS)])
 
     def best_static(q_m: np.ndarray, cost: np.ndarray) -> np.ndarray | None:
-        given = weights * q_m if match == "joint" else weights
+        mass = weights * q_m if match == "joint" else weights
         values = joint.T.ravel() if match == "joint" else problem.static_prior
-        rows = np.vstack([simplex_c, *(np.kron(column, np.eye(a)) for column in given.T)])
+        rows = np.vstack([simplex_c, *(np.kron(column, np.eye(a)) for column in mass.T)])
         return solve(cost, rows, np.concatenate([ones, values]))
 
     def best_dynamic(q_c: np.ndarray, cost: np.ndarray) -> np.ndarray | None:
-        given = weights * q_c if match == "joint" else weights
+        mass = weights * q_c if match == "joint" else weights
         values = joint.ravel() if match == "joint" else steps @ problem.path_prior
-        rows = np.vstack([simplex_m, causal, *(np.kron(column, steps) for column in given.T)])
+        rows = np.vstack([simplex_m, causal, *(np.kron(column, steps) for column in mass.T)])
         return solve(cost, rows, np.concatenate([ones, np.zeros(len(causal)), values]))
 
     best = Factorised(np.inf, np.empty(0), np.empty(0))
@@ -168,9 +169,9 @@ def factorised(problem: Problem, match: Match, starts: int, rng: np.random.Gener
             by_voice = (weights * q_c).reshape(VOICES, -1, a).sum(1) / weights.reshape(VOICES, -1).sum(1)[:, None]
             q_c = by_voice.repeat(n // VOICES, axis=0)
         value = np.inf
-        for _ in range(30):  # no more: rounding lets the cost creep down for ever
+        for _ in range(30):  # a limit, since rounding lets the cost decrease forever
             if q_m is None or q_c is None:
-                break  # the equalities are met up to rounding, and no better
+                break  # the equalities hold only up to rounding
             before, value = value, float(np.einsum("nap,na,np->", cost, q_c, q_m))
             if value < best.cost:
                 best = Factorised(value, q_c, q_m)
@@ -183,11 +184,11 @@ def factorised(problem: Problem, match: Match, starts: int, rng: np.random.Gener
 
 
 def penalised(problem: Problem, beta: float, starts: int, generator: torch.Generator) -> float:
-    """The least E c + β · (MMD²(Q_{z^c}, P) + Σ_t MMD²_t) found from `starts` random posteriors of the paper's form.
+    """Search for the least E c + β · (MMD²(Q_{z^c}, P) + Σ_t MMD²_t) from `starts` random posteriors of the paper's form.
 
-    MMD² of the distributions themselves, with the toolkit's kernel; a code is the number 0 or 1. Step t compares
-    Q_{z^m_{≤t}} with Q_{z^m_{<t}} · P_{z^m_t | z^m_{<t}}. A table of logits for every z^m_{<t} and x_{≤t} keeps the posterior
-    causal; L-BFGS in float64.
+    MMD² is that of the distributions themselves, with the toolkit's kernel; a code is the number 0 or 1. Step t compares
+    Q_{z^m_{≤t}} with Q_{z^m_{<t}} · P_{z^m_t | z^m_{<t}}. Logits for every z^m_{<t} and x_{≤t} keep the posterior causal. The
+    optimiser is L-BFGS in float64.
     """
     n, a, p = problem.cost.shape
     cost, weights = torch.tensor(problem.cost * problem.weights[:, None, None]), torch.tensor(problem.weights)
@@ -200,7 +201,9 @@ def penalised(problem: Problem, beta: float, starts: int, generator: torch.Gener
     for t in range(STEPS):
         pasts, past = np.unique(problem.x[:, : t + 1].reshape(n, -1), axis=0, return_inverse=True)
         heads, head = np.unique(problem.paths[:, :t], axis=0, return_inverse=True)
-        conditional = torch.tensor(beginnings(problem, t + 1) / beginnings(problem, t))  # P(z^m_t | z^m_{<t})
+        conditional = torch.tensor(
+            prefix_probabilities(problem, t + 1) / prefix_probabilities(problem, t)
+        )  # P(z^m_t | z^m_{<t})
         compared = kernel(paths[:, : t + 1])
         steps.append(
             (torch.tensor(past.reshape(-1, 1)), torch.tensor(head.ravel()), paths[:, t], conditional, compared)
@@ -212,11 +215,13 @@ def penalised(problem: Problem, beta: float, starts: int, generator: torch.Gener
         q_c = logits[0].softmax(-1)
         excess = weights @ q_c - static_prior
         penalty = torch.einsum("sa,ab,sb->s", excess, kernel(torch.arange(a)[:, None]), excess)
-        q_m = torch.ones(starts, n, p, dtype=torch.float64)  # of the beginning m_{≤t} of every path
+        q_m = torch.ones(starts, n, p, dtype=torch.float64)  # q of the prefix m_{≤t} of every path
         for t, (past, head, code, conditional, compared) in enumerate(steps):
             before = weights @ q_m
             q_m = q_m * logits[1 + t].softmax(-1)[:, past, head, code]
-            excess = (weights @ q_m - before * conditional) / DYNAMIC ** (STEPS - 1 - t)  # as many paths begin alike
+            excess = (weights @ q_m - before * conditional) / DYNAMIC ** (
+                STEPS - 1 - t
+            )  # the number of paths with this prefix
             penalty = penalty + torch.einsum("sp,pr,sr->s", excess, compared, excess)
         return torch.einsum("nap,sna,snp->s", cost, q_c, q_m) + beta * penalty
 
@@ -224,17 +229,17 @@ def penalised(problem: Problem, beta: float, starts: int, generator: torch.Gener
     return float(losses().detach().min())
 
 
-def beginnings(problem: Problem, t: int) -> np.ndarray:
-    """P(z^m_{≤t}) of the first t codes of every path, (P,)."""
-    alike = (problem.paths[:, None, :t] == problem.paths[None, :, :t]).all(-1)
-    return alike @ problem.path_prior
+def prefix_probabilities(problem: Problem, t: int) -> np.ndarray:
+    """Return P(z^m_{≤t}) of the first t codes of every path, (P,)."""
+    same_prefix = (problem.paths[:, None, :t] == problem.paths[None, :, :t]).all(-1)
+    return same_prefix @ problem.path_prior
 
 
 def levels(problem: Problem, rng: np.random.Generator) -> dict[str, float]:
-    """W and what lies above it or below it, each with one constraint on the posterior more or less.
+    """Return W and the optima under each set of constraints on the posterior.
 
-    `independence`: W between Q_{z^c, z^m} after the decoder and P_G, for the posterior behind `apart`, and `corrected`:
-    (√apart + √independence)², which W cannot exceed: √W is a metric.
+    `independence` is W between Q_{z^c, z^m} after the decoder and P_G, for the posterior of `apart`. `corrected` is
+    (√apart + √independence)², which W cannot exceed, since √W is a metric.
     """
     codes = np.outer(problem.static_prior, problem.path_prior).ravel()
     apart, n = factorised(problem, "apart", 5, rng), len(problem.x)

@@ -1,11 +1,11 @@
-"""What each objective keeps of x in its codes, on a linear-Gaussian recurrent problem where I(x; z) has a closed form.
+"""The information that each objective keeps in its codes, on a linear-Gaussian problem with a closed form of I(x; z).
 
     x_t = a · c + b · m_t + noise,  c ~ N(0, 1),  m_t an AR(1) chain of variance 1,  t = 1 … T,  x_t in R²
 
 Encoders and decoder are linear, posteriors and prior Gaussian, every code a number: z^c = ⟨w, x_{1:T}⟩ + noise;
-z^m_t = ⟨w_t, x_{≤t}⟩ + noise; x̂_t = g · z^c + h · z^m_t; the prior of z^m is AR(1) with a learned coefficient and
-variance 1. Then every term of every objective is a function of these few numbers and is minimised itself, without
-sampling. Information in nats.
+z^m_t = ⟨w_t, x_{≤t}⟩ + noise; x̂_t = g · z^c + h · z^m_t. The prior of z^m is AR(1) with a learned coefficient and
+variance 1. Every term of every objective is a function of these few numbers, which is minimised without sampling.
+Information is in nats.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from rwae_audio.randomness import generator
 
 STEPS, DIM = 4, 2
 STATIC_AXIS, DYNAMIC_AXIS = (1.5, 0.5), (-0.5, 1.0)  # a, b
-COEFFICIENT, NOISE = 0.6, 0.3  # of the AR(1) chain; deviation of the noise
-FIXED_VARIANCE = 0.1  # of R-WAE's posteriors
+COEFFICIENT, NOISE = 0.6, 0.3  # coefficient of the AR(1) chain; deviation of the noise
+FIXED_VARIANCE = 0.1  # the variance of R-WAE's posteriors
 BETAS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 UPDATES, BATCH, LEARNING_RATE = 450, 96, 1e-2
 Closed = Literal["vae", "rwae-kl", "rwae-mmd"]
@@ -56,13 +56,13 @@ NETWORK = ModelConfig(
 
 
 def chain(coefficient: Tensor) -> Tensor:
-    """Covariance (T, T) of a stationary AR(1) chain of variance 1."""
+    """Return the covariance (T, T) of a stationary AR(1) chain of variance 1."""
     times = torch.arange(STEPS, dtype=torch.float64)
     return coefficient ** (times[:, None] - times).abs()
 
 
 def data_covariance() -> Tensor:
-    """Cov(x_{1:T}), (T · 2, T · 2), time first."""
+    """Return Cov(x_{1:T}), (T · 2, T · 2), time first."""
     a, b = (torch.tensor(axis, dtype=torch.float64) for axis in (STATIC_AXIS, DYNAMIC_AXIS))
     static = torch.kron(torch.ones(STEPS, STEPS, dtype=torch.float64), torch.outer(a, a))
     dynamic = torch.kron(chain(torch.tensor(COEFFICIENT, dtype=torch.float64)), torch.outer(b, b))
@@ -70,7 +70,7 @@ def data_covariance() -> Tensor:
 
 
 def draw_data(count: int, source: torch.Generator) -> Tensor:
-    """Sequences (count, T, 2), single precision."""
+    """Draw sequences (count, T, 2) in single precision."""
     root = torch.linalg.cholesky(data_covariance())
     return (
         (torch.randn(count, STEPS * DIM, generator=source, dtype=torch.float64) @ root.T).float().view(-1, STEPS, DIM)
@@ -78,7 +78,7 @@ def draw_data(count: int, source: torch.Generator) -> Tensor:
 
 
 def expected_imq(variance: Tensor, prior_variance: Tensor) -> Tensor:
-    """E k(x, y) of the toolkit's kernel in one dimension where x − y ~ N(0, variance); both (...,) → (...,).
+    """Return E k(x, y) of the toolkit's kernel in one dimension for x − y ~ N(0, variance); both (...,) → (...,).
 
     E C / (C + D²) = √(π C / 2 v) · erfcx(√(C / 2 v)) for D ~ N(0, v); C = 2 · prior_variance · s, summed over scales s.
     """
@@ -87,15 +87,15 @@ def expected_imq(variance: Tensor, prior_variance: Tensor) -> Tensor:
 
 
 def gaussian_mmd(q: Tensor, p: Tensor, prior_variance: Tensor) -> Tensor:
-    """MMD² between N(0, q) and N(0, p), with the toolkit's kernel."""
+    """Return MMD² between N(0, q) and N(0, p), with the toolkit's kernel."""
     within = expected_imq(2 * q, prior_variance) + expected_imq(2 * p, prior_variance)
     return within - 2 * expected_imq(q + p, prior_variance)
 
 
 def gaussian_wasserstein(a: Tensor, b: Tensor) -> Tensor:
-    """W (squared L2 cost) between N(0, a) and N(0, b): tr(a + b − 2 (a^½ b a^½)^½).
+    """Return W (squared L2 cost) between N(0, a) and N(0, b): tr(a + b − 2 (a^½ b a^½)^½).
 
-    For distributions that are not Gaussian it is a lower bound of their W (Gelbrich 1990).
+    For other distributions with these covariances it is a lower bound of W (Gelbrich 1990).
     """
     values, vectors = torch.linalg.eigh(a)
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
@@ -103,7 +103,7 @@ def gaussian_wasserstein(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Linear:
-    """The linear-Gaussian autoencoder. Posterior variances are learned above `floor`."""
+    """A linear-Gaussian autoencoder with posterior variances that are learned above `floor`."""
 
     def __init__(self, floor: float, seed: int = 0) -> None:
         source = generator(seed, "theory/linear")
@@ -122,16 +122,16 @@ class Linear:
         self.causal = torch.ones(STEPS, STEPS, dtype=torch.float64).tril().repeat_interleave(DIM, dim=1)
 
     def terms(self) -> dict[str, Tensor]:
-        """The squared error; W(P_D, P_G); of each code I, E KL(q(z|x) ‖ p), KL(Q ‖ p) and the MMD² of `rwae-mmd`.
+        """Return the squared error, W(P_D, P_G), and for each code I, E KL(q(z|x) ‖ p), KL(Q ‖ p) and MMD² of `rwae-mmd`.
 
-        W is a number, without a gradient. KL(Q ‖ p) of z^m is Σ_t E KL(Q_{z^m_t|z^m_{<t}} ‖ P_{z^m_t|z^m_{<t}}).
+        W has no gradient. KL(Q ‖ p) of z^m is Σ_t E KL(Q_{z^m_t|z^m_{<t}} ‖ P_{z^m_t|z^m_{<t}}).
         """
         w, w_t, g, h = self.parts["w"], self.parts["w_t"] * self.causal, self.parts["g"], self.parts["h"]
         noise = self.floor + self.parts["s"].exp()
         rho = 0.99 * self.parts["r"].tanh()
         codes = torch.cat([w, w_t])  # (1 + T, 2 T)
         means = codes @ self.covariance @ codes.T  # covariance of the posteriors' means
-        total = means + noise.diag()  # of the codes
+        total = means + noise.diag()  # covariance of the codes
 
         decoder = torch.cat([g.repeat(STEPS)[:, None], torch.kron(torch.eye(STEPS, dtype=h.dtype), h[:, None])], dim=1)
         cross = decoder @ codes @ self.covariance
@@ -142,21 +142,23 @@ class Linear:
 
         static, dynamic = slice(0, 1), slice(1, None)
         q, s = total[dynamic, dynamic], noise[dynamic]
-        v = torch.cat([torch.ones(1, dtype=q.dtype), (1 - rho**2).expand(STEPS - 1)])  # the prior's, given the past
+        v = torch.cat(
+            [torch.ones(1, dtype=q.dtype), (1 - rho**2).expand(STEPS - 1)]
+        )  # variances of the prior, given the past
         before = torch.cat([torch.zeros(1, dtype=q.dtype), q.diag()[:-1]])  # E (z^m_{t-1})²
         lagged = torch.cat([torch.zeros(1, dtype=q.dtype), q.diagonal(1)])  # E z^m_{t-1} z^m_t
         squares = q.diag() - s - 2 * rho * lagged + rho**2 * before  # E (mean of q − mean of p)²
         prior = chain(rho)
         joint = torch.linalg.solve(prior, q).trace() - STEPS + prior.logdet() - q.logdet()
-        one, z = torch.ones((), dtype=q.dtype), total[0, 0]
-        generated = decoder @ torch.block_diag(one[None, None], prior) @ decoder.T
+        unit, z = torch.ones((), dtype=q.dtype), total[0, 0]
+        generated = decoder @ torch.block_diag(unit[None, None], prior) @ decoder.T
         return {
             "error": error,
             "wasserstein": gaussian_wasserstein(self.covariance, generated.detach()),
             "static_information": information(static),
             "static_kl": (z - 1 - noise[0].log()) / 2,
             "static_aggregate_kl": (z - 1 - z.log()) / 2,
-            "static_mmd": gaussian_mmd(z, one, one),
+            "static_mmd": gaussian_mmd(z, unit, unit),
             "dynamic_information": information(dynamic),
             "dynamic_kl": ((v / s).log() + (s + squares) / v - 1).sum() / 2,  # step by step, as `dsvae` computes it
             "dynamic_aggregate_kl": joint / 2,
@@ -165,9 +167,9 @@ class Linear:
 
 
 def sweep(objective: Closed, floor: float, betas: Sequence[float] = BETAS) -> list[dict[str, float]]:
-    """The terms at the minimum of error + β · (static + dynamic regulariser), for every β.
+    """Return the terms at the minimum of error + β · (static + dynamic regulariser) for every β.
 
-    A minimum is found near β = 1 and followed from there in both directions.
+    The minimum is found near β = 1 first, and followed in both directions.
     """
     kind = {"vae": "kl", "rwae-kl": "aggregate_kl", "rwae-mmd": "mmd"}[objective]
     rows: dict[float, dict[str, float]] = {}
@@ -186,7 +188,7 @@ def sweep(objective: Closed, floor: float, betas: Sequence[float] = BETAS) -> li
 
 
 def minimise(loss: Callable[[], Tensor], parameters: Sequence[Tensor], rounds: int = 300) -> None:
-    """Move the parameters to a minimum of a smooth loss: L-BFGS with a strong Wolfe line search."""
+    """Move the parameters to a minimum of a smooth loss by L-BFGS with a strong Wolfe line search."""
     for parameter in parameters:
         parameter.requires_grad_(True)
     optimizer = torch.optim.LBFGS(
@@ -208,10 +210,10 @@ def minimise(loss: Callable[[], Tensor], parameters: Sequence[Tensor], rounds: i
 
 
 def train(name: Trained, beta: float) -> RWAE:
-    """The toolkit's model, tiny, trained with the toolkit's objective on fresh draws of the linear-Gaussian data.
+    """Train a tiny model of the toolkit with one of its objectives on fresh draws of the linear-Gaussian data.
 
-    R-WAE compares (z̃^m_{t-1}, z̃^m_t) with (z̃^m_{t-1}, z^m_t), here all that the conditional depends on; its posterior
-    variances are fixed, or `learned` like the VAE's.
+    R-WAE compares (z̃^m_{t-1}, z̃^m_t) with (z̃^m_{t-1}, z^m_t), on which alone the conditional depends here. Its posterior
+    variances are fixed, or `learned` like those of the VAE.
     """
     config = NETWORK
     if name != "rwae-mmd":
@@ -239,13 +241,16 @@ def train(name: Trained, beta: float) -> RWAE:
 
 @torch.no_grad()
 def measure(model: RWAE, count: int = 2048) -> dict[str, float]:
-    """Of fresh sequences: the squared error, I of both codes, the mean posterior variances, and W from both sides.
+    """Measure a model on fresh sequences: squared error, I of both codes, mean posterior variances, and bounds of W.
 
-    `wasserstein_high`: the exact W between `count` / 2 data sequences and as many rollouts of the prior, on average too
-    large; `wasserstein_zero`: the same between two samples of the data, whose W is 0. `wasserstein_low`: Gelbrich's
-    bound from the data's covariance and that of 50,000 rollouts.
+    `wasserstein_high` is the exact W between `count` / 2 data sequences and as many rollouts of the prior, which is too
+    large on average. `wasserstein_zero` is the same between two samples of the data, whose true W is 0. `wasserstein_low`
+    is Gelbrich's bound from the data's covariance and that of 50,000 rollouts.
     """
-    frames, others = draw_data(count, generator(1, "theory/data")), draw_data(count // 2, generator(2, "theory/data"))
+    frames, second_sample = (
+        draw_data(count, generator(1, "theory/data")),
+        draw_data(count // 2, generator(2, "theory/data")),
+    )
     source = generator(1, "theory/noise")
     static, dynamic, reconstruction = model(frames, generator=source)[:3]
     rollouts = model.decoder(torch.randn(50_000, 1, generator=source), model.prior.rollout(50_000, STEPS, source))
@@ -259,14 +264,14 @@ def measure(model: RWAE, count: int = 2048) -> dict[str, float]:
         "dynamic_variance": float(dynamic.variance.mean()),
         "wasserstein_low": float(gaussian_wasserstein(data_covariance(), rollouts.flatten(1).double().T.cov())),
         "wasserstein_high": sample_distance(frames[: count // 2], rollouts[: count // 2]),
-        "wasserstein_zero": sample_distance(frames[: count // 2], others),
+        "wasserstein_zero": sample_distance(frames[: count // 2], second_sample),
     }
 
 
 def mixture_information(sample: Tensor, mean: Tensor, variance: Tensor) -> float:
-    """I(x; z) ≈ mean_i [log q(z_i|x_i) − log (1/N) Σ_j q(z_i|x_j)], z_i ~ q(z|x_i); all (N, d), diagonal Gaussians.
+    """Estimate I(x; z) as mean_i [log q(z_i|x_i) − log (1/N) Σ_j q(z_i|x_j)], z_i ~ q(z|x_i), diagonal Gaussians (N, d).
 
-    Hoffman & Johnson 2016, "ELBO surgery"; van den Oord et al. 2018: in expectation it is at most I, and at most ln N.
+    See Hoffman & Johnson 2016, "ELBO surgery", and van den Oord et al. 2018. In expectation it is at most I and ln N.
     """
     z, mean, variance = sample.double(), mean.double(), variance.double()
     squares = (z[:, None] - mean) ** 2 / variance + variance.log()  # (N, N, d)
@@ -275,6 +280,6 @@ def mixture_information(sample: Tensor, mean: Tensor, variance: Tensor) -> float
 
 
 def sample_distance(x: Tensor, y: Tensor) -> float:
-    """W between two samples of one size, (n, T, d) each: the cheapest assignment."""
+    """Return W between two samples of the same size, (n, T, d) each, as the cost of the cheapest assignment."""
     cost = squared_distances(x.flatten(1).double(), y.flatten(1).double()).numpy()
     return float(cost[linear_sum_assignment(cost)].mean())

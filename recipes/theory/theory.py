@@ -1,7 +1,7 @@
-"""The theory, in numbers: a bound on the Wasserstein distance (bound.py), and what objectives keep of x (information.py).
+"""Compute the tables of the theory: the bound on the Wasserstein distance, and the information in the codes.
 
 python recipes/theory/theory.py                 about two minutes: results.json, theory.png and the README's tables
-python recipes/theory/theory.py --out DIR       results.json and theory.png elsewhere; the README stays as it is
+python recipes/theory/theory.py --out DIR       results.json and theory.png in DIR; the README stays unchanged
 """
 
 from __future__ import annotations
@@ -27,16 +27,23 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 FAMILIES: tuple[Family, ...] = ("separable", "independent", "dependent")
 LEVELS = ("causal", "joint", "apart", "marginal")
-PROBLEMS, SHOWN = 10, 2  # a family; the separable one whose penalised objective is swept
+PROBLEMS, SHOWN = 10, 2  # problems of a family; the separable problem of the penalised sweep
 CLOSED: tuple[Closed, ...] = ("vae", "rwae-kl", "rwae-mmd")
 TRAINED: tuple[Trained, ...] = ("dsvae", "rwae-mmd", "rwae-mmd-learned")
-WEIGHTS = (1.0, 10.0, 100.0, 1000.0)  # of the trained networks
+WEIGHTS = (1.0, 10.0, 100.0, 1000.0)  # β of the trained networks
 COLOURS = {"vae": "C3", "dsvae": "C3", "rwae-kl": "C0", "rwae-mmd": "C2", "rwae-mmd-learned": "C1"}
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the recipe, and return its exit code."""
     parser = Parser(prog="theory.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, metavar="DIR", default=HERE, help="where to write (default: this folder)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        default=HERE,
+        help="the folder of results.json and theory.png (default: this folder)",
+    )
     options = parser.parse_args(argv)
     if not options.out.is_dir():
         raise InputError(f"{options.out} is not a folder; expected one to write results.json and theory.png to")
@@ -51,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def compute() -> dict[str, Any]:
-    """Everything that results.json holds, to six digits."""
+    """Return the content of results.json, rounded to six digits."""
     shown = problem("separable", SHOWN)
     return rounded(
         {
@@ -71,10 +78,12 @@ def compute() -> dict[str, Any]:
 
 
 def problem(family: Family, i: int) -> Problem:
+    """Return the i-th problem of a family."""
     return random_problem(family, np.random.default_rng(i))
 
 
 def rounded(value: Any) -> Any:
+    """Return a value with all floats rounded to six digits."""
     if isinstance(value, dict):
         return {name: rounded(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -83,15 +92,15 @@ def rounded(value: Any) -> Any:
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Return the README's tables, in Markdown."""
+    """Return the tables of the README in Markdown."""
     bound = []
     for family in FAMILIES:
-        mine = [row for row in results["problems"] if row["family"] == family]
+        selected = [row for row in results["problems"] if row["family"] == family]
         cells = []
         for level in LEVELS:
-            ratios = [row[level] / row["wasserstein"] for row in mine]
+            ratios = [row[level] / row["wasserstein"] for row in selected]
             above = sum(ratio > 1 - 1e-5 for ratio in ratios)
-            cells.append(f"{min(ratios):.3f} to {max(ratios):.3f} ({above} of {len(mine)})")
+            cells.append(f"{min(ratios):.3f} to {max(ratios):.3f} ({above} of {len(selected)})")
         bound.append([family, *cells])
     closed = results["closed"]
     codes = ("static_information", "dynamic_information")
@@ -109,20 +118,22 @@ def tables(results: dict[str, Any]) -> str:
         for row in results["trained"][name]:
             variances = f"{row['static_variance']:.3f}, {row['dynamic_variance']:.3f}"
             between = f"{row['wasserstein_low']:.2f} to {row['wasserstein_high']:.2f}"
-            kept = [f"{round(row[code], 2) + 0.0:.2f}" for code in codes]  # + 0.0: no -0.00
-            trained.append([f"`{name}`", f"{row['beta']:g}", *kept, variances, f"{row['error']:.2f}", between])
+            information_cells = [f"{round(row[code], 2) + 0.0:.2f}" for code in codes]  # + 0.0: no -0.00
+            trained.append(
+                [f"`{name}`", f"{row['beta']:g}", *information_cells, variances, f"{row['error']:.2f}", between]
+            )
     costs = [f"{name} {cost}" for name in ("KL", "MMD") for cost in ("loss", "W")]
     return "\n\n".join(
         [
-            "Optimum ÷ W, smallest to largest, and how often it is at least 1:",
+            "Optimum ÷ W, smallest to largest, and in how many problems it is at least 1:",
             markdown_table(["data", *LEVELS], bound),
             f"The penalised optimum of separable problem {SHOWN}:",
             markdown_table(*transposed(limits + sweeps)),
-            "Linear-Gaussian, closed form: I(x; z) in nats of each objective; of R-WAE's also the loss, and W of its model:",
+            "Linear-Gaussian, closed form: I(x; z) in nats for each objective; for R-WAE also the loss, and W of its model:",
             markdown_table(
                 ["β", *(f"{name} z^{code}" for name in ("VAE", "KL", "MMD") for code in "cm"), *costs], information
             ),
-            "R-WAE, KL, β 100, posterior variances free above a floor:",
+            "R-WAE, KL, β 100, with free posterior variances above a floor:",
             markdown_table(["floor", "I(x; z^c)", "I(x; z^m)"], floors),
             "Trained networks:",
             markdown_table(
@@ -134,17 +145,17 @@ def tables(results: dict[str, Any]) -> str:
 
 
 def transposed(rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """Rows of two cells as a header and one row."""
+    """Turn rows of two cells into a header and one row."""
     return [row[0] for row in rows], [[row[1] for row in rows]]
 
 
 def rendered(readme: str, results: dict[str, Any]) -> str:
-    """Return the README with new tables between its marks. Raises InputError without them."""
+    """Return the README with new tables between its two marks."""
     return marked(readme, "results.json", tables(results))
 
 
 def picture(path: Path, results: dict[str, Any]) -> None:
-    """The one plot."""
+    """Draw the figure."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 7.4), layout="constrained")
@@ -189,11 +200,12 @@ def picture(path: Path, results: dict[str, Any]) -> None:
 
 
 def draw(axes: Axes, rows: list[dict[str, float]], key: str, colour: str, **style: Any) -> None:
+    """Plot an entry of rows over β."""
     axes.plot([row["beta"] for row in rows], [row[key] for row in rows], color=colour, **style)
 
 
 def draw_families(axes: Axes, problems: list[dict[str, Any]]) -> None:
-    """Every problem's four optima over its W."""
+    """Plot the four optima of every problem, relative to its W."""
     for j, level in enumerate(LEVELS):
         for i, family in enumerate(FAMILIES):
             ratios = [row[level] / row["wasserstein"] for row in problems if row["family"] == family]

@@ -1,6 +1,6 @@
-"""What recordings go through before someone listens: functions from waveform to waveform, and the files that result.
+"""Degradations of recordings: functions from waveform to waveform, and the files with their results.
 
-Waveforms are (N,), float32, at RATE Hz. A function that draws something draws it from the generator that it is given.
+Waveforms are (N,), float32, at RATE Hz. Random numbers come from the generator that a function is given.
 """
 
 from __future__ import annotations
@@ -13,37 +13,31 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from rwae_audio.data.corpora.base import SUFFIXES, audio_files
+from rwae_audio.data.level import GATE_BLOCK, active_power
 from rwae_audio.evaluation.trials import Trials, speakers_of
 from rwae_audio.files import InputError
 
 RATE = 16000
-BLOCK = 0.05  # seconds over which the power of speech is averaged
-GATE = 10.0  # dB below the mean of the louder blocks, under which a block is a pause
 MAINS, HARMONICS = 50.0, 6  # Hz; the harmonics fall off as 1/k
 T60 = 0.3  # seconds in which the sound in the room falls by 60 dB
 GAP = 0.0025  # seconds between the direct sound and the first reflection
-MP3_RATES = 8.0, 160.0  # kbit/s that libsndfile's compression levels 1 and 0 stand for at 16 kHz
+MP3_RATES = 8.0, 160.0  # kbit/s of libsndfile's compression levels 1 and 0 at 16 kHz
 OPUS_RATES = 6.0, 256.0  # the same for Opus
 
 Degrade = Callable[[np.ndarray, np.random.Generator, Sequence[np.ndarray]], np.ndarray]
 
 
 def active_level(waveform: np.ndarray) -> float:
-    """Return the RMS of the speech in a waveform, without its offset and its pauses.
-
-    A block counts as a pause when it lies more than GATE dB below the mean of the blocks that do not.
-    """
-    size = round(BLOCK * RATE)
+    """Return the RMS of the speech in a waveform, without its offset and its pauses (see `active_power`)."""
+    size = round(GATE_BLOCK * RATE)
     samples = waveform.astype(np.float64) - waveform.mean(dtype=np.float64)
-    whole = samples[: max(len(samples) // size, 1) * size]
-    powers = np.square(whole).reshape(-1, min(size, len(whole))).mean(axis=1)
-    while len(louder := powers[powers >= powers.mean() * 10 ** (-GATE / 10)]) < len(powers):
-        powers = louder
-    return float(np.sqrt(powers.mean()))
+    blocks = samples[: max(len(samples) // size, 1) * size]
+    powers = np.square(blocks).reshape(-1, min(size, len(blocks))).mean(axis=1)
+    return float(np.sqrt(active_power(powers)))
 
 
 def amplified(waveform: np.ndarray, decibels: float) -> np.ndarray:
-    """Change the level. Samples beyond ±1 stay as they are."""
+    """Change the level; samples beyond ±1 are not clipped."""
     return waveform * np.float32(10 ** (decibels / 20))
 
 
@@ -60,7 +54,7 @@ def with_sound(waveform: np.ndarray, sound: np.ndarray, ratio: float) -> np.ndar
 
 
 def with_hum(waveform: np.ndarray, rng: np.random.Generator, ratio: float) -> np.ndarray:
-    """Add the hum of the mains and its harmonics, with phases drawn at random, `ratio` dB below the speech."""
+    """Add the hum of the mains and its harmonics, with random phases, `ratio` dB below the speech."""
     orders = np.arange(1, HARMONICS + 1)
     angles = 2 * np.pi * MAINS / RATE * np.arange(len(waveform))[:, None] * orders
     waves = np.sin(angles + rng.uniform(0, 2 * np.pi, HARMONICS))
@@ -77,7 +71,7 @@ def with_babble(
 ) -> np.ndarray:
     """Add the sum of other talkers' waveforms, `ratio` dB below the speech.
 
-    The talkers are equally loud. Each starts at a place drawn at random and begins anew at the end.
+    The talkers are equally loud. Each starts at a random position and is repeated.
     """
     babble = np.zeros(len(waveform))
     for talker in talkers:
@@ -89,7 +83,7 @@ def with_babble(
 def room_response(rng: np.random.Generator, t60: float = T60) -> np.ndarray:
     """Draw the impulse response of a room, (K,), float64, with an energy of 1.
 
-    It is a direct sound, and after GAP seconds noise of the same energy that falls by 60 dB in `t60` seconds.
+    It has a direct sound, and after GAP seconds noise of the same energy that decays by 60 dB in `t60` seconds.
     """
     time = np.arange(round(1.2 * t60 * RATE)) / RATE
     tail = rng.standard_normal(len(time)) * 10 ** (-3 * time / t60)
@@ -100,7 +94,7 @@ def room_response(rng: np.random.Generator, t60: float = T60) -> np.ndarray:
 
 
 def reverberated(waveform: np.ndarray, rng: np.random.Generator, t60: float = T60) -> np.ndarray:
-    """Play the waveform in a room. The result is as long; the direct sound does not move."""
+    """Add the reverberation of a room; length and position of the direct sound stay the same."""
     from scipy.signal import fftconvolve
 
     return fftconvolve(waveform.astype(np.float64), room_response(rng, t60))[: len(waveform)].astype(np.float32)
@@ -108,16 +102,16 @@ def reverberated(waveform: np.ndarray, rng: np.random.Generator, t60: float = T6
 
 @dataclass(frozen=True)
 class Condition:
-    """One way in which a recording is degraded.
+    """A condition in which recordings are degraded.
 
     Attributes:
-        name: Name of its folder and in the report.
-        label: Words in tables and pictures.
-        degrade: Function from a waveform to the degraded one, given a generator and other talkers' waveforms.
+        name: Name of the condition in reports and of its folder.
+        label: Label in tables and figures.
+        degrade: Function from a waveform, a generator and other talkers' waveforms to the degraded waveform.
         kind: Kind and suffix of the file: "wav" (float), "mp3" or "opus".
         bit_rate: kbit/s of an MP3 or Opus file.
         sample_rate: Hz of the file.
-        talkers: Number of other talkers that are heard.
+        talkers: Number of other talkers in the background.
     """
 
     name: str
@@ -129,7 +123,7 @@ class Condition:
     talkers: int = 0
 
     def place(self, name: str) -> PurePosixPath:
-        """Return where the recording with this name stands in the condition's folder."""
+        """Return the path of a recording, by its name, in the condition's folder."""
         path = PurePosixPath(name)
         stem = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
         return stem.with_name(f"{stem.name}.{self.kind}")
@@ -149,8 +143,8 @@ CONDITIONS = (
     Condition("rate-8000", "8 kHz", sample_rate=8000),
     Condition("noise-20", "white noise, SNR 20 dB", lambda waveform, rng, _: with_noise(waveform, rng, 20)),
     Condition("noise-10", "white noise, SNR 10 dB", lambda waveform, rng, _: with_noise(waveform, rng, 10)),
-    Condition("babble-20", "babble, SNR 20 dB", lambda *heard: with_babble(*heard, 20), talkers=TALKERS),
-    Condition("babble-10", "babble, SNR 10 dB", lambda *heard: with_babble(*heard, 10), talkers=TALKERS),
+    Condition("babble-20", "babble, SNR 20 dB", lambda *inputs: with_babble(*inputs, 20), talkers=TALKERS),
+    Condition("babble-10", "babble, SNR 10 dB", lambda *inputs: with_babble(*inputs, 10), talkers=TALKERS),
     Condition("room", "room, T60 0.3 s", lambda waveform, rng, _: reverberated(waveform, rng)),
 )
 
@@ -175,25 +169,25 @@ def write_recording(path: Path, waveform: np.ndarray, condition: Condition) -> N
         else:
             level = compression(condition.bit_rate, OPUS_RATES)
             soundfile.write(path, waveform, RATE, format="OGG", subtype="OPUS", compression_level=level)
-    except (soundfile.LibsndfileError, TypeError, ValueError) as error:  # the last two: an older soundfile
+    except (soundfile.LibsndfileError, TypeError, ValueError) as error:  # TypeError, ValueError: an older soundfile
         text = f"cannot write {condition.label} ({error}); expected soundfile 0.13 or later with its own libsndfile"
         raise InputError(text) from error
 
 
 def compression(bit_rate: float, rates: tuple[float, float]) -> float:
-    """Return the compression level in [0, 1] that stands for a bit rate between the least and the greatest."""
+    """Return libsndfile's compression level in [0, 1] of a bit rate."""
     return (rates[1] - bit_rate) / (rates[1] - rates[0])
 
 
-def babblers(trials: Trials, paths: Sequence[Path], folder: Path, wanted: int = TALKERS) -> list[list[list[Path]]]:
-    """Return who may babble behind each recording of a list: the paths of each possible speaker.
+def babblers(trials: Trials, paths: Sequence[Path], folder: Path, count: int = TALKERS) -> list[list[list[Path]]]:
+    """Return the possible background talkers of each recording in a list, each as a list of recordings.
 
-    These are speakers outside the list; where fewer than `wanted` are, the list's speakers that no trial compares with the
-    recording; where they are too few, all but its own speaker.
+    They are speakers outside the list. If these are fewer than `count`, they are the list's speakers that no trial compares
+    with the recording. If these are too few as well, they are all but its own speaker.
     """
     speakers = speakers_of(trials)
     outside = strangers(folder, trials.names, speakers)
-    if len(outside) >= wanted:
+    if len(outside) >= count:
         return [outside] * len(paths)
     utterances: dict[int, list[Path]] = defaultdict(list)
     for path, speaker in zip(paths, speakers, strict=True):
@@ -203,18 +197,18 @@ def babblers(trials: Trials, paths: Sequence[Path], folder: Path, wanted: int = 
         compared[enrol].add(int(speakers[test]))
         compared[test].add(int(speakers[enrol]))
     pools = []
-    for speaker, known in zip(speakers, compared, strict=True):
-        apart = [paths for other, paths in utterances.items() if other not in known]
+    for speaker, excluded in zip(speakers, compared, strict=True):
+        apart = [paths for other, paths in utterances.items() if other not in excluded]
         others = [paths for other, paths in utterances.items() if other != speaker]
-        pools.append(apart if len(apart) >= wanted else others)
+        pools.append(apart if len(apart) >= count else others)
     return pools
 
 
 def strangers(folder: Path, names: Sequence[str], speakers: np.ndarray) -> list[list[Path]]:
-    """Return the recordings below a folder that are by nobody in the list, in one group for each folder.
+    """Return the recordings below a folder by speakers outside the list, in a group for each folder.
 
-    A folder in which the list has one speaker is that speaker's, with all below it. Where a folder holds recordings of the
-    list itself, the others beside them could be by anybody, and are left out.
+    A folder in which the list has a single speaker belongs to that speaker, with everything below it. Other recordings in
+    a folder with recordings of the list could be by anyone, and are left out.
     """
     owners: dict[PurePosixPath, set[int]] = defaultdict(set)
     for name, speaker in zip(names, speakers, strict=True):

@@ -1,12 +1,13 @@
-"""All systems on equal terms: train what is missing, measure it, and write the ladder.
+"""Compare all systems on equal terms: train and measure the missing runs, and write the tables of the ladder.
 
     python recipes/timit/ladder.py --data an4=DIR --data librispeech=DIR --test an4 --elsewhere timit=DIR \
         --set train.updates=2000
-    python recipes/timit/ladder.py --collect runs/ladder/rwae-mmd-0 --elsewhere timit=DIR      a run that train.py made
-    python recipes/timit/ladder.py --test an4 --no-train                 the tables and two plots once more
+    python recipes/timit/ladder.py --collect runs/ladder/rwae-mmd-0 --elsewhere timit=DIR      a run of train.py
+    python recipes/timit/ladder.py --test an4 --no-train                 only the tables and two plots
 
-A row is a configuration of the package, or `ecapa` and `d-vector`, which know speaker labels and are not ranked. What
-ladder/<test>/ keeps of the runs (ladder_rows.py) is enough to make the tables anew, without speech and without training.
+A row is a configuration of the package, or one of `ecapa` and `d-vector`, which are trained with speaker labels and not
+ranked. The files of the runs in ladder/<test>/ (ladder_rows.py) suffice to make the tables again, without speech and
+without training.
 """
 
 from __future__ import annotations
@@ -36,43 +37,52 @@ HERE = Path(__file__).resolve().parent
 SHOWN, READMES = (
     HERE / "ladder/an4",
     (HERE / "README.md", HERE.parent.parent / "README.md"),
-)  # which have some of its rows
+)  # the READMEs with some of its rows
 ROWS = ("fhvae", "dsvae", "dsvae-full", "s3vae", "c-dsvae", "dbse", "rwae-mmd", "rwae-gan", "rwae-plus")
-SUPERVISED = {"ecapa": "ecapa.py", "d-vector": "dvector.py"}  # row → the script that trains or fetches it
+SUPERVISED = {"ecapa": "ecapa.py", "d-vector": "dvector.py"}  # row → the script that trains or downloads it
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_corpora(parser, "a corpus to train on")
     add_hold_out(parser)
     parser.add_argument("--rows", nargs="+", metavar="NAME", help=f"rows to train ({', '.join(ROWS)} and references)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="of each row (0 1 2)")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="seeds of each row (0 1 2)"
+    )
     add_set(parser)
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads a run (1)")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at once (2)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads of a run (1)")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="number of runs at the same time (2)")
     parser.add_argument(
-        "--runs", type=Path, default=Path("runs/ladder"), metavar="DIR", help="run folders (runs/ladder)"
+        "--runs", type=Path, default=Path("runs/ladder"), metavar="DIR", help="the folder of the runs (runs/ladder)"
     )
     parser.add_argument(
-        "--into", type=Path, default=HERE / "ladder", metavar="DIR", help="rows and tables (beside this)"
+        "--into",
+        type=Path,
+        default=HERE / "ladder",
+        metavar="DIR",
+        help="the folder of rows and tables (ladder/ beside this script)",
     )
+    parser.add_argument("--collect", nargs="+", type=Path, metavar="RUN", help="only measure these finished runs")
     parser.add_argument(
-        "--collect", nargs="+", type=Path, metavar="RUN", help="measure these finished runs, train none"
+        "--as",
+        dest="label",
+        metavar="NAME",
+        help="with --collect: the name of the row (default: that of its configuration)",
     )
-    parser.add_argument(
-        "--as", dest="label", metavar="NAME", help="with --collect: the row's name (its configuration's)"
-    )
-    parser.add_argument("--no-train", action="store_true", help="only make the tables from the rows that are there")
+    parser.add_argument("--no-train", action="store_true", help="only make the tables of the existing rows")
     options = parser.parse_args(argv)
     if options.label is not None:
         if len(options.collect or []) != 1:
             parser.error("--as names the row of one run; expected --collect with one run")
         if not re.fullmatch(r"[\w-]+", options.label) or options.label in ("untrained", "log-mel", "log-mel-mvn"):
-            parser.error(f"--as {options.label}; expected a name of letters, digits and hyphens that is not taken")
+            parser.error(f"--as {options.label}; expected another name, of letters, digits and hyphens")
     return options
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the recipe, and return its exit code."""
     options = arguments(argv)
     from rwae_audio.data.corpora import corpus_sources
 
@@ -99,34 +109,34 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def tested(options: argparse.Namespace, data: list[Source]) -> list[str]:
-    """The corpora whose ladders they are. Raises InputError when there is neither speech to train on nor a row to show."""
+    """Return the corpora of the ladders. Raises InputError without speech to train on or rows to show."""
     if not options.no_train:
         return data_tested(options.test, data)
-    kept = sorted(path.parent.name for path in options.into.glob("*/trials.safetensors"))
-    names = options.test or [source.corpus for source in data[:1]] or (kept if len(kept) == 1 else [])
+    existing = sorted(path.parent.name for path in options.into.glob("*/trials.safetensors"))
+    names = options.test or [source.corpus for source in data[:1]] or (existing if len(existing) == 1 else [])
     for test in names or [None]:
-        if test not in kept:
+        if test not in existing:
             raise InputError(
-                f"--test {test}; expected a corpus with rows in {options.into}: {', '.join(kept) or 'none'}"
+                f"--test {test}; expected a corpus with rows in {options.into}: {', '.join(existing) or 'none'}"
             )
     return names
 
 
 def train_missing(options: argparse.Namespace, data: list[Source], elsewhere: list[Source], tests: list[str]) -> None:
-    """Train every row and seed that is not kept, some at once, and measure each when it is through."""
+    """Train every missing row and seed, several at a time, and measure each run at its end."""
     names = options.rows or [*(name for name in ROWS if conf(name).is_file()), *references()]
-    known = [*sorted(path.stem for path in CONFIGURATIONS.glob("*.toml")), *SUPERVISED]
+    rows = [*sorted(path.stem for path in CONFIGURATIONS.glob("*.toml")), *SUPERVISED]
     for name in names:
-        if name not in known:
-            raise InputError(f"--rows {name}; {nearest(name, known)}")
+        if name not in rows:
+            raise InputError(f"--rows {name}; {nearest(name, rows)}")
 
     from ladder_rows import read_rows, run_name
 
-    wanted = list(dict.fromkeys((n, s) for n in names for s in ([None] if n == "d-vector" else options.seeds)))
+    planned = list(dict.fromkeys((n, s) for n in names for s in ([None] if n == "d-vector" else options.seeds)))
     places = [options.into / test for test in tests]
-    kept = [read_rows(place) for place in places]
-    missing = [(n, s) for n, s in wanted if not all(run_name(n, s) in there for there in kept)]
-    say(NAME, f"{len(wanted) - len(missing)} of {len(wanted)} runs are in {' and '.join(map(str, places))}")
+    existing = [read_rows(place) for place in places]
+    missing = [(n, s) for n, s in planned if not all(run_name(n, s) in names for names in existing)]
+    say(NAME, f"{len(planned) - len(missing)} of {len(planned)} runs are in {' and '.join(map(str, places))}")
     try:
         options.runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -144,12 +154,12 @@ def train_missing(options: argparse.Namespace, data: list[Source], elsewhere: li
 
 
 def conf(name: str) -> Path:
-    """Return the configuration of a row."""
+    """Return the configuration file of a row."""
     return CONFIGURATIONS / f"{name}.toml"
 
 
 def references() -> list[str]:
-    """The supervised rows that can be had here: each has a package of its own."""
+    """Return the supervised rows whose packages are installed."""
     packages = {"ecapa": "speechbrain", "d-vector": "resemblyzer"}
     for name, package in packages.items():
         if importlib.util.find_spec(package) is None:
@@ -165,17 +175,17 @@ def trained(
     name: str,
     seed: int | None,
 ) -> Path:
-    """The finished run folder of a row and seed: trained, or gone on with, as by hand. Its output is in RUN.log."""
+    """Train or continue the run of a row and seed, and return its folder. The output of the script goes to RUN.log."""
     from ladder_rows import run_name
 
     run = options.runs / run_name(name, seed)
     if (run / "run.json").is_file():
         plan = read_plan(run, name=str, test=list)
-        given, heard = ({source[2] for source in sources} for sources in (data, plan["data"]))
-        if plan["test"] != tests or (name != "d-vector" and heard != given):
-            come = f"{', '.join(sorted(heard))}, tested on {', '.join(plan['test'])}"
-            wanted = f"{', '.join(sorted(given))}, tested on {', '.join(tests)}"
-            raise InputError(f"{run} is a run on {come}; expected {wanted}, or another --runs")
+        corpora, trained_on = ({source[2] for source in sources} for sources in (data, plan["data"]))
+        if plan["test"] != tests or (name != "d-vector" and trained_on != corpora):
+            actual = f"{', '.join(sorted(trained_on))}, tested on {', '.join(plan['test'])}"
+            expected = f"{', '.join(sorted(corpora))}, tested on {', '.join(tests)}"
+            raise InputError(f"{run} is a run on {actual}; expected {expected}, or another --runs")
         if name != "d-vector" and [h[:2] for h in plan.get("hold_out", [])] != held_out(options, data):
             raise InputError(
                 f"{run} is a run with other speakers held out; expected those of --hold-out, or another --runs"
@@ -208,39 +218,39 @@ def trained(
     if done.returncode == 130:
         raise KeyboardInterrupt
     if done.returncode:
-        last = (log.read_text(encoding="utf-8").strip().splitlines() or ["it said nothing"])[-1]
-        raise InputError(f"{run} was not finished: {last}; see {log}")
+        last = (log.read_text(encoding="utf-8").strip().splitlines() or ["no output"])[-1]
+        raise InputError(f"{run} has failed: {last}; see {log}")
     return run
 
 
 def held_out(options: argparse.Namespace, data: list[Source]) -> list[list[str]]:
-    """The corpus and the name of each speaker that --hold-out names, in its order. Raises InputError."""
+    """Return the corpus and the name of each speaker of --hold-out, in its order. Raises InputError."""
     from rwae_audio.data.corpora import read_hold_out
 
-    return [[held.corpus, held.speaker] for held in read_hold_out(options.hold_out, data)]
+    return [[item.corpus, item.speaker] for item in read_hold_out(options.hold_out, data)]
 
 
 def make_room(run: Path) -> None:
-    """Remove a run that had nothing to go on from. Raises InputError for a folder that holds anything else."""
+    """Remove the folder of a run that cannot be continued. Raises InputError if it holds anything else."""
     if not run.exists():
         return
     if not (run / "run.json").is_file() and any(path.name != ".lock" for path in run.iterdir()):
-        raise InputError(f"{run} is there and is no run of this ladder; expected another folder in --runs")
+        raise InputError(f"{run} exists and is no run of this ladder; expected another folder in --runs")
     shutil.rmtree(run)
 
 
 def named(option: str, sources: list[Source]) -> list[str]:
-    """--data NAME=DIR, or another option, for each."""
+    """Return the words of --data NAME=DIR, or of another option, for each source."""
     return [word for source in sources for word in (option, f"{source.reader}={source.folder}")]
 
 
 def measure(run: Path, into: Path, data: list[Source], elsewhere: list[Source], label: str | None = None) -> list[str]:
-    """Measure and keep a finished run; returns the corpora that it was tested on."""
+    """Measure a finished run, add it to the ladder, and return the corpora that it was tested on."""
     from ladder_runs import collect
 
-    kept = collect(run, into, data, elsewhere, label, progress=sys.stderr.isatty())
-    say(NAME, f"{run}: {', '.join(dict.fromkeys(name for _, name in kept))}")
-    return list(dict.fromkeys(test for test, _ in kept))
+    added = collect(run, into, data, elsewhere, label, progress=sys.stderr.isatty())
+    say(NAME, f"{run}: {', '.join(dict.fromkeys(name for _, name in added))}")
+    return list(dict.fromkeys(test for test, _ in added))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ HEADER = ("system", "static EER %", "dynamic EER %", "gap", "phones %")
 
 
 def rendered(readme: str, table: str) -> str:
-    """Return the README with the rows SHOWN of ladder.csv, by rank. Raises InputError when the marks are missing."""
+    """Return the README with the rows SHOWN of ladder.csv, by rank. Raises InputError if the marks are missing."""
     rows = [row for row in csv.DictReader(table.splitlines()) if row["row"] in SHOWN]
     return marked(readme, "ladder.csv", markdown_table(HEADER, map(cells, rows)))
 
@@ -21,7 +21,7 @@ def cells(row: Mapping[str, str]) -> tuple[str, ...]:
     """Return a line of the table from a line of ladder.csv, which holds fractions."""
     columns = (("static_eer", "static"), ("dynamic_eer", "dynamic"), ("gap", "gap"))
     rates = (
-        with_interval(float(row[key]), [float(row[f"{name}_{end}"]) for end in ("low", "high")])
-        for key, name in columns
+        with_interval(float(row[key]), [float(row[f"{prefix}_{end}"]) for end in ("low", "high")])
+        for key, prefix in columns
     )
     return (row["row"], *rates, with_interval(float(row["phone_z_m"]), None) if row["phone_z_m"] else "")

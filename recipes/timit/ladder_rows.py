@@ -1,11 +1,11 @@
-"""Read and write the rows of a ladder. What is kept of finished runs lies in ladder/<test>/:
+"""Reading and writing of the rows of a ladder, whose files are in ladder/<test>/:
 
-runs.jsonl           a line a run: its name and seed, its rates with their intervals, all columns
-conf/NAME.toml       the configuration of a row as train.py takes it: differences from the defaults, without the seed
-scores.safetensors   a tensor NAME-SEED/KIND (N,) a run and kind of score, float16, in the order of the trial list
-trials.safetensors   the trial list of N trials that all runs are scored on
+runs.jsonl           a line for each run: its name and seed, its rates with their intervals, all columns
+conf/NAME.toml       the configuration of a row for train.py: differences from the defaults, without the seed
+scores.safetensors   a tensor NAME-SEED/KIND (N,) for each run and kind of score, float16, in the order of the trial list
+trials.safetensors   the list of N trials that all runs are scored on
 
-All rates of the ladder are those of these scores, and all tables are made from these files.
+All rates of the ladder are computed from these scores, and all tables from these files.
 """
 
 from __future__ import annotations
@@ -33,8 +33,14 @@ KINDS = ("static", "dynamic_plain", "dynamic_centred")
 
 @dataclass(frozen=True)
 class Run:
-    """A run that was kept: its line, its scores (N,) by kind, draws of its EERs (replicates,) by code, and the tables of
-    its row's configuration, empty for a system that is not trained here."""
+    """A run of the ladder.
+
+    Attributes:
+        row: The line of the run in runs.jsonl.
+        scores: The scores (N,) by kind.
+        draws: The bootstrap draws (replicates,) of the EER by code.
+        config: The tables of its row's configuration, empty for a system that is not trained here.
+    """
 
     row: dict[str, Any]
     scores: dict[str, np.ndarray]
@@ -43,37 +49,39 @@ class Run:
 
 
 def run_name(name: str, seed: int | None) -> str:
-    """What a run of the row `name` is called: NAME-SEED, or NAME of a system that nothing is drawn for."""
+    """Return the name of a run of the row `name`: NAME-SEED, or NAME for a system without random numbers."""
     return name if seed is None else f"{name}-{seed}"
 
 
 def half(scores: np.ndarray) -> np.ndarray:
-    """Scores (N,) minus their median, over their deviation, in float16. No rate depends on either, and float16 could
-    not tell cosines near 1 apart."""
+    """Return scores (N,) minus their median, divided by their deviation, in float16.
+
+    No rate depends on this scaling. Without it, float16 could not distinguish cosines near 1.
+    """
     return ((scores - np.median(scores)) / (np.std(scores) or 1.0)).astype(np.float16)
 
 
 def digest(trials: Trials) -> str:
-    """Sixteen hexadecimal digits that tell this trial list from others: of the lines `1|0 enrol test`, in their order."""
+    """Return a digest of a trial list, sixteen hexadecimal digits, from its lines `1|0 enrol test` in order."""
     rows = zip(trials.target, trials.enrol, trials.test, strict=True)
     lines = "".join(f"{int(target)} {trials.names[a]} {trials.names[b]}\n" for target, a, b in rows)
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
 def read_rows(place: Path) -> dict[str, dict[str, Any]]:
-    """The lines of runs.jsonl under `place` by the name of their run; none where there is no such file."""
+    """Return the lines of runs.jsonl in `place` by the names of their runs, {} without such a file."""
     path = place / "runs.jsonl"
     if not path.is_file():
         return {}
     try:
         rows = [json.loads(line) for line in read_text(path, "rows of the ladder").splitlines()]
     except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not a JSON object a line ({error}); expected rows of the ladder") from error
+        raise InputError(f"{path} has a line that is not JSON ({error}); expected rows of the ladder") from error
     return {run_name(row["name"], row["seed"]): row for row in rows}
 
 
 def read_runs(place: Path) -> list[Run]:
-    """All runs that are kept under `place`. Raises InputError for one that was scored on another list."""
+    """Return all runs in `place`. Raises InputError for one that was scored on another trial list."""
     rows = read_rows(place)
     if not rows:
         return []
@@ -89,16 +97,16 @@ def read_runs(place: Path) -> list[Run]:
 
 
 def read_config(place: Path, name: str) -> dict[str, Any]:
-    """The whole tables of a row's configuration; none of a system that is not trained here."""
+    """Return all tables of a row's configuration, {} for a system that is not trained here."""
     path = place / "conf" / f"{name}.toml"
     return RunConfig.of(read_toml(path)).tables() if path.is_file() else {}
 
 
 def check_config(place: Path, name: str, seed: int | None, config: Mapping[str, Any]) -> None:
-    """Raises InputError when other seeds of the row `name` were trained by another configuration than this one."""
-    others = [row for row in read_rows(place).values() if row["name"] == name and row["seed"] != seed]
-    if others and (kept := read_config(place, name)):
-        same_settings(name, [kept, config])
+    """Raise InputError if other seeds of the row `name` were trained with another configuration."""
+    other_seeds = [row for row in read_rows(place).values() if row["name"] == name and row["seed"] != seed]
+    if other_seeds and (existing := read_config(place, name)):
+        same_settings(name, [existing, config])
 
 
 def keep(
@@ -107,8 +115,16 @@ def keep(
     rows: Sequence[tuple[Mapping[str, Any], Mapping[str, np.ndarray]]],
     configs: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Write runs to `place`, in the place of those of the same name: the line and the scores (N,) by kind of each, and
-    the configurations by the names of rows. The lines come last: a run that is not among them is not there."""
+    """Write runs to `place`, and replace those with the same names.
+
+    The lines are written last, so that a run exists only if it has a line.
+
+    Args:
+        place: The folder of the ladder.
+        trials: The trial list.
+        rows: The line of each run and its scores (N,) by kind.
+        configs: The configurations by the names of rows.
+    """
     (place / "conf").mkdir(parents=True, exist_ok=True)
     with only_one(place):
         write_list(place, trials)
@@ -120,15 +136,15 @@ def keep(
             name = run_name(row["name"], row["seed"])
             tensors |= {f"{name}/{kind}": torch.from_numpy(values) for kind, values in scores.items()}
         write_tensors(path, tensors)
-        kept = read_rows(place) | {run_name(row["name"], row["seed"]): dict(row) for row, _ in rows}
-        ordered = sorted(kept.values(), key=lambda row: (row["name"], row["seed"] or 0))
+        lines = read_rows(place) | {run_name(row["name"], row["seed"]): dict(row) for row, _ in rows}
+        ordered = sorted(lines.values(), key=lambda row: (row["name"], row["seed"] or 0))
         write_text(place / "runs.jsonl", "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in ordered))
 
 
 def differences(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what a configuration has otherwise than the defaults, without its seed, and the name of its objective.
+    """Return the differences of a configuration from the defaults, without the seed, with the name of its objective.
 
-    The defaults of [objective] are those of the objective that it names.
+    The defaults of [objective] are those of the named objective.
     """
     tables = RunConfig.of(config).tables()
     objective = tables["objective"]["name"]
@@ -141,15 +157,15 @@ def differences(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """Tables of plain values as TOML, whose strings, numbers and lists are those of JSON."""
+    """Return tables of plain values as TOML, whose strings, numbers and lists are those of JSON."""
     parts = (
-        f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in said.items()) for name, said in tables.items()
+        f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in table.items()) for name, table in tables.items()
     )
     return "\n".join(parts)
 
 
 def read_list(place: Path) -> Trials:
-    """The trial list that all runs under `place` are scored on."""
+    """Return the trial list that all runs in `place` are scored on."""
     tensors = read_tensors(place / "trials.safetensors", "rows of the ladder beside their trial list")
     names = bytes(tensors["names"].numpy()).decode().split("\n")
     enrol, test = (tensors[side].long().numpy() for side in ("enrol", "test"))
@@ -157,7 +173,7 @@ def read_list(place: Path) -> Trials:
 
 
 def write_list(place: Path, trials: Trials) -> None:
-    """Write the trial list of `place`, unless it is there."""
+    """Write the trial list of `place` unless it exists."""
     if not (place / "trials.safetensors").is_file():
         names = np.frombuffer("\n".join(trials.names).encode(), dtype=np.uint8).copy()
         enrol, test = (torch.from_numpy(side.astype(np.int32)) for side in (trials.enrol, trials.test))
@@ -165,7 +181,9 @@ def write_list(place: Path, trials: Trials) -> None:
         write_tensors(place / "trials.safetensors", {**tensors, "target": torch.from_numpy(trials.target.copy())})
 
 
-def same_list(what: str | Path, came: Any, place: Path) -> None:
-    """Raises InputError when a list with the digest `came` is not the one of the runs under `place`."""
-    if (place / "trials.safetensors").is_file() and came != (expected := digest(read_list(place))):
-        raise InputError(f"{what} was scored on another trial list ({came}); expected that of {place} ({expected})")
+def same_list(run: str | Path, list_digest: Any, place: Path) -> None:
+    """Raise InputError if a run's trial list, by its digest, is not that of the runs in `place`."""
+    if (place / "trials.safetensors").is_file() and list_digest != (expected := digest(read_list(place))):
+        raise InputError(
+            f"{run} was scored on another trial list ({list_digest}); expected that of {place} ({expected})"
+        )

@@ -1,4 +1,4 @@
-"""Measure a finished run folder for the ladder: its rates, and the columns that need its model and speech."""
+"""Measurement of a finished run for the ladder: its rates, and the columns that need its model and speech."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from rwae_audio.inference.bundle import load_bundle
 from rwae_audio.model import RWAE, parameters
 from rwae_audio.training.trainer import new_model
 
-BASE = "rwae-mmd"  # the row whose runs give the rows without training: its networks, its frames
-KEPT = ("codes", "collapsed", "partial", "parameters", "elsewhere")  # of what table.json says besides the rates
+BASE = "rwae-mmd"  # the row whose runs yield the untrained rows: its networks and its frames
+KEPT = ("codes", "collapsed", "partial", "parameters", "elsewhere")  # entries of table.json besides the rates
 UNTRAINED, FEATURES = "untrained", ("log-mel", "log-mel-mvn")
 
 
@@ -43,60 +43,76 @@ def collect(
     label: str | None = None,
     progress: bool = False,
 ) -> list[tuple[str, str]]:
-    """Measure a finished run, and keep it (and what it gives of the rows without training, unless they are there) under
-    into/CORPUS, for each corpus that it was tested on. data: folders of its corpora, where they are not where they were;
-    elsewhere: of corpora to test on as well, but for those that the run has heard; label: the row's name instead of its
-    configuration's. Returns the corpus and the name of each run that was kept. Raises InputError."""
+    """Measure a finished run, and add it to the ladder of each corpus that it was tested on.
+
+    A run of BASE also adds the untrained rows that do not exist yet.
+
+    Args:
+        run: The folder of the run.
+        into: The folder of the ladders, which are in into/CORPUS.
+        data: New folders of the run's corpora, if they have moved.
+        elsewhere: Further corpora to test on, apart from those that the run was trained on.
+        label: The name of the row, if it is not that of the configuration.
+        progress: Whether progress bars are shown.
+
+    Returns:
+        The corpus and the name of each run that was added.
+
+    Raises:
+        InputError: The run is not finished, or does not fit the ladder.
+    """
     plan = read_plan(run, name=str, test=list)
     if not (run / "eer.json").is_file():
         raise InputError(f"{run} is not finished; expected a run with an eer.json, or train.py --resume {run}")
     tables, config = (read_json(run / f"{name}.json", "a finished run") for name in ("table", "config"))
     own, seed = plan["name"], config["train"]["seed"]
-    called = {own: (label or own, None if plan.get("seedless") else seed)}
+    names = {own: (label or own, None if plan.get("seedless") else seed)}
     if own == BASE:
-        called |= {UNTRAINED: (UNTRAINED, seed), **{name: (name, None) for name in FEATURES}}
+        names |= {UNTRAINED: (UNTRAINED, seed), **{name: (name, None) for name in FEATURES}}
     plan["data"] = relocated(planned_sources(plan), data)
-    heard = by_corpus(plan["data"])
-    new = [source for source in elsewhere if source.corpus not in heard]
-    kept = []
+    trained_on = by_corpus(plan["data"])
+    new = [source for source in elsewhere if source.corpus not in trained_on]
+    added = []
     for test in plan["test"]:
         table, place = tables[test], into / test
-        there = read_rows(place)
-        missing = [key for key in called if key in table and (key == own or run_name(*called[key]) not in there)]
+        existing = read_rows(place)
+        missing = [key for key in names if key in table and (key == own or run_name(*names[key]) not in existing)]
         scores = {key: read_rounded(run, plan["test"], test, key) for key in missing}
         for trials, _ in scores.values():
             same_list(run, digest(trials), place)
-        check_config(place, *called[own], config)
-        columns = measured(run, plan, test, new, progress)
+        check_config(place, *names[own], config)
+        columns = model_columns(run, plan, test, new, progress)
         rows = []
         for key, (trials, values) in scores.items():
-            row = {"name": called[key][0], "seed": called[key][1], "test": test, "trial_list": digest(trials)}
-            row |= of_training(run, plan, test, table) if key == own else {}
+            row = {"name": names[key][0], "seed": names[key][1], "test": test, "trial_list": digest(trials)}
+            row |= training_columns(run, plan, test, table) if key == own else {}
             row |= report_codes(values, trials, code_draws(values, trials), synthetic=table[key]["synthetic"])
             row |= {name: table[key][name] for name in KEPT if name in table[key]}
             row |= columns[key]() if key in columns else {}
             rows.append((row, values))
-        keep(place, scores[own][0], rows, {} if plan.get("seedless") else {called[own][0]: config})
-        kept += [(test, run_name(*called[key])) for key in missing]
-    return kept
+        keep(place, scores[own][0], rows, {} if plan.get("seedless") else {names[own][0]: config})
+        added += [(test, run_name(*names[key])) for key in missing]
+    return added
 
 
-def of_training(run: Path, plan: Mapping[str, Any], test: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    """What only a run's own row says: its command, how long it took, and its code of the frames without speech."""
+def training_columns(run: Path, plan: Mapping[str, Any], test: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a run's own row alone: its command, its times, and the EER of non-speech frames."""
     command = re.sub(r" --(out|threads) \S+| --no-tensorboard", "", plan["command"])
-    said = {"command": command, "supervised": bool(plan.get("supervised")), **times(run / "metrics.jsonl")}
+    columns = {"command": command, "supervised": bool(plan.get("supervised")), **times(run / "metrics.jsonl")}
     if (key := f"{plan['name']}:non-speech") in table:
         trials, scores = read_rounded(run, plan["test"], test, key)
-        said["non_speech"] = report_codes(scores, trials, code_draws(scores, trials), synthetic=False)["static"]
-    return said
+        columns["non_speech"] = report_codes(scores, trials, code_draws(scores, trials), synthetic=False)["static"]
+    return columns
 
 
-def measured(
+def model_columns(
     run: Path, plan: dict[str, Any], test: str, elsewhere: Sequence[Source], progress: bool
 ) -> dict[str, Callable[[], dict[str, Any]]]:
-    """The columns that need a model and speech, on the corpus `test`, to be called for: of the run's model and of the one it
-    began as (`phone` and `speaker`: probes.py; `parameters`; `elsewhere`), and `elsewhere` of the log-mels; none of
-    a run that leaves no bundle."""
+    """Return a function for each row that needs the model and speech, which computes its columns on the corpus `test`.
+
+    The trained and the untrained model have `phone` and `speaker` (probes.py), `parameters` and `elsewhere`. The log-mels
+    have `elsewhere` alone. A run without a bundle has no such columns.
+    """
     if not (run / "bundle").is_dir():
         return {}
     bundle = load_bundle(run / "bundle")
@@ -106,49 +122,53 @@ def measured(
     phones = phones_of(corpus, progress=progress).phones if spoken else {}
     mel, normaliser = bundle.config.mel, bundle.normaliser
 
-    def there(row: Callable[[Benchmark], Row]) -> dict[str, Any]:
-        places = {name: strangers(folders, mel) for name, folders in by_corpus(elsewhere).items()}
-        return {"elsewhere": {name: hear(row(bench), bench, lost) for name, (bench, lost) in places.items()}}
+    def elsewhere_columns(row: Callable[[Benchmark], Row]) -> dict[str, Any]:
+        benches = {name: unseen_benchmark(folders, mel) for name, folders in by_corpus(elsewhere).items()}
+        return {
+            "elsewhere": {name: report_row(row(bench), bench, damaged) for name, (bench, damaged) in benches.items()}
+        }
 
     def columns(model: RWAE, mean: np.ndarray) -> dict[str, Any]:
         probed = probe_report(ready.store, ready.train_rows, ready.test[test], model, normaliser, mel, phones)
-        heard = there(lambda bench: model_row(bench, embed_rows(bench, model, normaliser, mel), mean, 0))
-        return {**probed, **heard, "parameters": parameters(model)}
+        unseen = elsewhere_columns(lambda bench: model_row(bench, embed_rows(bench, model, normaliser, mel), mean, 0))
+        return {**probed, **unseen, "parameters": parameters(model)}
 
     def untrained() -> dict[str, Any]:
         model = new_model(bundle.config).eval()
         return columns(model, ready.dynamic_mean(model))
 
     def features(name: str) -> Callable[[], dict[str, Any]]:
-        return lambda: there(lambda bench: log_mel_rows(bench, normaliser, 0)[name])
+        return lambda: elsewhere_columns(lambda bench: log_mel_rows(bench, normaliser, 0)[name])
 
     own = {plan["name"]: lambda: columns(bundle.model, bundle.dynamic_mean), UNTRAINED: untrained}
     return {**own, **{name: features(name) for name in FEATURES}}
 
 
-def hear(row: Row, bench: Benchmark, left_out: int) -> Report:
-    """What a row of another corpus says, of the scores as the ladder has them."""
+def report_row(row: Row, bench: Benchmark, left_out: int) -> Report:
+    """Return the report of a row on another corpus, from scores in the precision of the ladder."""
     scores = {kind: half(values) for kind, values in row[1].items()}
     draws = code_draws(scores, bench.trials)
     return {**report_codes(scores, bench.trials, draws, synthetic=bench.synthetic), "left_out": left_out}
 
 
 @cache
-def strangers(folders: tuple[Source, ...], mel: MelConfig) -> tuple[Benchmark, int]:
-    """The benchmark of a corpus that nothing is trained on, in these folders: of its test speakers, or of all where it has
-    none, those with two utterances or more (of the LibriSpeech with one of most: the long speakers); and how many
-    recordings of NLTK's TIMIT sample were left out because they lost bytes."""
+def unseen_benchmark(folders: tuple[Source, ...], mel: MelConfig) -> tuple[Benchmark, int]:
+    """Return the benchmark of a corpus that no system is trained on, and the number of damaged recordings left out.
+
+    It has the test speakers, or all speakers if there are none, who have two utterances or more. Damaged recordings are
+    those of NLTK's TIMIT sample that have lost bytes.
+    """
     (corpus,) = read_corpora(folders)
     utterances = [replace(u, split="test") for u in corpus.of("test") or corpus.utterances]
-    damaged = folders[0].reader == "timit"
-    lost = [u for u in utterances if damaged and bytes_lost(load_audio(u.path, 16000))]
-    for left in (lost, []):  # all of them stay if that would leave no trials of both kinds
-        kept = [u for u in utterances if u not in left]
-        several = [u for u in kept if sum(v.speaker == u.speaker for v in kept) > 1]
-        if len({u.speaker for u in several}) > 1 or not left:
+    may_be_damaged = folders[0].reader == "timit"
+    broken = [u for u in utterances if may_be_damaged and bytes_lost(load_audio(u.path, 16000))]
+    for excluded in (broken, []):  # all stay if their exclusion leaves trials of one kind
+        intact = [u for u in utterances if u not in excluded]
+        several = [u for u in intact if sum(v.speaker == u.speaker for v in intact) > 1]
+        if len({u.speaker for u in several}) > 1 or not excluded:
             break
     corpus = replace(corpus, utterances=tuple(several))
-    return benchmark(open_store([corpus], mel), corpus, "test"), len(left)
+    return benchmark(open_store([corpus], mel), corpus, "test"), len(excluded)
 
 
 def leave_vectors(
@@ -158,16 +178,23 @@ def leave_vectors(
     vectors: Mapping[str, np.ndarray],
     extra: Mapping[str, Any],
 ) -> dict[str, Report]:
-    """What is left of a system with one vector an utterance, (M, d) of each tested corpus: scores/, table.json (with
-    `extra`) and eer.json in its run folder, from which `collect` makes rows. Returns the reports."""
+    """Write the results of a system with one embedding for each utterance, and return its reports by corpus.
+
+    Args:
+        folder: The run folder, which gets scores/, table.json and eer.json for `collect`.
+        name: The name of the row.
+        benches: The benchmark of each tested corpus.
+        vectors: The embeddings (M, d) of each tested corpus.
+        extra: Further entries of the row in table.json.
+    """
     reports = {}
     for corpus, bench in benches.items():
-        said, scores = report(vectors[corpus], None, bench.trials, None, synthetic=bench.synthetic)
+        summary, scores = report(vectors[corpus], None, bench.trials, None, synthetic=bench.synthetic)
         place = corpus_place(folder / "scores", corpus, benches)
         place.mkdir(parents=True, exist_ok=True)
         write_scores(place / f"{name}.static.txt", bench.trials, scores["static"])
-        reports[corpus] = said
-    write_json(folder / "table.json", {corpus: {name: {**said, **extra}} for corpus, said in reports.items()})
+        reports[corpus] = summary
+    write_json(folder / "table.json", {corpus: {name: {**summary, **extra}} for corpus, summary in reports.items()})
     write_json(folder / "eer.json", reports)
     return reports
 
@@ -175,32 +202,31 @@ def leave_vectors(
 def heard_elsewhere(
     elsewhere: Sequence[Source], mel: MelConfig, embed: Callable[[Benchmark], np.ndarray]
 ) -> dict[str, Report]:
-    """`elsewhere` of such a system: embed gives the vectors (M, d) of a benchmark."""
-    places = {name: strangers(folders, mel) for name, folders in by_corpus(elsewhere).items()}
+    """Return the reports of such a system on other corpora; `embed` returns the embeddings (M, d) of a benchmark."""
+    benches = {name: unseen_benchmark(folders, mel) for name, folders in by_corpus(elsewhere).items()}
     rows = {
         name: report(embed(bench), None, bench.trials, None, synthetic=False, replicates=0)
-        for name, (bench, _) in places.items()
+        for name, (bench, _) in benches.items()
     }
-    return {name: hear(rows[name], *places[name]) for name in rows}
+    return {name: report_row(rows[name], *benches[name]) for name in rows}
 
 
 def read_rounded(run: Path, tests: Sequence[str], test: str, key: str) -> tuple[Trials, dict[str, np.ndarray]]:
-    """The trials of a run's row on the corpus `test` of those it was tested on, and its scores by kind as the ladder has
-    them."""
+    """Read the trials of a run's row on the corpus `test`, and its scores by kind in the precision of the ladder."""
     place = corpus_place(run / "scores", test, tests)
-    found: dict[str, np.ndarray] = {}
+    scores: dict[str, np.ndarray] = {}
     for kind in KINDS:
         path = place / f"{key.replace(':', '-')}.{kind}.txt"
         if kind == "static" or path.is_file():
             values, trials, _ = read_scores(path)
-            found[kind] = half(values)
+            scores[kind] = half(values)
     if trials is None:
-        raise InputError(f"{path} names no utterances; expected scores as train.py writes them")
-    return trials, found
+        raise InputError(f"{path} has no names of utterances; expected scores of train.py")
+    return trials, scores
 
 
 def times(path: Path) -> dict[str, Any]:
-    """Updates, and seconds that a thousand of them took, from the last line of a dev log."""
+    """Return the updates of a run, its seconds, and the seconds of 1,000 updates, from the last line of metrics.jsonl."""
     if not path.is_file():
         return {}
     last = json.loads(read_text(path, "a dev log").splitlines()[-1])

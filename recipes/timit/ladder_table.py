@@ -1,6 +1,7 @@
-"""Make ladder.csv, ladder.md, ladder.png and det.png from the runs that are kept beside them.
+"""The tables of a ladder: ladder.csv, ladder.md, ladder.png and det.png from the runs in its folder.
 
-Seeds become one row: the mean of their rates, with the interval of that mean under the same bootstrap draws of speakers.
+The seeds of a system are one row: the means of their rates, with the intervals of the means under the same bootstrap draws
+of speakers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rwae_audio.evaluation.tables import markdown_table, with_interval
 from rwae_audio.evaluation.verification import det_points
 from rwae_audio.files import InputError, write_text
 
-# static / dynamic EER %, as collected by the DiffSDA paper: TIMIT, but other features, segments and code sizes each
+# static and dynamic EER % on TIMIT, collected by the DiffSDA paper; features, segments and code sizes differ
 PUBLISHED = {
     "FHVAE": (5.06, 22.77),
     "DSVAE": (5.64, 19.20),
@@ -38,9 +39,9 @@ PUBLISHED = {
     "DiffSDA": (4.43, 46.72),
 }
 VAES = ("dsvae", "dsvae-full", "fhvae")
-COMPARED = {"rwae-mmd": VAES, "rwae-gan": VAES}  # and `rwae-plus` with every row that knows no labels
+COMPARED = {"rwae-mmd": VAES, "rwae-gan": VAES}  # and `rwae-plus` with every unsupervised row
 TERMS = (("model", "embedding_window"), ("train", "updates"), ("train", "batch"))  # and all of [mel]
-COLUMNS = {  # of ladder.csv: where in a row it is, fractions
+COLUMNS = {  # column of ladder.csv → its path in a row
     **{f"{code}_eer": f"{code}.eer" for code in ("static", "dynamic")},
     **{
         f"{code}_{end}": f"{code}.interval.{i}"
@@ -62,28 +63,28 @@ COLUMNS = {  # of ladder.csv: where in a row it is, fractions
 
 @dataclass(frozen=True)
 class Row:
-    """One system: its runs, the mean of what they say, and the seeds whose codes have collapsed."""
+    """A system of the ladder: its runs, their mean report, and the seeds whose codes have collapsed."""
 
     name: str
     runs: list[Run]
-    said: dict[str, Any]
+    report: dict[str, Any]
     collapsed: list[Any]
 
     @property
     def kind(self) -> str:
-        """ranked, collapsed, untrained (no training at all) or supervised."""
+        """The kind of the row: ranked, collapsed, untrained or supervised."""
         if self.name in (UNTRAINED, *FEATURES):
             return "untrained"
-        return "supervised" if self.said.get("supervised") else "collapsed" if self.collapsed else "ranked"
+        return "supervised" if self.report.get("supervised") else "collapsed" if self.collapsed else "ranked"
 
 
 def write_tables(place: Path) -> list[Path]:
-    """Write the tables and plots of the runs under `place`, and return their paths. Raises InputError."""
+    """Write the tables and plots of the runs in `place`, and return the files. Raises InputError without runs."""
     rows = read_rows(place)
     target = read_list(place).target
     write_text(place / "ladder.csv", table_csv(rows))
     write_text(place / "ladder.md", table_md(rows, place.name))
-    points = {row.name: (row.said["static"], row.said["dynamic"]) for row in rows if row.said["dynamic"]}
+    points = {row.name: (row.report["static"], row.report["dynamic"]) for row in rows if row.report["dynamic"]}
     faint = {row.name for row in rows if row.kind != "ranked"}
     plots.eer_plane(place / "ladder.png", points, faint, place.name)
     static = {row.name: row.runs[0].scores["static"] for row in rows}
@@ -93,34 +94,36 @@ def write_tables(place: Path) -> list[Path]:
 
 
 def read_rows(place: Path) -> list[Row]:
-    """The ranked rows by falling gap, then the collapsed ones, those without training, and the supervised ones."""
+    """Return the ranked rows by falling gap, then the collapsed, untrained and supervised ones."""
     runs: dict[str, list[Run]] = {}
     for run in read_runs(place):
         runs.setdefault(run.row["name"], []).append(run)
     if not runs:
-        raise InputError(f"{place} has no rows; expected some from --collect or from training")
-    rows = [of_seeds(name, some) for name, some in runs.items()]
+        raise InputError(f"{place} has no rows; expected rows of --collect or of training")
+    rows = [row_of(name, some) for name, some in runs.items()]
     kinds = ("ranked", "collapsed", "untrained", "supervised")
-    return sorted(rows, key=lambda row: (kinds.index(row.kind), -(row.said["gap"] or 0), row.said["static"]["eer"]))
+    return sorted(rows, key=lambda row: (kinds.index(row.kind), -(row.report["gap"] or 0), row.report["static"]["eer"]))
 
 
-def of_seeds(name: str, runs: list[Run]) -> Row:
-    """The row of a system's runs."""
+def row_of(name: str, runs: list[Run]) -> Row:
+    """Return the row of a system's runs."""
     runs = sorted(runs, key=lambda run: run.row["seed"] or 0)
-    said = mean_row([run.row for run in runs], [run.draws for run in runs])
-    rest = {key: mean_of([run.row[key] for run in runs]) for key in said if all(key in run.row for run in runs)}
+    means = mean_row([run.row for run in runs], [run.draws for run in runs])
+    rest = {key: mean_of([run.row[key] for run in runs]) for key in means if all(key in run.row for run in runs)}
     rates = ("static", "dynamic", "gap", "gap_interval")
-    said = {**rest, **{key: said[key] for key in rates}}
-    # the other seeds waited for whatever ran beside them
+    report = {**rest, **{key: means[key] for key in rates}}
+    # the fastest, since other seeds may have shared the processor
     speeds = [run.row["seconds_per_1000"] for run in runs if run.row.get("seconds_per_1000")]
     if speeds:
-        said["seconds_per_1000"] = min(speeds)
-    return Row(name, runs, said, [run.row["seed"] for run in runs if run.row.get("collapsed")])
+        report["seconds_per_1000"] = min(speeds)
+    return Row(name, runs, report, [run.row["seed"] for run in runs if run.row.get("collapsed")])
 
 
 def mean_of(values: Sequence[Any]) -> Any:
-    """The mean of numbers, entry by entry of tables; of anything else what all say, or nothing (an interval of a mean is not
-    the mean of intervals)."""
+    """Return the mean of numbers, or of tables entry by entry; of other values the common one, or None.
+
+    So intervals have no mean, since the mean of intervals is not the interval of the mean.
+    """
     first = values[0]
     if isinstance(first, dict):
         return {key: mean_of([value[key] for value in values]) for key in first if all(key in v for v in values)}
@@ -130,7 +133,7 @@ def mean_of(values: Sequence[Any]) -> Any:
 
 
 def at(row: Mapping[str, Any], path: str) -> Any:
-    """row["static"]["interval"][0] for `static.interval.0`; None where there is no such thing."""
+    """Return the value at a path, row["static"]["interval"][0] for `static.interval.0`, or None if there is none."""
     value: Any = row
     for key in path.split("."):
         if value is None:
@@ -140,44 +143,44 @@ def at(row: Mapping[str, Any], path: str) -> Any:
 
 
 def table_csv(rows: Sequence[Row]) -> str:
-    """A line a row; rates are fractions, a cell is empty where there is nothing to say."""
-    there = sorted({corpus for row in rows for corpus in row.said.get("elsewhere", {})})
+    """Return ladder.csv: a line for each row, rates as fractions, empty cells without a value."""
+    corpora = sorted({corpus for row in rows for corpus in row.report.get("elsewhere", {})})
     other = {
-        f"{corpus}_{code}_eer": f"elsewhere.{corpus}.{code}.eer" for corpus in there for code in ("static", "dynamic")
+        f"{corpus}_{code}_eer": f"elsewhere.{corpus}.{code}.eer" for corpus in corpora for code in ("static", "dynamic")
     }
     columns = {**COLUMNS, **other}
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["row", "kind", "seeds", "collapsed_seeds", *columns])
     for row in rows:
-        values = (at(row.said, path) for path in columns.values())
+        values = (at(row.report, path) for path in columns.values())
         cells = ["" if value is None else f"{value:.6g}" for value in values]
         writer.writerow([row.name, row.kind, len(row.runs), len(row.collapsed), *cells])
     return file.getvalue()
 
 
 def table_md(rows: Sequence[Row], corpus: str) -> str:
-    """Both tables, the differences, the published numbers."""
-    first = rows[0].said
+    """Return ladder.md: the tables, the differences, the published numbers and the commands."""
+    first = rows[0].report
     counts = f"{first['trials']:,} trials, {first['target_trials']:,} of them target, {first['speakers']} speakers"
     parts = [f"# The ladder on {corpus}", f"{counts}. Rates in %, with 95 % intervals of a bootstrap over speakers."]
     parts += ["Synthetic speech: these numbers say nothing about people."] if first["synthetic"] else []
-    parts += list(dict.fromkeys(f"Partial: {row.said['partial']}." for row in rows if row.said.get("partial")))
+    parts += list(dict.fromkeys(f"Partial: {row.report['partial']}." for row in rows if row.report.get("partial")))
     parts += [markdown_table(RATES, rate_cells(rows), words=(1,))]
-    parts += ["## What the codes hold", markdown_table(HOLDS, map(held_cells, rows)), LEGEND]
-    parts += heard_elsewhere(rows)
+    parts += ["## What the codes hold", markdown_table(HOLDS, map(content_cells, rows)), LEGEND]
+    parts += elsewhere_section(rows)
     lines = [f"- {line}" for line in terms(rows)]
-    parts += ["## Rows that were trained or read otherwise than most", "\n".join(lines)] if lines else []
+    parts += ["## Rows with other settings than most", "\n".join(lines)] if lines else []
     if lines := list(differences(rows)):
         note = (
-            "Under the same draws of speakers, averaged over seeds, in points; bold where the interval leaves 0 out. It is "
-            "of speakers alone: what another seed would change is not in it, least of all where there is one."
+            "Under the same draws of speakers, averaged over seeds, in percentage points; bold where the interval excludes 0. "
+            "The interval covers the choice of speakers, not that of the seed, above all for rows with one seed."
         )
         parts += ["## Differences", note, "\n".join(lines)]
     published = [(name, f"{static:.2f}", f"{dynamic:.2f}") for name, (static, dynamic) in PUBLISHED.items()]
     note = (
-        "Published, not ours: TIMIT, as collected by the DiffSDA paper; features, segments and code sizes differ "
-        "between them, so they do not rank with the rows above."
+        "Published by others: TIMIT, as collected by the DiffSDA paper. Features, segments and code sizes differ, so these "
+        "systems cannot be ranked with the rows above."
     )
     parts += [
         "## Published numbers",
@@ -197,110 +200,114 @@ HOLDS = (
     *("non-speech", "parameters", "s/1,000 updates"),
 )
 LEGEND = (
-    "phone: share of single frames whose phone a linear probe names, from z^m (good near the log-mels') and from z^c held "
-    "over its window (good when low; windows differ in length); speaker: share of test utterances whose speaker is named "
-    "from z^m; error: squared, a frame and bin, normalised log-mels; variance: of the posteriors; non-speech: static EER of "
-    "the frames without speech; s: of one core, by the fastest seed, beside other runs."
+    "phone: accuracy of a linear probe of single frames, from z^m (good near the log-mels') and from z^c repeated over its "
+    "window (good when low; windows differ in length); speaker: accuracy of the test utterances' speakers from z^m; error: "
+    "squared error for each frame and bin of normalised log-mels; variance: of the posteriors; non-speech: static EER of "
+    "non-speech frames; s: seconds on one core, of the fastest seed, beside other runs."
 )
 
 
 def rate_cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
-    """The first table: only ranked rows have a number."""
+    """Yield the rows of the first table; only ranked rows have a number."""
     for number, row in enumerate(rows, 1):
         mark = {"supervised": " (*supervised*)", "untrained": " (*not trained*)", "ranked": ""}.get(row.kind)
         if mark is None:
             mark = f" (**collapsed** in {len(row.collapsed)} of {len(row.runs)})"
-        said = row.said
-        gap = with_interval(said["gap"], said["gap_interval"])
-        rates = (with_interval(at(said, f"{code}.eer"), at(said, f"{code}.interval")) for code in ("static", "dynamic"))
+        report = row.report
+        gap = with_interval(report["gap"], report["gap_interval"])
+        rates = (
+            with_interval(at(report, f"{code}.eer"), at(report, f"{code}.interval")) for code in ("static", "dynamic")
+        )
         rank = str(number) if row.kind == "ranked" else ""
-        yield (rank, row.name + mark, str(len(row.runs)), *rates, gap, number_of(said["static"]["min_dcf"], 3))
+        yield (rank, row.name + mark, str(len(row.runs)), *rates, gap, number_of(report["static"]["min_dcf"], 3))
 
 
-def held_cells(row: Row) -> tuple[str, ...]:
-    """The second table."""
-    said = row.said
-    shares = [percent(at(said, path)) for path in ("phone.z_m", "phone.z_c", "speaker.linear", "speaker.gru")]
-    if at(said, "phone.per") == "segment":
-        shares[0] += f" (a segment; log-mels {percent(said['phone']['log_mel'])})"
-    state = (number_of(at(said, f"codes.{name}"), 3) for name in ("error", "static_variance", "dynamic_variance"))
-    count = at(said, "parameters")
-    speed = number_of(at(said, "seconds_per_1000"), 0)
+def content_cells(row: Row) -> tuple[str, ...]:
+    """Return a row of the second table."""
+    report = row.report
+    shares = [percent(at(report, path)) for path in ("phone.z_m", "phone.z_c", "speaker.linear", "speaker.gru")]
+    if at(report, "phone.per") == "segment":
+        shares[0] += f" (a segment; log-mels {percent(report['phone']['log_mel'])})"
+    state = (number_of(at(report, f"codes.{name}"), 3) for name in ("error", "static_variance", "dynamic_variance"))
+    count = at(report, "parameters")
+    speed = number_of(at(report, "seconds_per_1000"), 0)
     return (
         row.name,
         *shares,
         *state,
-        percent(at(said, "non_speech.eer")),
+        percent(at(report, "non_speech.eer")),
         "" if count is None else f"{count:,.0f}",
         speed,
     )
 
 
-def heard_elsewhere(rows: Sequence[Row]) -> list[str]:
-    """The table of corpora that the models never heard, and what the log-mels and chance come to."""
+def elsewhere_section(rows: Sequence[Row]) -> list[str]:
+    """Return the table of corpora that no model was trained on, and the references of log-mels and chance."""
     parts = []
-    probed = next((row.said for row in rows if at(row.said, "phone.log_mel") is not None), None)
+    probed = next((row.report for row in rows if at(row.report, "phone.log_mel") is not None), None)
     if probed:
         phone, chance = probed["phone"], percent(at(probed, "speaker.chance"))
         named = f"log-mels {percent(phone['log_mel'])} %, the commonest phone {percent(phone['majority'])} %"
-        parts.append(f"Beside them: phone from {named}; speakers by chance {chance} %.")
-    there = sorted({corpus for row in rows for corpus in row.said.get("elsewhere", {})})
-    if not there:
+        parts.append(f"For comparison: phone from {named}; speakers by chance {chance} %.")
+    corpora = sorted({corpus for row in rows for corpus in row.report.get("elsewhere", {})})
+    if not corpora:
         return parts
     counts = []
-    for corpus in there:
-        one = next(row.said["elsewhere"][corpus] for row in rows if corpus in row.said.get("elsewhere", {}))
-        out = f", {one['left_out']} damaged recordings left out" if one["left_out"] else ""
+    for corpus in corpora:
+        summary = next(row.report["elsewhere"][corpus] for row in rows if corpus in row.report.get("elsewhere", {}))
+        out = f", {summary['left_out']} damaged recordings left out" if summary["left_out"] else ""
         counts.append(
-            f"{corpus}: {one['trials']:,} trials, {one['target_trials']:,} target, {one['speakers']} speakers{out}"
+            f"{corpus}: {summary['trials']:,} trials, {summary['target_trials']:,} target, {summary['speakers']} speakers{out}"
         )
-    header = ("system", *(f"{corpus}, {code} EER %" for corpus in there for code in ("static", "dynamic")))
+    header = ("system", *(f"{corpus}, {code} EER %" for corpus in corpora for code in ("static", "dynamic")))
     cells = [
         (
             row.name,
             *(
-                with_interval(*(at(row.said, f"elsewhere.{c}.{code}.{what}") for what in ("eer", "interval")))
-                for c in there
+                with_interval(*(at(row.report, f"elsewhere.{c}.{code}.{key}") for key in ("eer", "interval")))
+                for c in corpora
                 for code in ("static", "dynamic")
             ),
         )
         for row in rows
-        if row.said.get("elsewhere")
+        if row.report.get("elsewhere")
     ]
-    what = f"Speech from corpora that the model never heard ({'; '.join(counts)}); empty where it was trained on them."
-    return [*parts, "## Elsewhere", what, markdown_table(header, cells)]
+    note = (
+        f"Speech of corpora that the model was not trained on ({'; '.join(counts)}); empty if it was trained on them."
+    )
+    return [*parts, "## Elsewhere", note, markdown_table(header, cells)]
 
 
 def terms(rows: Sequence[Row]) -> Iterator[str]:
-    """Where a trained row's frames, windows, batch or updates are not those of most."""
+    """Yield a line for each trained row whose frames, windows, batch or updates differ from those of most rows."""
     configs = {row.name: row.runs[0].config for row in rows if row.kind in ("ranked", "collapsed")}
     for table, key in [*(("mel", key) for key in MelConfig().to_table()), *TERMS]:
         values = {name: config[table][key] for name, config in configs.items()}
         most = mode(values.values())
         for name, value in values.items():
             if value != most:
-                yield f"`{name}`: [{table}] {key} is {value}, that of most is {most}"
+                yield f"`{name}`: [{table}] {key} is {value}, in most rows {most}"
 
 
 def differences(rows: Sequence[Row]) -> Iterator[str]:
-    """A line each pair of COMPARED, and `rwae-plus` with every other row that knows no labels."""
+    """Yield a line for each pair of COMPARED, and for `rwae-plus` with every other unsupervised row."""
     named = {row.name: row for row in rows}
     unsupervised = tuple(row.name for row in rows if row.kind != "supervised" and row.name != "rwae-plus")
-    for name, others in {"rwae-plus": unsupervised, **COMPARED}.items():
-        for other in others:
+    for name, baselines in {"rwae-plus": unsupervised, **COMPARED}.items():
+        for other in baselines:
             if name in named and other in named:
                 pair = named[name], named[other]
                 draws = ([run.draws for run in row.runs] for row in pair)
                 single = [f"`{row.name}`" for row in pair if len(row.runs) == 1 and row.runs[0].row["seed"] is not None]
                 mark = f" ({' and '.join(single)}: one seed)" if single else ""
-                yield difference_line(name, other, difference(pair[0].said, pair[1].said, *draws)) + mark
+                yield difference_line(name, other, difference(pair[0].report, pair[1].report, *draws)) + mark
 
 
 def percent(value: float | None) -> str:
-    """Return a fraction in %, and nothing for none."""
+    """Return a rate in %, or ""."""
     return with_interval(value, None)
 
 
 def number_of(value: float | None, digits: int) -> str:
-    """Return a number with so many digits, and nothing for none."""
+    """Return a number with a number of digits, or ""."""
     return "" if value is None else f"{value:.{digits}f}"

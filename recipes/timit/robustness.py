@@ -1,11 +1,11 @@
-"""Measure how much of a speaker embedding is left after what recordings go through: level, hum, codecs, noise, a room.
+"""Measure the EER of speaker embeddings of degraded recordings: level, hum, codecs, noise, a room.
 
     python recipes/timit/robustness.py --trials FILE --audio-dir DIR [--bundle DIR]      the table, for a bundle's static code
     python recipes/timit/robustness.py --trials FILE --audio-dir DIR --write DEGRADED    the degraded files alone
-    python recipes/timit/robustness.py --trials FILE --embeddings VECTORS                another system's vectors of them
+    python recipes/timit/robustness.py --trials FILE --embeddings VECTORS                another system's embeddings of them
 
-The second recording of each trial is degraded (test side), then both. DEGRADED has a folder for each condition; VECTORS has
-one file for each, such as plain.safetensors, of any kind that `rwae-eer --embeddings` reads.
+The second recording of each trial is degraded (test side), then both. DEGRADED has a folder for each condition. VECTORS has
+a file for each, such as plain.safetensors, in any format that `rwae-eer --embeddings` reads.
 """
 
 from __future__ import annotations
@@ -34,45 +34,51 @@ from rwae_audio.randomness import generator
 NAME = "robustness.py"
 SIDES = {"test": "test side", "both": "both sides"}
 Embed = Callable[[Sequence[Path]], Iterable[np.ndarray]]
-Vectors = dict[str, np.ndarray]  # name of a condition → (M, d), in the order of the trials' names
+Vectors = dict[str, np.ndarray]  # name of a condition → embeddings (M, d) in the order of trials.names
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=Path, required=True, metavar="FILE", help="a trial list, as of rwae-eer")
-    parser.add_argument("--audio-dir", type=Path, metavar="DIR", help="the names in the list are paths below it")
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained bundle (the shipped one)")
+    parser.add_argument("--trials", type=Path, required=True, metavar="FILE", help="a trial list, as for rwae-eer")
+    parser.add_argument(
+        "--audio-dir", type=Path, metavar="DIR", help="the folder that the names in the list are relative to"
+    )
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained bundle (default: the shipped one)")
     parser.add_argument("--ecapa", type=Path, metavar="RUN", help="a run folder of ecapa.py, for a row of its network")
-    helped = "another system's vectors, a file for each condition; its row has the folder's name"
-    parser.add_argument("--embeddings", type=Path, action="append", default=[], metavar="DIR", help=helped)
-    parser.add_argument("--write", type=Path, metavar="DIR", help="write the degraded recordings, and stop")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder of the report (a new one in runs/)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(0)")
+    text = "embeddings of another system, a file for each condition; its row has the folder's name"
+    parser.add_argument("--embeddings", type=Path, action="append", default=[], metavar="DIR", help=text)
+    parser.add_argument("--write", type=Path, metavar="DIR", help="only write the degraded recordings")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="the folder of the report (default: a new one in runs/)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of the degradations (0)")
     parser.add_argument("--replicates", type=int, default=200, metavar="N", help="bootstrap draws of speakers (200)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (2)")
     options = parser.parse_args(argv)
     if options.audio_dir is None and (options.write or not options.embeddings):
-        parser.error("expected --audio-dir DIR, or --embeddings DIR with the vectors of degraded recordings")
+        parser.error("expected --audio-dir DIR, or --embeddings DIR with embeddings of degraded recordings")
     if options.write and (options.embeddings or options.ecapa or options.bundle or options.out):
-        parser.error("--write goes with --trials, --audio-dir and --seed alone")
+        parser.error("--write allows only --trials, --audio-dir and --seed beside it")
     if min(options.threads, options.replicates) < 1:
         parser.error("expected --threads and --replicates of at least 1")
     return options
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the recipe, and return its exit code."""
     options = arguments(argv)
     import torch
 
     torch.set_num_threads(options.threads)
     trials = read_trials(options.trials)
-    speakers_of(trials)  # raises where the list contradicts itself, before minutes are spent on it
+    speakers_of(trials)  # raises InputError for a contradictory list before all recordings are read
     for folder in (options.write, options.out):
         if folder is not None and folder.exists():
             raise InputError(f"{folder} is there already; expected a new folder")
     rows = {folder.resolve().name: read_conditions(folder, trials) for folder in options.embeddings}
     if len(rows) < len(options.embeddings):
-        raise InputError("--embeddings has two folders of one name, which names a row; expected different names")
+        raise InputError("--embeddings has two folders with the same name, which names a row; expected different names")
     if options.audio_dir is not None:
         paths = audio_paths(trials, options.audio_dir)
         recordings = Recordings(trials.names, paths, babblers(trials, paths, options.audio_dir), options.seed)
@@ -81,26 +87,33 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         rows = {**embed_all(recordings, systems(options, rows)), **rows}
     report = {
-        "command": spoken(sys.argv[1:]),
+        "command": portable(sys.argv[1:]),
         "seed": options.seed,
         "trials": len(trials),
         "target_trials": int(trials.target.sum()),
         "replicates": options.replicates,
         "rows": {name: score(trials, vectors, options.replicates) for name, vectors in rows.items()},
     }
-    leave(new_folder(options.out, "robustness"), report)
+    write_report(new_folder(options.out, "robustness"), report)
     return 0
 
 
-def spoken(words: list[str]) -> str:
-    """Return the command line as it means the same on another disk: a folder given from the root becomes $DIR."""
+def portable(words: list[str]) -> str:
+    """Return the command line independently of this disk: the parent of an absolute path becomes $DIR."""
     names = [f"$DIR/{Path(word).name}" if Path(word).is_absolute() else word for word in recorded(words)]
     return " ".join(["python recipes/timit/robustness.py", *names])
 
 
 @dataclass(frozen=True)
 class Recordings:
-    """The recordings of a trial list: names, paths, who may babble behind each (`babblers`), the seed of all that is drawn."""
+    """The recordings of a trial list.
+
+    Attributes:
+        names: The names in the list.
+        paths: The recording of each name.
+        pools: The possible talkers behind each recording, from `babblers`.
+        seed: The seed of all draws.
+    """
 
     names: tuple[str, ...]
     paths: list[Path]
@@ -108,9 +121,9 @@ class Recordings:
     seed: int
 
     def write(self, condition: Condition, folder: Path, bar: tqdm) -> list[Path]:
-        """Write all recordings, degraded, below a folder, and return their paths.
+        """Write all degraded recordings below a folder, and return their paths.
 
-        Raises InputError when two of them would have one path.
+        Raises InputError if two of them would have the same path.
         """
         written = [folder / condition.place(name) for name in self.names]
         if len(set(written)) < len(written):
@@ -127,7 +140,7 @@ class Recordings:
 
 
 def write_all(recordings: Recordings, folder: Path) -> None:
-    """Write the folder of every condition, all or none of them."""
+    """Write a folder for each condition, all of them or none."""
     count = len(recordings.paths)
     with whole_folder(folder) as temporary, progress(len(CONDITIONS) * count, "degrading") as bar:
         for condition in CONDITIONS:
@@ -136,7 +149,7 @@ def write_all(recordings: Recordings, folder: Path) -> None:
 
 
 def embed_all(recordings: Recordings, embedders: Mapping[str, Embed]) -> dict[str, Vectors]:
-    """Return the vectors of all systems in all conditions; the degraded files are removed again."""
+    """Return the embeddings of all systems in all conditions; the degraded recordings are temporary."""
     rows: dict[str, Vectors] = {name: {} for name in embedders}
     with progress(len(CONDITIONS) * len(recordings.paths) * (1 + len(embedders)), "degrading, embedding") as bar:
         for condition in CONDITIONS:
@@ -152,12 +165,15 @@ def embed_all(recordings: Recordings, embedders: Mapping[str, Embed]) -> dict[st
 
 
 def progress(total: int, words: str) -> tqdm:
-    """Return a progress bar, which is shown on a terminal alone."""
+    """Return a progress bar, which is shown only on a terminal."""
     return tqdm(total=total, desc=words, unit="file", disable=not sys.stderr.isatty(), leave=False)
 
 
 def systems(options: argparse.Namespace, taken: Collection[str]) -> dict[str, Embed]:
-    """Return the rows that embed files; one that cannot be had is left out, with a line. InputError when a name is taken."""
+    """Return the systems that embed recordings, by name; a missing one is left out with a message.
+
+    Raises InputError if a name is in `taken`.
+    """
     from rwae_audio.conversion.reading import read_file
     from rwae_audio.conversion.voice import voice_of
     from rwae_audio.inference.bundle import load_bundle
@@ -182,22 +198,24 @@ def systems(options: argparse.Namespace, taken: Collection[str]) -> dict[str, Em
         from ecapa import embedder
 
         embedders["ecapa"] = embedder(options.ecapa)
-    if twice := set(taken) & set(embedders):
-        raise InputError(f"--embeddings {min(twice)} has the name of a row that is there; expected another folder name")
+    if clashes := set(taken) & set(embedders):
+        raise InputError(f"--embeddings {min(clashes)} has the name of another row; expected another folder name")
     return embedders
 
 
 def read_conditions(folder: Path, trials: Trials) -> Vectors:
-    """Read the vectors of another system, one file for each condition. Raises InputError when one is missing."""
+    """Read the embeddings of another system, a file for each condition. Raises InputError if one is missing."""
     if not folder.is_dir():
         raise InputError(f"--embeddings {folder} is not a folder; expected one with a file for each condition")
     files = {path.stem: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
     missing = [condition.name for condition in CONDITIONS if condition.name not in files]
     if missing:
-        raise InputError(f"--embeddings {folder} has no vectors of {', '.join(missing)}; expected one file for each")
+        raise InputError(f"--embeddings {folder} has no embeddings of {', '.join(missing)}; expected a file for each")
     vectors = {condition.name: read_vectors(files[condition.name], trials)[1] for condition in CONDITIONS}
     if len({matrix.shape[1] for matrix in vectors.values()}) > 1:
-        raise InputError(f"--embeddings {folder} has vectors of several lengths; expected one length in all conditions")
+        raise InputError(
+            f"--embeddings {folder} has embeddings of several lengths; expected the same length in all conditions"
+        )
     return vectors
 
 
@@ -211,10 +229,10 @@ def score(trials: Trials, vectors: Vectors, replicates: int) -> dict[str, Any]:
         report[name] = {}
         for side, enrol in (("test", vectors[PLAIN]), ("both", degraded)):
             scores = cosine_scores(np.concatenate([enrol, degraded]), pairs)
-            drawn = bootstrap_eers(scores, trials, speakers, replicates)
-            report[name][side] = {"eer": eer(scores, trials.target), "interval": interval(drawn)}
+            eers = bootstrap_eers(scores, trials, speakers, replicates)
+            report[name][side] = {"eer": eer(scores, trials.target), "interval": interval(eers)}
             if name != PLAIN:
-                draws[side].append(drawn)
+                draws[side].append(eers)
     report["mean"] = {}
     for side in SIDES:
         rate = float(np.mean([report[name][side]["eer"] for name in vectors if name != PLAIN]))
@@ -222,8 +240,8 @@ def score(trials: Trials, vectors: Vectors, replicates: int) -> dict[str, Any]:
     return report
 
 
-def leave(folder: Path, report: dict[str, Any]) -> None:
-    """Print the table, and write it with the report and the picture."""
+def write_report(folder: Path, report: dict[str, Any]) -> None:
+    """Print the table, and write it with the report and the figure."""
     from rwae_audio.evaluation.plots import robustness
     from rwae_audio.evaluation.tables import aligned, markdown_table, with_interval
 

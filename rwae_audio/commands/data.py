@@ -1,4 +1,4 @@
-"""The options --data, --test, --elsewhere and --hold-out, and what a plan keeps of them."""
+"""The options --data, --test and --hold-out of the recipes, and their entries in the plan of a run."""
 
 from __future__ import annotations
 
@@ -13,40 +13,38 @@ if TYPE_CHECKING:
     from rwae_audio.data.corpora import Source
 
 DATA_HELP = (
-    "{}, as its reader (an4, librispeech, timit, kaldi, folder) and its folder; may be given more than once. Folders of one "
-    "reader are one corpus, but a corpus of kaldi or folder is named after its folder"
+    "{}: a reader (an4, librispeech, timit, kaldi, folder) and a folder; repeat it for further folders. Folders of one "
+    "corpus are read together; a corpus of kaldi or folder is called after its folder"
 )
 
 
-def add_data(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add --data; what: the use of a corpus, such as `a corpus to train on`."""
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help=DATA_HELP.format(what))
+def add_data(parser: argparse.ArgumentParser, use: str) -> None:
+    """Add --data to a parser; `use` describes the corpus in its help."""
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help=DATA_HELP.format(use))
 
 
 def add_test(parser: argparse.ArgumentParser) -> None:
-    """Add --test."""
-    helped = (
-        "a corpus whose test speakers the model is measured on; may be given more than once (default: the first corpus)"
-    )
-    parser.add_argument("--test", action="append", default=[], metavar="CORPUS", help=helped)
+    """Add --test to a parser."""
+    text = "a corpus to test on, with its development and test speakers; may be repeated (the first of --data)"
+    parser.add_argument("--test", action="append", default=[], metavar="CORPUS", help=text)
 
 
 def add_hold_out(parser: argparse.ArgumentParser) -> None:
-    """Add --hold-out."""
-    helped = "a file of speakers that are left out of everything, in lines `CORPUS SPEAKER`"
-    parser.add_argument("--hold-out", type=Path, metavar="FILE", help=helped)
+    """Add --hold-out to a parser."""
+    text = "a file with lines `CORPUS SPEAKER`, speakers whose utterances are not read"
+    parser.add_argument("--hold-out", type=Path, metavar="FILE", help=text)
 
 
-def add_corpora(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add --data, --test and --elsewhere; what: as in `add_data`."""
-    add_data(parser, what)
+def add_corpora(parser: argparse.ArgumentParser, use: str) -> None:
+    """Add --data, --test and --elsewhere to a parser; `use` as in `add_data`."""
+    add_data(parser, use)
     add_test(parser)
-    helped = "a corpus to test on that nothing is trained on; may be given more than once"
-    parser.add_argument("--elsewhere", action="append", default=[], metavar="NAME=DIR", help=helped)
+    text = "a corpus to test on that is not trained on; may be repeated"
+    parser.add_argument("--elsewhere", action="append", default=[], metavar="NAME=DIR", help=text)
 
 
 def data_plan(options: argparse.Namespace, default: Sequence[Source] = ()) -> dict[str, Any]:
-    """Return what a plan keeps of --data (`default`, without any), --test and --hold-out. Raises InputError."""
+    """Return the entries of a plan for --data (or `default`), --test and --hold-out. Raises InputError."""
     from rwae_audio.data.corpora import corpus_sources, read_hold_out
 
     sources = corpus_sources(options.data) or list(default)
@@ -55,11 +53,11 @@ def data_plan(options: argparse.Namespace, default: Sequence[Source] = ()) -> di
 
 
 def tested(names: Sequence[str], sources: Sequence[Source]) -> list[str]:
-    """Return the corpora to test on: those that --test names, or the first one. Raises InputError."""
-    known = list(dict.fromkeys(source.corpus for source in sources))
-    if not known:
+    """Return the corpora to test on: those of --test, or the first of the sources. Raises InputError."""
+    corpora = list(dict.fromkeys(source.corpus for source in sources))
+    if not corpora:
         raise InputError("no corpus was given; expected --data NAME=DIR")
     for name in names:
-        if name not in known:
-            raise InputError(f"--test {name} is not among the corpora given; expected one of {', '.join(known)}")
-    return list(dict.fromkeys(names)) or known[:1]
+        if name not in corpora:
+            raise InputError(f"--test {name} is not among the corpora given; expected one of {', '.join(corpora)}")
+    return list(dict.fromkeys(names)) or corpora[:1]

@@ -1,4 +1,4 @@
-"""rwae-eer: EER of a bundle's codes on a trial list, or of any system's vectors or scores."""
+"""rwae-eer: the EER of a bundle's codes on a trial list, or of the embeddings or scores of any system."""
 
 from __future__ import annotations
 
@@ -21,72 +21,80 @@ NOTES = 5  # notes on single files that are printed
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = Parser(
         prog=NAME,
         description=__doc__,
-        epilog="A score file has one layout, which its first lines tell: `enrol test score target|nontarget`, "
+        epilog="The layout of a score file is recognised by its first lines: `enrol test score target|nontarget`, "
         "`enrol test 1|0 score`, `1|0 enrol test score`, `score target|nontarget`, `score 1|0`, or, with --trials, "
-        "`enrol test score`. CSV with a head is read as well (enrol, test, score, label). Where all scores are 0 or 1, "
-        "a layout with 1|0 cannot be told, and the file is refused. Names match without their audio extension, and in "
-        "either Unicode form.",
+        "`enrol test score`. CSV with a head (enrol, test, score, label) is read as well. A file with 1|0 is refused if all "
+        "scores are 0 or 1, since its layout is ambiguous. Names match without their audio suffix, and in either Unicode "
+        "form.",
     )
-    parser.add_argument("--trials", type=Path, help="lines `1|0 enrol test`, or Kaldi's `enrol test target|nontarget`")
-    parser.add_argument("--audio-dir", type=Path, metavar="DIR", help="the names in the list are paths below it")
+    parser.add_argument(
+        "--trials", type=Path, help="a trial list: lines `1|0 enrol test` or `enrol test target|nontarget`"
+    )
+    parser.add_argument(
+        "--audio-dir", type=Path, metavar="DIR", help="the folder that the names in the list are relative to"
+    )
     parser.add_argument(
         "--embeddings",
         type=Path,
         metavar="FILE",
-        help="any system's vectors instead of audio: safetensors or npz with a key a name, a folder of npy files, "
-        "or Kaldi's ark or scp (extra kaldi)",
+        help="embeddings of any system instead of recordings: safetensors or npz with names as keys, a folder of npy "
+        "files, or Kaldi's ark or scp (extra kaldi)",
     )
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained bundle (the shipped one)")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained bundle (default: the shipped one)")
     parser.add_argument("--device", help=DEVICE_HELP)
     parser.add_argument(
-        "--scores", type=Path, metavar="FILE", help="write `enrol test score target|nontarget` (static)"
+        "--scores", type=Path, metavar="FILE", help="write the static scores, `enrol test score target|nontarget`"
     )
-    parser.add_argument("--from-scores", type=Path, metavar="FILE", help="report on a score file of any system instead")
+    parser.add_argument(
+        "--from-scores", type=Path, metavar="FILE", help="a score file of any system, instead of recordings"
+    )
     parser.add_argument(
         "--p-target",
         action="append",
         type=probability,
         metavar="P",
-        help="the prior probability of a target trial for minDCF; may be given more than once (0.05 and 0.01; the "
-        "table's column is always at 0.05)",
+        help="the prior probability of a target trial for minDCF; may be repeated (default: 0.05 and 0.01; the column of "
+        "the table is always at 0.05)",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
     options = parser.parse_args(argv)
     names = ("trials", "audio_dir", "bundle", "device", "scores", "embeddings")
-    given = {name: f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None}
-    if options.from_scores and (others := [name for name in given if name != "trials"]):
-        parser.error(f"--from-scores stands alone, or beside --trials; got {given[others[0]]} as well")
-    if options.embeddings and (others := [name for name in given if name in ("audio_dir", "bundle", "device")]):
-        parser.error(f"--embeddings stands in for audio; got {given[others[0]]} as well")
-    if options.embeddings and "trials" not in given:
-        parser.error("--embeddings FILE goes with --trials FILE")
-    if not (options.from_scores or options.embeddings or {"trials", "audio_dir"} <= set(given)):
+    inputs = {name: f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None}
+    if options.from_scores and (conflicts := [name for name in inputs if name != "trials"]):
+        parser.error(f"--from-scores allows no other input but --trials; got {inputs[conflicts[0]]} as well")
+    if options.embeddings and (conflicts := [name for name in inputs if name in ("audio_dir", "bundle", "device")]):
+        parser.error(f"--embeddings replaces recordings; got {inputs[conflicts[0]]} as well")
+    if options.embeddings and "trials" not in inputs:
+        parser.error("--embeddings FILE needs --trials FILE")
+    if not (options.from_scores or options.embeddings or {"trials", "audio_dir"} <= set(inputs)):
         parser.error("expected --trials FILE and --audio-dir DIR, --trials and --embeddings, or --from-scores FILE")
     return options
 
 
 def probability(text: str) -> float:
-    """A number between 0 and 1, for argparse."""
+    """Return the number between 0 and 1 in a text, for argparse."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number between 0 and 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
     return value
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command, and return its exit code."""
     options = arguments(argv)
-    how = report_file if options.from_scores else report_embeddings if options.embeddings else report_bundle
-    return guarded(lambda: how(options), NAME)
+    command = report_file if options.from_scores else report_embeddings if options.embeddings else report_bundle
+    return guarded(lambda: command(options), NAME)
 
 
 def report_file(options: argparse.Namespace) -> int:
-    """--from-scores, alone or with --trials."""
+    """Report on the score file of --from-scores, with the labels of --trials if it has none."""
     from rwae_audio.evaluation.verification import read_scores, read_trials, report_scores
 
     listed = read_trials(options.trials) if options.trials else None
@@ -95,13 +103,13 @@ def report_file(options: argparse.Namespace) -> int:
 
 
 def report_embeddings(options: argparse.Namespace) -> int:
-    """--trials and --embeddings."""
+    """Report on the embeddings of --embeddings on the trial list of --trials."""
     from rwae_audio.evaluation.vectors import read_vectors
     from rwae_audio.evaluation.verification import cosine_scores, read_trials, report_scores, write_scores
 
     trials, vectors = read_vectors(options.embeddings, read_trials(options.trials))
     if options.scores:
-        _scores_place(options)
+        _check_scores_path(options)
     scores = cosine_scores(vectors, trials)
     summary = report_scores(scores, trials, trials.target, p_targets=_p_targets(options))
     if options.scores:
@@ -132,21 +140,21 @@ def _costs(summary: dict[str, Any]) -> str:
 
 
 def report_bundle(options: argparse.Namespace) -> int:
-    """--trials and --audio-dir."""
+    """Report on a bundle's codes of the recordings in --audio-dir on the trial list of --trials."""
     from rwae_audio.evaluation.tables import format_table
     from rwae_audio.evaluation.verification import read_trials, report, speakers_of, write_scores
 
     trials = read_trials(options.trials)
     paths = audio_paths(trials, options.audio_dir)
-    speakers_of(trials)  # raises where the list contradicts itself, before minutes are spent on it
+    speakers_of(trials)  # raises InputError for a contradictory list before all recordings are read
     if options.scores:
-        _scores_place(options)
+        _check_scores_path(options)
 
     from rwae_audio.inference.bundle import load_bundle
 
     bundle = load_bundle(options.bundle, options.device or "cpu")
     static, dynamic, resampled, notes = embed_files(bundle, paths)
-    said, scores = report(
+    summary, scores = report(
         static, dynamic, trials, bundle.dynamic_mean, synthetic=bundle.synthetic, p_targets=_p_targets(options)
     )
     if resampled:
@@ -159,32 +167,32 @@ def report_bundle(options: argparse.Namespace) -> int:
         write_scores(options.scores, trials, scores["static"])
         say(NAME, f"wrote the static scores to {options.scores}")
     if options.json:
-        print(json.dumps(said))
+        print(json.dumps(summary))
         return 0
-    count = f"{said['trials']:,} trials, {said['target_trials']:,} of them target, {said['speakers']} speakers"
-    print(f"{count}; static threshold {said['static']['threshold']:.4g}, {_costs(said['static'])}")
-    print(format_table({bundle.config.objective.name: said}))
+    count = f"{summary['trials']:,} trials, {summary['target_trials']:,} of them target, {summary['speakers']} speakers"
+    print(f"{count}; static threshold {summary['static']['threshold']:.4g}, {_costs(summary['static'])}")
+    print(format_table({bundle.config.objective.name: summary}))
     return 0
 
 
-def _scores_place(options: argparse.Namespace) -> None:
-    """Raises InputError where --scores cannot be written, or would replace the trial list."""
+def _check_scores_path(options: argparse.Namespace) -> None:
+    """Raise InputError if the file of --scores cannot be written, or is the trial list."""
     free_output(options.scores, force=True)
     if os.path.exists(options.scores) and options.scores.samefile(options.trials):
-        raise InputError(f"--scores {options.scores} is the trial list itself; expected another file")
+        raise InputError(f"--scores {options.scores} is the trial list; expected another file")
 
 
 def audio_paths(trials: Trials, folder: Path) -> list[Path]:
-    """The files of trials.names: the file of that name, or the one recording whose name means the same (same_names).
+    """Return the recording of each of trials.names: the file of that name, or a recording that `same_names` matches.
 
-    Raises InputError for a name that leaves the folder, that fits several files, or that fits none.
+    Raises InputError for a name outside the folder, with several matches, or with none.
     """
     from rwae_audio.data.corpora.base import EXTRA_SUFFIXES, SUFFIXES, audio_files
     from rwae_audio.evaluation.trials import same_names
 
     if not os.path.isdir(folder):
         raise InputError(
-            f"--audio-dir {folder} is not a folder; expected the folder that the trial list's names start from"
+            f"--audio-dir {folder} is not a folder; expected the folder that the names in the trial list are relative to"
         )
     for name in trials.names:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
@@ -195,12 +203,14 @@ def audio_paths(trials: Trials, folder: Path) -> list[Path]:
         files = same_names(trials.names, list(dict.fromkeys([*files, *recordings])))
     missing = [name for name in trials.names if name not in files and not os.path.exists(folder / name)]
     if missing:
-        raise InputError(f"{len(missing)} of {len(trials.names)} files are not in {folder}, the first {missing[0]}")
+        raise InputError(
+            f"{len(missing)} of {len(trials.names)} files are not in {folder}, the first {missing[0]}; expected all"
+        )
     return [folder / files.get(name, name) for name in trials.names]
 
 
 class FileEmbeddings(NamedTuple):
-    """Static (M, d) and dynamic (M, e) vectors of files, how many were resampled, and what a user should be told of them."""
+    """The static (M, d) and dynamic (M, e) embeddings of files, the number of resampled files, and notes for the user."""
 
     static: Any
     dynamic: Any
@@ -209,7 +219,7 @@ class FileEmbeddings(NamedTuple):
 
 
 def embed_files(bundle: Bundle, paths: list[Path]) -> FileEmbeddings:
-    """Embed the files. Raises InputError for a silent one, since it has no speaker."""
+    """Embed recordings. Raises InputError for a silent one, which has no speaker."""
     import numpy as np
     from tqdm import tqdm
 
@@ -223,15 +233,15 @@ def embed_files(bundle: Bundle, paths: list[Path]) -> FileEmbeddings:
         if level.silent:
             raise InputError(f"{path} is silent; expected speech")
         try:
-            vectors = bundle.embed(audio.samples)
+            embedding = bundle.embed(audio.samples)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         resampled += audio.source_rate != audio.sample_rate
         notes += [f"{path}: {note}" for note in audio.notes]
         if level.peak > FAR_BEYOND:
             notes.append(f"warning: {beyond_full_scale(path, level.peak)}")
-        static.append(vectors.static[0])
-        dynamic.append(vectors.dynamic[0])
+        static.append(embedding.static[0])
+        dynamic.append(embedding.dynamic[0])
     return FileEmbeddings(np.array(static), np.array(dynamic), resampled, notes)
 
 

@@ -18,16 +18,16 @@ from rwae_audio.settings import nearest
 if TYPE_CHECKING:
     from rwae_audio.data.corpora import Source
 
-BESIDE = ("resume", "data", "set", "threads", "minutes", "no_tensorboard")  # the options that go with --resume
+BESIDE = ("resume", "data", "set", "threads", "minutes", "no_tensorboard")  # what is allowed beside --resume
 BEGAN = time.monotonic()
 CONFIGURATIONS = ASSETS / "conf"  # those of the package, which --config takes by their names
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 # Of the processes that torchrun or accelerate has launched, the first one writes and speaks.
 FIRST = os.environ.get("RANK", "0") == "0"
 RESUME_HELP = (
-    "go on with the run in this folder, also with a finished one: --set train.updates=N says how far, --data NAME=DIR "
-    "where a corpus lies now. What depends on the number of updates, such as the cosine of the learning rate, follows "
-    "the new number from there on"
+    "continue the run in this folder, or a finished one: --set train.updates=N sets the number of updates, --data NAME=DIR "
+    "the new folder of a corpus. Schedules that depend on the number of updates, such as the cosine of the learning rate, "
+    "follow the new number from there on"
 )
 
 
@@ -36,30 +36,30 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add_set(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: a new one in runs/)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help=RESUME_HELP)
-    minutes = "stop with a checkpoint after so many minutes from now; the run goes on with --resume"
+    minutes = "stop with a checkpoint after this many minutes; --resume continues the run"
     parser.add_argument("--minutes", type=_minutes, metavar="N", help=minutes)
     parser.add_argument("--threads", type=int, metavar="N", help="the number of CPU threads (default: all cores)")
 
 
 def add_set(parser: argparse.ArgumentParser) -> None:
     """Add --set."""
-    helped = "change one setting, written as in TOML; may be given more than once"
+    helped = "change one setting, written as in TOML; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help=helped)
 
 
 def _minutes(word: str) -> float:
-    """Return the number in the word. Raises ArgumentTypeError unless it is above 0."""
+    """Return the number in a word. Raises ArgumentTypeError unless it is above 0."""
     try:
         value = float(word)
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{word} is no number of minutes; expected more than 0")
+        raise argparse.ArgumentTypeError(f"{word} is not a number of minutes; expected more than 0")
     return value
 
 
 def minutes_left(minutes: float | None) -> float | None:
-    """Return what is left of --minutes since the command began, at least 0."""
+    """Return the minutes of --minutes that remain since the command began, at least 0."""
     return None if minutes is None else max(minutes - (time.monotonic() - BEGAN) / 60, 0.0)
 
 
@@ -139,15 +139,15 @@ def stoppable(training: Callable[[], int], command: str, folder: Path) -> int:
 
 
 def check_beside_resume(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Raise InputError for an option that a run which goes on would ignore."""
+    """Raise InputError for an option that a resumed run would ignore."""
     for name, value in vars(options).items() if options.resume else ():
         if name not in BESIDE and value != parser.get_default(name):
             option = f"--{name.replace('_', '-')}"
-            raise InputError(f"--resume goes on as the run began; expected no {option} beside it")
+            raise InputError(f"--resume continues a run as it began; expected no {option} beside it")
         for setting in value if name == "set" else ():
             if not setting.startswith("train.updates="):
                 raise InputError(
-                    f"--resume goes on as the run began; expected no --set {setting} beside it, only train.updates=N"
+                    f"--resume continues a run as it began; expected no --set {setting} beside it, only train.updates=N"
                 )
 
 
@@ -167,59 +167,66 @@ def resumed_plan(options: argparse.Namespace, latest: str, command: str, **kinds
 
 
 def read_plan(folder: Path, **kinds: type) -> dict[str, Any]:
-    """Return the plan of the run in a folder. Raises InputError.
+    """Read the plan of a run, its run.json. Raises InputError if an entry is missing or of another type.
 
     Args:
         kinds: The types of what the plan has to hold beside `config`, `data` and `command`.
     """
     plan = read_json(folder / "run.json", "the folder of an earlier run")
     kinds = {"config": dict, "data": list, "command": str, **kinds}
-    whole = isinstance(plan, dict) and all(isinstance(plan.get(name), kind) for name, kind in kinds.items())
-    if not whole or not _lists(plan, "data", [str, str, str]) or not _lists(plan, "hold_out", [str, str, int]):
-        raise InputError(f"{folder / 'run.json'} does not say what was run; expected the folder of an earlier run")
+    complete = isinstance(plan, dict) and all(isinstance(plan.get(name), kind) for name, kind in kinds.items())
+    if not complete or not _lists(plan, "data", [str, str, str]) or not _lists(plan, "hold_out", [str, str, int]):
+        raise InputError(f"{folder / 'run.json'} is not the plan of a run; expected the folder of an earlier run")
     return plan
 
 
 def _lists(plan: Mapping[str, Any], name: str, kinds: Sequence[type]) -> bool:
-    """Return whether this entry of a plan, where it has one, is a list of lists of values of these types."""
+    """Return whether an entry of a plan, if there is one, is a list of lists of values of these types."""
     rows = plan.get(name, [])
     return isinstance(rows, list) and all(isinstance(row, list) and [*map(type, row)] == kinds for row in rows)
 
 
 def moved(sources: Sequence[Source], items: Sequence[str], run: Path) -> list[Source]:
-    """Return the corpora's folders of a run, with those that `--data NAME=DIR` gives instead.
+    """Return the sources of a run, with the folders that `--data NAME=DIR` replaces.
 
-    NAME is a corpus of the run, or the reader of a single one. All folders of a corpus are replaced by those given, so
-    that one with several folders needs all of them. Raises InputError for a corpus of another run.
+    All folders of a corpus are replaced by those given, so that a corpus with several folders needs all of them.
+
+    Args:
+        sources: The sources of the run.
+        items: The values of --data; NAME is a corpus of the run, or the reader of a single one.
+        run: The folder of the run.
+
+    Raises:
+        InputError: NAME is no corpus of the run, or not a single one.
     """
     from rwae_audio.data.corpora import Source, by_corpus, relocated
 
-    known = by_corpus(sources)
-    readers = {name: folders[0].reader for name, folders in known.items()}
-    now = []
+    corpora = by_corpus(sources)
+    readers = {name: folders[0].reader for name, folders in corpora.items()}
+    new = []
     for item in items:
         name, _, place = item.partition("=")
         if not place:
             raise InputError(f"--data {item}; expected NAME=DIR")
-        meant = [name] if name in known else [corpus for corpus, reader in readers.items() if reader == name]
-        if len(meant) != 1:
-            what = f"is the reader of {' and '.join(meant)}" if meant else f"is no corpus of the run in {run}"
-            raise InputError(f"--data {name} {what}; expected {', '.join(known)}")
-        now.append(Source(readers[meant[0]], os.path.abspath(place), meant[0]))
-    return relocated(sources, now)
+        names = [name] if name in corpora else [corpus for corpus, reader in readers.items() if reader == name]
+        if len(names) != 1:
+            problem = f"is the reader of {' and '.join(names)}" if names else f"is no corpus of the run in {run}"
+            raise InputError(f"--data {name} {problem}; expected {', '.join(corpora)}")
+        new.append(Source(readers[names[0]], os.path.abspath(place), names[0]))
+    return relocated(sources, new)
 
 
 def lengthened(
     plan: Mapping[str, Any], settings: Sequence[str], run: Path, latest: str, command: str
 ) -> dict[str, Any]:
-    """Return the plan of a run with the updates that --set gives; `before` keeps the command that began the run.
+    """Return the plan of a run with the number of updates from --set; earlier commands are kept in `before`.
 
     Args:
         latest: The latest checkpoint, relative to the run's folder.
         command: The program, as in `command_line`.
 
     Raises:
-        InputError: For fewer updates than the run has made.
+        InputError: The run has already made more updates.
     """
     tables = dict(plan["config"])
     for setting in settings:

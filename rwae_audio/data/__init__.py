@@ -1,1 +1,1 @@
-"""From recordings to log-mels."""
+"""Reading of recordings and corpora, log-mels, perturbations and training batches."""

@@ -1,4 +1,4 @@
-"""Audio files in and out. A file is read whole or refused in one line."""
+"""Reading and writing of recordings. A damaged file is refused with an error, never read in part."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from rwae_audio.data.level import LevelMeter
 from rwae_audio.files import InputError, whole_file
 
 SILENT = 1e-6  # a channel's power as a share of the loudest one's, under which it counts as silent (-60 dB)
-CANCELLED = 0.1  # the power of the sum of channels, as a share of what it would be if they were uncorrelated
+CANCELLED = 0.1  # channels cancel each other when their sum has less than this share of the sum of their powers
 
 
 @dataclass(frozen=True)
 class Audio:
-    """Samples of a recording.
+    """The samples of a recording.
 
     Attributes:
-        samples: (N,), float32, one channel, at `sample_rate` Hz.
-        source_rate: the file's sample rate in Hz.
-        channels: the file's number of channels.
-        notes: what a user should be told of this file, a line each.
+        samples: One channel, (N,), float32.
+        sample_rate: Sample rate of `samples` in Hz.
+        source_rate: Sample rate of the file in Hz.
+        channels: Number of channels of the file.
+        notes: Remarks on the file for the user, a line each.
     """
 
     samples: np.ndarray
@@ -43,14 +44,15 @@ class Audio:
 
 @dataclass(frozen=True)
 class Recording:
-    """A file whose header is fine. It is not kept open.
+    """A recording with a valid header, which can be read in blocks. The file is not kept open.
 
     Attributes:
-        sample_rate: the rate in Hz at which it is read.
-        source_rate: the file's sample rate in Hz.
-        channels: the file's number of channels.
-        used: the channels, from 0, that are averaged.
-        notes: what a user should be told of this file, a line each.
+        path: The file.
+        sample_rate: Sample rate in Hz of the blocks.
+        source_rate: Sample rate of the file in Hz.
+        channels: Number of channels of the file.
+        used: The channels, from 0, that are averaged.
+        notes: Remarks on the file for the user, a line each.
     """
 
     path: Path
@@ -61,18 +63,28 @@ class Recording:
     notes: tuple[str, ...] = ()
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Its samples from the start, float32, (n,) at a time: what read_audio gives, in memory that does not grow with
-        the file. Raises InputError as read_audio does, for what is wrong further on when it comes to that."""
+        """Yield the samples from the start in blocks (n,), float32, in memory that does not grow with the file.
+
+        Raises InputError as read_audio does; damage further on is found when the block with it is reached.
+        """
         with open_stream(self.path) as stream:
-            blocks = map(functools.partial(_average, used=self.used), stream.blocks)
-            same = self.source_rate == self.sample_rate
-            yield from blocks if same else resampled_blocks(blocks, self.source_rate, self.sample_rate)
+            blocks: Iterator[np.ndarray] = map(functools.partial(_average, used=self.used), stream.blocks)
+            if self.source_rate != self.sample_rate:
+                blocks = resampled_blocks(blocks, self.source_rate, self.sample_rate)
+            yield from blocks
 
 
 def load_audio(path: str | Path, sample_rate: int = 16000, start: float = 0.0, end: float | None = None) -> np.ndarray:
-    """The samples (N,) of a file, float32, its channels averaged, resampled to `sample_rate` Hz. Raises InputError.
+    """Read a recording as one channel of samples (N,), float32.
 
-    start, end: the stretch that is read, in seconds, as in read_audio.
+    Args:
+        path: The file, in a format that `read_audio` reads.
+        sample_rate: Rate in Hz that the samples are resampled to.
+        start: Start of the stretch that is read, in seconds.
+        end: End of the stretch in seconds, or None for the end of the file.
+
+    Raises:
+        InputError: As `read_audio` raises it.
     """
     return read_audio(path, sample_rate, start, end).samples
 
@@ -80,14 +92,17 @@ def load_audio(path: str | Path, sample_rate: int = 16000, start: float = 0.0, e
 def read_audio(path: str | Path, sample_rate: int = 16000, start: float = 0.0, end: float | None = None) -> Audio:
     """Read a WAV, FLAC, Ogg (Vorbis, Opus), MP3 or SPHERE file of 8 to 192 kHz and up to 64 channels.
 
-    The optional PyAV (`pip install 'rwae-audio[formats]'`) adds M4A, AAC, WebM, AIFF, CAF, AU, WMA and AMR. Channels are
-    averaged, but for silent ones; of channels that cancel each other the loudest is read. Another rate is resampled (soxr).
+    The optional PyAV (`pip install 'rwae-audio[formats]'`) adds M4A, AAC, WebM, AIFF, CAF, AU, WMA and AMR. The channels
+    that are not silent are averaged. If they cancel each other, the loudest is read instead.
 
-    start, end: the stretch that is read, in seconds; the end is the file's when None. What lies after the stretch is not
-    checked, nor what lies before it in WAV, FLAC and SPHERE.
+    Args:
+        path: The file.
+        sample_rate: Rate in Hz that the samples are resampled to (by soxr).
+        start: Start of the stretch that is read, in seconds. In WAV, FLAC and SPHERE nothing before it is checked.
+        end: End of the stretch in seconds, or None for the end of the file. Nothing after it is checked.
 
     Raises:
-        InputError: the file is missing, not a regular file, not audio, empty, cut short, damaged, holds NaN or infinite
+        InputError: The file is missing, not a regular file, not audio, empty, cut short, damaged, holds NaN or infinite
             samples, or is outside these limits.
     """
     if start or end is not None:
@@ -100,11 +115,11 @@ def read_audio(path: str | Path, sample_rate: int = 16000, start: float = 0.0, e
 def _read_stretch(path: Path, sample_rate: int, start: float, end: float | None) -> Audio:
     with open_stream(path, start) as stream:
         rate, channels, blocks = stream.rate, stream.channels, []
-        wanted = math.inf if end is None else round(end * rate) - round(start * rate)
-        for samples in stream.blocks if wanted > 0 else ():
-            blocks.append(samples if len(samples) < wanted else samples[: int(wanted)])
-            wanted -= len(samples)
-            if wanted <= 0:
+        remaining = math.inf if end is None else round(end * rate) - round(start * rate)
+        for samples in stream.blocks if remaining > 0 else ():
+            blocks.append(samples if len(samples) < remaining else samples[: int(remaining)])
+            remaining -= len(samples)
+            if remaining <= 0:
                 break
     if not blocks:
         stretch = f"from {start:g} s on" if end is None else f"from {start:g} s to {end:g} s"
@@ -116,17 +131,17 @@ def _read_stretch(path: Path, sample_rate: int, start: float, end: float | None)
 
 
 def duration(path: str | Path) -> float:
-    """The seconds of a file: as its header says, or else by decoding it. Raises InputError as open_audio does."""
+    """Return the duration of a recording in seconds, from its header or else by decoding it. Raises InputError."""
     with open_stream(_regular(path)) as stream:
-        frames = sum(map(len, stream.blocks)) if stream.frames is None else stream.frames
-        return frames / stream.rate
+        length = sum(map(len, stream.blocks)) if stream.length is None else stream.length
+        return length / stream.rate
 
 
 def open_audio(path: str | Path, sample_rate: int = 16000) -> Recording:
-    """A recording to be read in blocks at `sample_rate` Hz.
+    """Open a recording to be read in blocks at `sample_rate` Hz.
 
-    A file of several channels is read once, to tell which of them to average. Raises InputError for a header that
-    read_audio refuses.
+    A file with several channels is read once here, to decide which of them to average. Raises InputError for a header
+    that `read_audio` refuses.
     """
     path = _regular(path)
     with open_stream(path) as stream:
@@ -134,15 +149,15 @@ def open_audio(path: str | Path, sample_rate: int = 16000) -> Recording:
         return Recording(path, sample_rate, stream.rate, stream.channels, used, notes)
 
 
-def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """Resample a waveform (N,) from `rate` to `wanted` Hz: ⌈N · wanted / rate⌉ samples, by soxr."""
-    return samples if rate == wanted else np.concatenate([*resampled_blocks([samples], rate, wanted)])
+def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+    """Resample a waveform (N,) from `rate` to `new_rate` Hz with soxr: ⌈N · new_rate / rate⌉ samples."""
+    return samples if rate == new_rate else np.concatenate([*resampled_blocks([samples], rate, new_rate)])
 
 
 def write_audio(path: str | Path, samples: np.ndarray, sample_rate: int) -> float:
-    """Write samples (N,) as 16-bit WAV (or FLAC, by the suffix), whole or not at all; returns the gain applied.
+    """Write samples (N,) as 16-bit WAV or FLAC (by the suffix), whole or not at all, and return the gain applied.
 
-    Nothing is clipped: a peak over 1 is scaled to 0.999, and the factor returned (1.0 otherwise). Raises InputError.
+    Nothing is clipped: a peak over 1 is scaled to 0.999, and the gain is that factor, otherwise 1.0. Raises InputError.
     """
     return write_blocks(path, [samples], sample_rate)
 
@@ -150,10 +165,21 @@ def write_audio(path: str | Path, samples: np.ndarray, sample_rate: int) -> floa
 def write_blocks(
     path: str | Path, blocks: Iterable[np.ndarray], sample_rate: int, loudness: float | None = None
 ) -> float:
-    """write_audio of samples that come in blocks (n,), in memory that does not grow with them.
+    """Write samples that come in blocks (n,) as `write_audio` does, in memory that does not grow with them.
 
-    loudness: the RMS of speech (level.py) that the whole is brought to first. Since the gain is known only after the last
-    sample, all of them wait as float32 in a file without a name beside `path`.
+    The gain is known only after the last sample. Until then all samples wait as float32 in an unnamed temporary file.
+
+    Args:
+        path: The file, with the suffix .wav or .flac.
+        blocks: The samples, full scale ±1.
+        sample_rate: Sample rate in Hz.
+        loudness: The RMS of speech (level.py) that the samples are first scaled to, or None for no scaling.
+
+    Returns:
+        The gain that prevents clipping, as in `write_audio`.
+
+    Raises:
+        InputError: The file cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in (".wav", ".flac"):
@@ -182,7 +208,7 @@ def write_blocks(
 
 
 def _regular(path: str | Path) -> Path:
-    """The path, if it names a regular file: a device or a pipe is never opened."""
+    """Return the path if it names a regular file; a device or a pipe is never opened. Raises InputError otherwise."""
     path = Path(path)
     try:
         mode = os.stat(path).st_mode
@@ -198,25 +224,25 @@ def _regular(path: str | Path) -> Path:
 
 
 def _average(samples: np.ndarray, used: tuple[int, ...]) -> np.ndarray:
-    """(n, channels) → (n,), the mean of the channels that are used."""
+    """Return the mean of the used channels, (n, channels) → (n,)."""
     if len(used) == 1:
         return samples[:, used[0]].copy()
     return (samples if len(used) == samples.shape[1] else samples[:, used]).mean(axis=1)
 
 
 def _choose(channels: int, blocks: Iterable[np.ndarray]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """The channels to average, and what to say of the others, from the power of each and of their sum."""
+    """Choose the channels to average by their powers and the power of their sum; return them with notes on the rest."""
     if channels == 1:
         return (0,), ()
-    powers, together = np.zeros(channels), 0.0
+    powers, power_of_sum = np.zeros(channels), 0.0
     for samples in blocks:
         powers += np.square(samples, dtype=np.float64).sum(axis=0)
-        together += float(np.square(samples.sum(axis=1, dtype=np.float64)).sum())
+        power_of_sum += float(np.square(samples.sum(axis=1, dtype=np.float64)).sum())
     used = [int(i) for i in np.flatnonzero(powers > SILENT * powers.max())]
     if not used:  # silence on every channel
         return tuple(range(channels)), ()
     loudest = int(powers.argmax())
-    if together < CANCELLED * powers[used].sum():
+    if power_of_sum < CANCELLED * powers[used].sum():
         names = ", ".join(str(i + 1) for i in used[:-1]) + f" and {used[-1] + 1}"
         which = "the louder one" if len(used) == 2 else "the loudest"
         note = f"channels {names} cancel each other; channel {loudest + 1}, {which}, is read"
@@ -228,17 +254,17 @@ def _choose(channels: int, blocks: Iterable[np.ndarray]) -> tuple[tuple[int, ...
     return tuple(used), (f"{note} and left out of the average",)
 
 
-def resampled_blocks(blocks: Iterable[np.ndarray], rate: int, wanted: int) -> Iterator[np.ndarray]:
-    """Resample blocks (n,) from `rate` to `wanted` Hz: ⌈N · wanted / rate⌉ samples in all, the same as in one piece."""
+def resampled_blocks(blocks: Iterable[np.ndarray], rate: int, new_rate: int) -> Iterator[np.ndarray]:
+    """Resample blocks (n,) from `rate` to `new_rate` Hz: the same ⌈N · new_rate / rate⌉ samples as in one piece."""
     import soxr
 
-    stream, came, went = soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ"), 0, 0
+    stream, count_in, count_out = soxr.ResampleStream(rate, new_rate, 1, dtype="float32", quality="HQ"), 0, 0
     for block in blocks:
-        came += len(block)
+        count_in += len(block)
         out = stream.resample_chunk(block)
-        went += len(out)
+        count_out += len(out)
         yield out
-    rest = np.zeros(-(-came * wanted // rate) - went, dtype=np.float32)
+    rest = np.zeros(-(-count_in * new_rate // rate) - count_out, dtype=np.float32)
     out = stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)[: len(rest)]
     rest[: len(out)] = out
     yield rest

@@ -1,4 +1,4 @@
-"""Walks over the boxes of containers that PyAV reads: is the file as long as its own lengths say?"""
+"""Check that a container which PyAV reads (MP4, WebM, AIFF, …) is as long as the lengths in it say."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 from rwae_audio.data.containers import audio_start, is_placeholder
 from rwae_audio.files import InputError
 
-Box = tuple[str, int]  # the name of what stands at a place, and the place after it; -1 where its length is unknown
+Box = tuple[str, int]  # the description of a box in messages, and the position after it, or -1 for an unknown length
 
 _AMR = {  # bytes of a frame by its mode
     b"#!AMR\n": (13, 14, 16, 18, 20, 21, 27, 32, 6, 1, 1, 1, 1, 1, 1, 1),
     b"#!AMR-WB\n": (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 1, 1, 1, 1, 1, 1),
 }
-_EBML_PARENTS = (0x18538067, 0x1F43B675)  # Segment and Cluster, whose children are walked
+_EBML_PARENTS = (0x18538067, 0x1F43B675)  # Segment and Cluster: their children are checked one by one
 
 
 def check_boxes(path: Path, file: io.FileIO, demuxer: str) -> bool:
-    """Raises InputError for a file that ends inside a box; returns whether one of them has no known length."""
+    """Return whether a box of unknown length was met. Raises InputError for a file that ends inside a box."""
     size, start = os.fstat(file.fileno()).st_size, audio_start(file) if demuxer == "aac" else 0
     walk: dict[str, tuple[int, Callable[[io.FileIO, int], Box | None]]] = {
         "mov": (0, _mp4),
@@ -43,12 +43,12 @@ def check_boxes(path: Path, file: io.FileIO, demuxer: str) -> bool:
                 raise InputError(
                     f"{path} has {size - place} bytes at its end that cannot be read; expected a whole file"
                 )
-            return False  # FFmpeg will say
+            return False  # FFmpeg reports what is wrong
         name, end = box
         if end < 0:
             return True
         if end > size + 1:  # a byte of padding may be missing
-            raise InputError(f"{path} is cut short: it has {size} bytes; its {name} goes on to byte {end}")
+            raise InputError(f"{path} is cut short: it has {size} bytes; its {name} ends at byte {end}")
         if end <= place:
             return False
         place = end

@@ -1,4 +1,4 @@
-"""What the checks of all audio formats share: a stream for the decoder, tags before the audio, lengths left open."""
+"""Helpers of the audio format checks: a file view for the decoder, tags before the audio, unknown lengths."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ KINDS = "WAV, FLAC, Ogg, MP3 or NIST SPHERE audio"
 
 
 def advice(path: Path) -> str:
-    """The command that makes WAV of a file."""
+    """Return the ffmpeg command that converts a file to WAV."""
     return f"`ffmpeg -i {shlex.quote(str(path))} {shlex.quote(str(path.with_suffix('.wav')))}`"
 
 
 class Pieces:
-    """A read-only file made of byte strings and of (start, end) ranges of another file.
+    """A read-only file composed of byte strings and (start, end) ranges of another file.
 
-    libsndfile calls its methods from C, where an exception would be printed and lost: `error` keeps it.
+    libsndfile calls its methods from C, where an exception would be printed and lost. It is kept in `error` instead.
     """
 
     def __init__(self, file: io.FileIO, pieces: list[bytes | tuple[int, int]]) -> None:
@@ -54,7 +54,7 @@ class Pieces:
             else:
                 self.file.seek(piece[0] + offset)
                 part = self.file.read(min(count, piece[1] - piece[0] - offset))
-            if not part:  # the file has become shorter since
+            if not part:  # the file has become shorter since it was opened
                 break
             parts.append(part)
             self.place += len(part)
@@ -64,13 +64,13 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Part:
-    """One stream for libsndfile.
+    """A stream that libsndfile decodes.
 
     Attributes:
-        source: its bytes, or None for the file as it is.
-        least: the seconds that have to come of it; fewer mean that the decoder has lost some.
-        most: the number of samples after which to stop, or None.
-        loud: whether its decoder may be the one of MPEG, which writes on the C library's stderr.
+        source: Its bytes, or None for the whole file.
+        least: The shortest duration, in seconds, that a decoder without losses yields.
+        most: The number of samples after which decoding stops, or None.
+        loud: Whether the decoder may be that of MPEG, which reports errors on the C library's stderr.
     """
 
     source: Pieces | None = None
@@ -80,14 +80,14 @@ class Part:
 
 
 def id3_length(head: bytes) -> int:
-    """The bytes of the ID3v2 tag that begins with `head` (10 bytes), or 0 if there is none."""
+    """Return the length in bytes of the ID3v2 tag with the header `head` (10 bytes), or 0 without a tag."""
     if len(head) < 10 or not head.startswith(b"ID3") or max(head[6:10]) > 127:
         return 0
     return 10 + sum(byte << 7 * (3 - i) for i, byte in enumerate(head[6:10])) + 10 * bool(head[5] & 0x10)
 
 
 def audio_start(file: io.FileIO) -> int:
-    """The first byte after ID3 tags and the zeros that may pad them, of which a megabyte is looked at."""
+    """Return the position after ID3 tags and the zeros that pad them (at most a megabyte of zeros is skipped)."""
     place, length = 0, 1
     while length:
         file.seek(place)
@@ -101,5 +101,5 @@ def audio_start(file: io.FileIO) -> int:
 
 
 def is_placeholder(length: int) -> bool:
-    """Is this what a writer to a pipe leaves for a length it does not know: 0, or about 2 or 4 GiB?"""
+    """Return whether a length is a placeholder that programs write into a pipe: 0, or about 2 or 4 GiB."""
     return length == 0 or abs(length - (1 << 31)) <= 1 << 16 or length >= (1 << 32) - (1 << 16)

@@ -1,4 +1,4 @@
-"""Decoding of audio files: blocks of all channels at the file's own rate, checked."""
+"""Decoding of audio files into checked blocks of all channels, at the sample rate of the file."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from rwae_audio.files import InputError
 MIN_RATE, MAX_RATE, MAX_CHANNELS = 8000, 192000, 64
 MPEG = ("MP3", "MPEG")
 FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "NIST", *MPEG)  # libsndfile's names of KINDS
-SEEKABLE = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # how the codings begin in which every sample can be found
-BLOCK = 1 << 20  # values (samples × channels) that are read or written at once
-MAX_SAMPLES = 1 << 35  # two days at 192 kHz; libsndfile says more of FLAC without a length
-FLAC_HEAD, FLAC_BUFFER = b"fLaC\0\0\0\x22", 1 << 16  # how every FLAC file begins; what a decoder may read ahead
+SEEKABLE = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # prefixes of the codings in which any sample can be sought
+BLOCK = 1 << 20  # values (samples × channels) in a block
+MAX_SAMPLES = 1 << 35  # two days at 192 kHz; libsndfile reports more for FLAC without a length
+FLAC_HEAD, FLAC_BUFFER = b"fLaC\0\0\0\x22", 1 << 16  # the first bytes of FLAC; how far a decoder reads ahead
 
 
 @dataclass(frozen=True)
 class Stream:
-    """An open file.
+    """An audio file that is open for decoding.
 
     Attributes:
-        rate: its sample rate in Hz.
-        channels: the number of its channels.
-        frames: the number of samples of each channel, or None where only decoding tells.
-        blocks: the samples (n, channels), float32; they raise InputError for what is wrong with them.
+        rate: Sample rate in Hz.
+        channels: Number of channels.
+        length: Number of samples of each channel, or None if only decoding tells.
+        blocks: The samples (n, channels), float32. Iteration raises InputError for a damaged file.
     """
 
     rate: int
     channels: int
-    frames: int | None
+    length: int | None
     blocks: Iterator[np.ndarray]
 
 
 class _Straight(soundfile.SoundFile):
-    """A sound file that is read straight on.
+    """A sound file that is read sequentially.
 
-    SoundFile.read seeks after each block of a file that it calls seekable. There the decoders of MP3 and Ogg start anew,
-    without the bytes before.
+    SoundFile.read seeks after each block of a seekable file. That restarts the decoders of MP3 and Ogg, which then lack
+    the bytes before.
     """
 
     def seekable(self) -> bool:
@@ -58,10 +58,10 @@ class _Straight(soundfile.SoundFile):
 
 @contextlib.contextmanager
 def open_stream(path: Path, start: float = 0.0) -> Iterator[Stream]:
-    """A regular file within the limits, to be read from `start` seconds on.
+    """Open a regular file for decoding from `start` seconds on.
 
-    The format is told from the bytes alone: by the name libsndfile would take any text for headerless audio (.raw, .au).
-    Whatever goes wrong with it, here or in the block, is an InputError.
+    The format is recognised by the bytes alone: by the suffix, libsndfile would take any text for headerless audio (.raw,
+    .au). A file that cannot be decoded raises InputError, here or in the block.
     """
     try:
         with path.open("rb", buffering=0) as file:
@@ -83,7 +83,7 @@ def open_stream(path: Path, start: float = 0.0) -> Iterator[Stream]:
 
 @contextlib.contextmanager
 def _open_extra(path: Path, file: io.FileIO, demuxer: str, start: float) -> Iterator[Stream]:
-    """A file that PyAV decodes."""
+    """Open a file that PyAV decodes."""
     with open_extra(path, file, demuxer) as (rate, channels, blocks):
         _check_limits(path, rate, channels)
         yield Stream(rate, channels, None, _from(round(start * rate), _checked(path, rate, blocks)))
@@ -91,31 +91,31 @@ def _open_extra(path: Path, file: io.FileIO, demuxer: str, start: float) -> Iter
 
 @contextlib.contextmanager
 def _open_parts(path: Path, file: io.FileIO, start: float) -> Iterator[Stream]:
-    """A file that libsndfile decodes, as one stream or several after one another."""
+    """Open a file that libsndfile decodes: one stream, or several after one another."""
     parts = parts_of(path, file)
     with _open_part(path, file, parts[0]) as sound:
-        rate, channels, frames = sound.samplerate, sound.channels, None
-        begun, first = 0, round(start * rate)
+        rate, channels, length = sound.samplerate, sound.channels, None
+        begin, first = 0, round(start * rate)
         _check_limits(path, rate, channels)
         if len(parts) == 1:
-            frames = _length(sound, parts[0])
+            length = _length(sound, parts[0])
         if first and sound.format not in MPEG and sound.subtype.startswith(SEEKABLE):
-            begun, first = sound.seek(min(first, sound.frames)), 0
-        blocks = _checked(path, rate, _blocks_of_parts(path, file, parts, sound, begun))
-        yield Stream(rate, channels, frames, _from(first, blocks))
+            begin, first = sound.seek(min(first, sound.frames)), 0
+        blocks = _checked(path, rate, _blocks_of_parts(path, file, parts, sound, begin))
+        yield Stream(rate, channels, length, _from(first, blocks))
 
 
 def _blocks_of_parts(
-    path: Path, file: io.FileIO, parts: list[Part], first: soundfile.SoundFile, begun: int
+    path: Path, file: io.FileIO, parts: list[Part], first: soundfile.SoundFile, begin: int
 ) -> Iterator[np.ndarray]:
-    yield from _blocks_of_part(path, first, parts[0], begun)
+    yield from _blocks_of_part(path, first, parts[0], begin)
     if first.format == "FLAC":
         _refuse_joined_flac(path, file)
     for part in parts[1:]:
         with _open_part(path, file, part) as sound:
-            given, wanted = (f"{s.samplerate} Hz, {s.channels} channels" for s in (sound, first))
-            if given != wanted:
-                raise InputError(f"{path} changes to {given} in the middle; expected {wanted} to the end")
+            form, first_form = (f"{s.samplerate} Hz, {s.channels} channels" for s in (sound, first))
+            if form != first_form:
+                raise InputError(f"{path} changes to {form} in the middle; expected {first_form} to the end")
             yield from _blocks_of_part(path, sound, part)
 
 
@@ -129,52 +129,54 @@ def _open_part(path: Path, file: io.FileIO, part: Part) -> soundfile.SoundFile:
     if sound.format in MPEG and part.source is None:
         raise InputError(f"{path} has bytes before its first MPEG frame; expected a frame or a tag")
     if sound.frames >= MAX_SAMPLES:
-        raise InputError(f"{path} does not say its length, as FLAC written to a pipe; expected a FLAC file that does")
+        raise InputError(
+            f"{path} is FLAC without its length, as written to a pipe; expected a FLAC file with its length"
+        )
     return sound
 
 
 def _length(sound: soundfile.SoundFile, part: Part) -> int:
-    """The samples of a stream: as the checks of its container say, or else as libsndfile does."""
+    """Return the number of samples of a stream, from the checks of its container or else from libsndfile."""
     return sound.frames if part.most is None else part.most
 
 
-def _blocks_of_part(path: Path, sound: soundfile.SoundFile, part: Part, begun: int = 0) -> Iterator[np.ndarray]:
-    """Blocks (n, channels) of one stream from sample `begun` on. Raises InputError when fewer come than its header says."""
-    wanted, mpeg = _length(sound, part), sound.format in MPEG
-    count, size = begun, BLOCK // sound.channels
-    while count < wanted:
-        read = functools.partial(sound.read, min(size, wanted - count), dtype="float32", always_2d=True)
+def _blocks_of_part(path: Path, sound: soundfile.SoundFile, part: Part, begin: int = 0) -> Iterator[np.ndarray]:
+    """Yield blocks (n, channels) of a stream from sample `begin` on. Raises InputError for fewer than its header says."""
+    length, mpeg = _length(sound, part), sound.format in MPEG
+    count, size = begin, BLOCK // sound.channels
+    while count < length:
+        read = functools.partial(sound.read, min(size, length - count), dtype="float32", always_2d=True)
         samples = _decoded(path, part, mpeg, read)
         if not len(samples):
             break
         count += len(samples)
         yield samples
     least = round(part.least * sound.samplerate)
-    if count < (least if mpeg else max(wanted, least)):  # the length of MPEG may be an estimate
-        raise InputError(f"{path} is cut short: {count} samples; its header says {max(wanted, least)}")
+    if count < (least if mpeg else max(length, least)):  # the length of MPEG may be an estimate
+        raise InputError(f"{path} is cut short: {count} samples; its header says {max(length, least)}")
 
 
 def _decoded(path: Path, part: Part, loud: bool, decode: Callable[[], Any]) -> Any:
-    """What libsndfile gives. Raises InputError when its decoder complains on stderr: then sound is lost."""
+    """Return what `decode` returns. Raises InputError when the decoder reports lost sound on stderr."""
     with complaints() if loud else contextlib.nullcontext(lambda: False) as complained:
         result = decode()
     if part.source is not None and part.source.error is not None:
         raise part.source.error
     if complained():
-        how = f"{advice(path)} writes what can be read"
-        raise InputError(f"{path} is damaged: its MPEG frames cannot all be decoded; {how}")
+        repair = f"{advice(path)} writes what can be read"
+        raise InputError(f"{path} is damaged: its MPEG frames cannot all be decoded; {repair}")
     return result
 
 
 def _refuse_joined_flac(path: Path, file: io.FileIO) -> None:
-    """Raises InputError for a FLAC file after the one that has been decoded from `file`: libsndfile reads the first."""
+    """Raise InputError if another FLAC file follows the one decoded from `file`: libsndfile reads the first alone."""
     file.seek(max(4, file.tell() - FLAC_BUFFER))
     if FLAC_HEAD in file.read():
         raise InputError(f"{path} is several FLAC files joined; expected one")
 
 
 def _from(first: int, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The blocks without the first samples."""
+    """Yield the blocks without the first samples."""
     for samples in blocks:
         if first < len(samples):
             yield samples[first:]
@@ -189,7 +191,7 @@ def _check_limits(path: Path, rate: int, channels: int) -> None:
 
 
 def _checked(path: Path, rate: int, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The blocks as they are. Raises InputError for a sample that is not finite, and when there are none."""
+    """Yield the blocks unchanged. Raises InputError for a sample that is not finite, and when there are no samples."""
     count = 0
     for samples in blocks:
         if not np.isfinite(samples).all():

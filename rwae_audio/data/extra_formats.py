@@ -1,4 +1,4 @@
-"""M4A, AAC, WebM, AIFF, CAF, AU, WMA and AMR, decoded by PyAV (the optional extra `formats`)."""
+"""Decoding of M4A, AAC, WebM, AIFF, CAF, AU, WMA and AMR by PyAV (the optional extra `formats`)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rwae_audio.data.boxes import check_boxes
 from rwae_audio.data.containers import KINDS, advice
 from rwae_audio.files import InputError
 
-MAX_HEAD = 16  # bytes that tell the format
-BLOCK = 1 << 16  # samples that are handed on at once
-NAMES = {  # FFmpeg's names of the formats, and the world's
+MAX_HEAD = 16  # bytes by which the format is recognised
+BLOCK = 1 << 16  # samples in a block
+NAMES = {  # FFmpeg's name of each format → its common name
     "mov": "MP4 (M4A)",
     "matroska": "WebM (Matroska)",
     "aiff": "AIFF",
@@ -27,12 +27,12 @@ NAMES = {  # FFmpeg's names of the formats, and the world's
     "aac": "AAC",
     "amr": "AMR",
 }
-TIMED = ("mov", "matroska", "aiff", "caf", "au", "asf")  # formats whose header says how long the sound is
-SLACK = 0.25  # seconds by which it may be shorter: encoders pad
+TIMED = ("mov", "matroska", "aiff", "caf", "au", "asf")  # formats with the duration in the header
+SLACK = 0.25  # seconds by which the sound may be shorter than the header says: encoders pad
 
 
 def demuxer_of(head: bytes) -> str | None:
-    """FFmpeg's name of the format that a file begins with, if it is one of NAMES."""
+    """Return FFmpeg's name of the format of a file with the first bytes `head`, or None if it is not in NAMES."""
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         return "mov"
     if head.startswith(b"FORM") and head[8:12] in (b"AIFF", b"AIFC"):
@@ -53,10 +53,15 @@ def demuxer_of(head: bytes) -> str | None:
 
 @contextlib.contextmanager
 def open_extra(path: Path, file: io.FileIO, demuxer: str) -> Iterator[tuple[int, int, Iterator[np.ndarray]]]:
-    """(sample rate, channels, blocks (n, channels) of float32) of an open file.
+    """Decode an open file with PyAV.
 
-    The file goes to FFmpeg by its bytes and with its format, so that no name is taken for an address. Raises InputError
-    without PyAV, for a file that is cut short, and for one that cannot be decoded.
+    FFmpeg gets the bytes and the format, never the name, which it could take for a network address.
+
+    Yields:
+        The sample rate in Hz, the number of channels, and the blocks (n, channels), float32.
+
+    Raises:
+        InputError: PyAV is not installed, or the file is cut short or cannot be decoded.
     """
     av = _pyav(path, demuxer)
     endless = check_boxes(path, file, demuxer)
@@ -70,8 +75,8 @@ def open_extra(path: Path, file: io.FileIO, demuxer: str) -> Iterator[tuple[int,
             first = next(frames, None)
             if first is None:
                 raise InputError(f"{path} holds no samples; expected audio")
-            wanted = _seconds(container, stream) if demuxer in TIMED and not endless else 0.0
-            sound = _blocks(path, itertools.chain([first], frames), wanted, av.error.FFmpegError)
+            seconds = _seconds(container, stream) if demuxer in TIMED and not endless else 0.0
+            sound = _blocks(path, itertools.chain([first], frames), seconds, av.error.FFmpegError)
             yield first.sample_rate, len(first.layout.channels), sound
     except av.error.FFmpegError as error:
         raise _undecodable(path, demuxer, error) from error
@@ -89,7 +94,7 @@ def _pyav(path: Path, demuxer: str) -> Any:
 
 
 class _Reader:
-    """What PyAV asks of a file, and no more: it must not close it, and it prints whatever is raised in it."""
+    """A view of a file for PyAV, which must not close it, and which prints every exception that it raises."""
 
     def __init__(self, file: io.FileIO) -> None:
         self.read, self.tell, self.file = file.read, file.tell, file
@@ -97,7 +102,7 @@ class _Reader:
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         try:
             return self.file.seek(offset, whence)
-        except (OSError, OverflowError):  # a damaged file that points to before its beginning
+        except (OSError, OverflowError):  # a damaged file points to before its beginning
             return -1
 
 
@@ -107,14 +112,14 @@ def _undecodable(path: Path, demuxer: str, error: Exception) -> InputError:
 
 
 def _seconds(container: Any, stream: Any) -> float:
-    """The length of the sound as the header says, or 0 where it does not."""
+    """Return the duration in seconds from the header, or 0 if the header has none."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
     return container.duration / 1e6 if container.duration and len(container.streams) == 1 else 0.0
 
 
 def _blocks(path: Path, frames: Iterator[Any], seconds: float, failure: type[Exception]) -> Iterator[np.ndarray]:
-    """Blocks of about BLOCK samples. Raises InputError for what is damaged, changes, or lasts less than `seconds`."""
+    """Yield blocks of about BLOCK samples. Raises InputError for sound that is damaged or shorter than `seconds`."""
     waiting: list[np.ndarray] = []
     count, total, form = 0, 0, None
     try:
@@ -139,7 +144,7 @@ def _blocks(path: Path, frames: Iterator[Any], seconds: float, failure: type[Exc
 
 
 def _samples(path: Path, frame: Any) -> np.ndarray:
-    """(n, channels), float32, of a frame whose samples are floats or integers, planar or packed."""
+    """Return the samples (n, channels), float32, of a PyAV frame of floats or integers, planar or packed."""
     values = frame.to_ndarray()
     channels = len(frame.layout.channels)
     values = values.T if frame.format.is_planar else values.reshape(-1, channels)

@@ -1,4 +1,4 @@
-"""Waveform → log-mel frames: the settings, the transform, its normalisation, and which frames hold no speech."""
+"""Log-mel frames of a waveform: settings, transform, normalisation, and the detection of frames without speech."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rwae_audio.data.torch_audio import torchaudio
 from rwae_audio.files import InputError
 from rwae_audio.settings import nearest, resolve
 
-FRAMES = 4096  # frames whose spectrum is taken at once, when a waveform comes in blocks
-NOTHING = 1e-8  # mel power that counts as none: -80 dB
-MIN_DEVIATION = 0.1  # nats: speech varies by 2 to 4 in every bin, so anything below is a bin without content
+FRAMES = 4096  # frames that are computed at once when a waveform comes in blocks
+NOTHING = 1e-8  # mel power that counts as silence: -80 dB
+MIN_DEVIATION = 0.1  # nats: speech varies by 2 to 4 in every bin, so a bin with less has no content
 
 
 def _expect(fine: bool, name: str, value: Any, expected: str) -> None:
@@ -28,11 +28,12 @@ def _expect(fine: bool, name: str, value: Any, expected: str) -> None:
 
 @dataclass(frozen=True)
 class MelConfig:
-    """How frames are made: a Hann window, slaney mel scale and slaney norm, log max(·, floor). Defaults: `paper`.
+    """Settings of the log-mel transform; the defaults are the preset `paper`.
 
-    Frame t is centred on sample t · hop_length. The waveform is mirrored at its ends.
+    The transform has a Hann window, Slaney's mel scale and norm, and log max(·, floor). Frame t is centred on sample
+    t · hop_length. The waveform is mirrored at its ends.
 
-    Frequencies in Hz, lengths in samples, `segment` in frames. Raises InputError when the values do not fit together.
+    Frequencies are in Hz, lengths in samples, `segment` in frames. Raises InputError when the values do not fit together.
     """
 
     sample_rate: int = 16000
@@ -58,12 +59,13 @@ class MelConfig:
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], where: str = "[mel]") -> MelConfig:
-        """From a TOML or JSON table; with `preset = "paper"` or `"vocoder"` the rest are differences from that preset.
+        """Return the settings of a TOML or JSON table.
 
-        Raises InputError on an unknown preset or setting and on values that do not fit.
+        With `preset = "paper"` or `"vocoder"` the other entries are differences from that preset. Raises InputError for an
+        unknown preset or setting and for values that do not fit together.
         """
         if not isinstance(table, Mapping):
-            return resolve(cls, table, where)  # raises, with its one message for what is not a table
+            return resolve(cls, table, where)  # raises InputError
         changes = dict(table)
         preset = changes.pop("preset", "paper")
         if preset not in PRESETS:
@@ -71,30 +73,38 @@ class MelConfig:
         return resolve(cls, {**PRESETS[preset].to_table(), **changes}, where)
 
     def to_table(self) -> dict[str, Any]:
-        """Plain values for JSON; `from_table` gives the same settings back."""
+        """Return plain values for JSON, from which `from_table` restores the settings."""
         return dataclasses.asdict(self)
 
     def frames(self) -> MelConfig:
-        """The settings that frames depend on: all but `segment`, which is that of the default."""
+        """Return the settings that frames depend on: all but `segment`, which is set to its default."""
         return dataclasses.replace(self, segment=MelConfig.segment)
 
     @property
     def shortest(self) -> int:
-        """Samples in the shortest waveform that `log_mel` takes: one analysis window, or what its padding needs."""
+        """The length in samples of the shortest waveform that `log_mel` accepts: a window, or what its padding needs."""
         return max(self.win_length, self.n_fft // 2 + 1)
 
 
 PRESETS = {
     "paper": MelConfig(),
-    # what SpeechBrain's 16 kHz HiFi-GAN (speechbrain/tts-hifigan-libritts-16kHz) was trained on
+    # the settings that SpeechBrain's 16 kHz HiFi-GAN (speechbrain/tts-hifigan-libritts-16kHz) was trained on
     "vocoder": MelConfig(n_fft=1024, win_length=1024, hop_length=256, power=1.0, segment=40),
 }
 
 
 def log_mel(waveform: torch.Tensor, config: MelConfig) -> torch.Tensor:
-    """Return the log-mel frames of a waveform (..., N): (..., T, n_mels), float32, T = 1 + N // hop_length.
+    """Return the log-mel frames of a waveform, with torchaudio's spectrogram.
 
-    The spectrogram is torchaudio's. Raises InputError when N is under one analysis window.
+    Args:
+        waveform: Samples (..., N).
+        config: The settings of the transform.
+
+    Returns:
+        The frames (..., T, n_mels), float32, with T = 1 + N // hop_length.
+
+    Raises:
+        InputError: N is under one analysis window.
     """
     n = waveform.shape[-1]
     if n < config.shortest:
@@ -105,33 +115,33 @@ def log_mel(waveform: torch.Tensor, config: MelConfig) -> torch.Tensor:
 
 
 def _log_mel(waveform: torch.Tensor, config: MelConfig, centred: bool) -> torch.Tensor:
-    """Return the frames of a waveform whose edges are mirrored (`centred`), or which has its own edges."""
+    """Return the frames of a waveform; with `centred` it is mirrored at its ends first."""
     spectrum = _spectrogram(config, centred).to(waveform.device)(waveform.float())
     mels = spectrum.transpose(-1, -2) @ mel_filters(config).to(waveform.device)
     return mels.clamp_(min=config.floor).log_()
 
 
 def log_mel_chunks(blocks: Iterable[np.ndarray | torch.Tensor], config: MelConfig) -> Iterator[torch.Tensor]:
-    """Yield the frames of `log_mel`, (m, n_mels) at a time, of a waveform that comes in blocks (n,).
+    """Yield the frames of `log_mel` in chunks (m, n_mels) for a waveform that comes in blocks (n,).
 
-    Memory does not grow with the waveform. Raises InputError, at its end, when all of it is under one analysis window.
+    Memory does not grow with the waveform. Raises InputError at its end if all of it is under one analysis window.
     """
     edge = config.n_fft // 2
-    waiting, count, begun = torch.zeros(0), 0, False
+    waiting, count, started = torch.zeros(0), 0, False
     for block in blocks:
         waiting, count = torch.cat([waiting, torch.as_tensor(block, dtype=torch.float32)]), count + len(block)
         if count < config.shortest:
             continue
-        if not begun:
-            waiting, begun = torch.cat([waiting[1 : edge + 1].flip(-1), waiting]), True
-        # what the end is padded with stays: edge + 1 samples
+        if not started:
+            waiting, started = torch.cat([waiting[1 : edge + 1].flip(-1), waiting]), True
+        # the edge + 1 samples that pad the end are kept
         ready = 1 + (len(waiting) - config.n_fft) // config.hop_length
         ready = min(ready, (len(waiting) - edge - 1) // config.hop_length)
         while ready > 0:
             part = min(ready, FRAMES)
             yield _log_mel(waiting[: config.n_fft + (part - 1) * config.hop_length], config, centred=False)
             waiting, ready = waiting[part * config.hop_length :], ready - part
-    if not begun:
+    if not started:
         log_mel(waiting, config)  # raises
     waiting = torch.cat([waiting, waiting[-edge - 1 : -1].flip(-1)])
     if len(waiting) >= config.n_fft:
@@ -157,7 +167,7 @@ def mel_filters(config: MelConfig) -> torch.Tensor:
     Raises InputError when a filter falls between two bins.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of empty filters, which are refused below
+        warnings.simplefilter("ignore")  # the warning of empty filters, which are refused below
         filters = torchaudio().functional.melscale_fbanks(
             config.n_fft // 2 + 1, config.f_min, config.f_max, config.n_mels, config.sample_rate, "slaney", "slaney"
         )
@@ -167,13 +177,13 @@ def mel_filters(config: MelConfig) -> torch.Tensor:
 
 
 def bin_positions(hertz: np.ndarray, config: MelConfig) -> np.ndarray:
-    """Where frequencies lie on the axis of mel bins: k at the centre of filter k, fractions in between."""
+    """Return the positions of frequencies, in Hz, on the axis of mel bins: k at the centre of filter k."""
     low, high = _mel(config.f_min), _mel(config.f_max)
     return (_mel(hertz) - low) * (config.n_mels + 1) / (high - low) - 1
 
 
 def bin_centres(config: MelConfig) -> np.ndarray:
-    """The frequency (n_mels,), in Hz, at the centre of each mel filter."""
+    """Return the frequency (n_mels,), in Hz, at the centre of each mel filter."""
     return _hertz(np.linspace(_mel(config.f_min), _mel(config.f_max), config.n_mels + 2))[1:-1]
 
 
@@ -188,15 +198,22 @@ def _hertz(mel: np.ndarray) -> np.ndarray:
 
 
 def non_speech_mask(log_mels: np.ndarray | torch.Tensor, config: MelConfig) -> np.ndarray:
-    """Which frames of one utterance (T, n_mels), not normalised, hold no speech: (T,), bool. It rather misses some.
+    """Return which frames of an utterance hold no speech; it misses some rather than mark speech.
 
-    A frame's level is 10·log10 of its mel power above the floor. Non-speech is a frame that lies, with both of its
-    neighbours (so that the edges of words stay out), in the lowest 30 % of the way from the utterance's 5th to its 95th
-    percentile level. Where that way is under 15 dB, nothing tells pauses from speech, and only frames with nothing
-    above the floor count. On TIMIT's hand labels 95 % of the frames named are silence, pause or closure.
+    A frame's level is 10·log10 of its mel power above the floor. A frame is non-speech if it and both neighbours lie in
+    the lowest 30 % of the range from the utterance's 5th to its 95th percentile level. The neighbours keep the edges of
+    words out. Where that range is under 15 dB, pauses cannot be told from speech, and only frames without power above the
+    floor count. On TIMIT's hand labels 95 % of the marked frames are silence, pause or closure.
+
+    Args:
+        log_mels: Log-mels (T, n_mels), not normalised.
+        config: The settings of the log-mels.
+
+    Returns:
+        The mask (T,), bool, True for non-speech.
     """
     mels = np.exp(np.asarray(log_mels, dtype=np.float64))
-    # float32 logarithms give the floor back to within 1e-6 of itself, which is no sound
+    # float32 logarithms restore the floor to within 1e-6 of itself: such a difference is no sound
     above = np.where(mels > config.floor * (1 + 1e-5), mels - config.floor, 0.0)
     level = 10 * np.log10((above ** (2 / config.power)).sum(axis=1) + NOTHING)
     low, high = np.percentile(level, [5, 95])
@@ -207,16 +224,16 @@ def non_speech_mask(log_mels: np.ndarray | torch.Tensor, config: MelConfig) -> n
 
 @dataclass(frozen=True, eq=False)
 class Normaliser:
-    """Zero mean and unit variance for each mel bin; `mean` and `deviation` are (n_mels,), float32."""
+    """Normalisation of each mel bin to zero mean and unit variance; `mean` and `deviation` are (n_mels,), float32."""
 
     mean: torch.Tensor
     deviation: torch.Tensor
 
     @classmethod
     def fit(cls, frames: np.ndarray | torch.Tensor | Iterable[np.ndarray | torch.Tensor]) -> Normaliser:
-        """From log-mels (N, n_mels), read a chunk at a time (they may be memory-mapped), or from several such arrays.
+        """Return the normaliser of log-mels (N, n_mels) or of several such arrays.
 
-        Raises InputError when there are no frames.
+        They are read in chunks, so that they may be memory-mapped. Raises InputError when there are no frames.
         """
         arrays = [frames] if isinstance(frames, (np.ndarray, torch.Tensor)) else frames
         count, total, squares = 0, np.zeros(1), np.zeros(1)
@@ -231,13 +248,13 @@ class Normaliser:
         return cls(torch.from_numpy(mean).float(), torch.from_numpy(deviation).float())
 
     def __call__(self, log_mels: torch.Tensor) -> torch.Tensor:
-        """Normalised frames of log-mels (..., n_mels)."""
+        """Return the normalised frames of log-mels (..., n_mels)."""
         return (log_mels - self.mean) / self.deviation
 
     def inverse(self, frames: torch.Tensor) -> torch.Tensor:
-        """Log-mels of normalised frames (..., n_mels)."""
+        """Return the log-mels of normalised frames (..., n_mels)."""
         return frames * self.deviation + self.mean
 
     def to(self, device: torch.device | str) -> Normaliser:
-        """The same on another device."""
+        """Return the normaliser on another device."""
         return Normaliser(self.mean.to(device), self.deviation.to(device))

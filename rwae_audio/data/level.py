@@ -1,7 +1,7 @@
-"""The front end of every recording: nothing below the voice, and the speech at one level.
+"""The front end of every recording: a high-pass filter, and a gain that brings speech to one level.
 
-Training, scoring and conversion all take their waveforms from here, so that neither the volume knob, nor an offset, nor
-rumble reaches the codes. A recording is read twice: once to measure its level, once to bring it to NOMINAL.
+Training, scoring and conversion all take their waveforms from here, so that volume, offset and rumble do not reach the
+codes. A recording is read twice: once to measure its level, once to bring it to NOMINAL.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from rwae_audio.files import InputError
 NOMINAL = -26.0  # dB below full scale: the level that ITU-T P.56 speech material customarily has
 CUTOFF = 60.0  # Hz of the high-pass: no voice has its pitch below it
 QUALITIES = (0.5412, 1.3066)  # of the two sections that make a Butterworth filter of order 4
-MEMORY = 0.25  # seconds after which the filter has forgotten what it heard, to 1e-9
+MEMORY = 0.25  # seconds after which the response of the filter has decayed to 1e-9
 GATE_BLOCK = 0.05  # seconds over which the power of speech is averaged
 GATE = 10.0  # dB below the mean of the louder blocks, under which a block is a pause
 SILENT = 1e-4  # a peak under this (-80 dBFS) is silence
 FAR_BEYOND = 10.0  # a peak over this was written at another scale, such as that of 16-bit integers
 
-Blocks = Callable[[], Iterable[np.ndarray]]  # gives a recording's samples from the start, (n,) at a time
+Blocks = Callable[[], Iterable[np.ndarray]]  # returns a recording's samples from the start, in blocks (n,)
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Level:
 
     @property
     def silent(self) -> bool:
-        """True when there is nothing to hear."""
+        """Whether the recording is silent."""
         return self.peak < SILENT
 
     @property
     def gain(self) -> float:
-        """Factor that brings the speech to NOMINAL; 1.0 for silence."""
+        """The factor that brings the speech to NOMINAL; 1.0 for silence."""
         return 1.0 if self.silent else 10 ** (NOMINAL / 20) / self.active
 
 
@@ -59,11 +59,11 @@ def high_passed(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.n
     """Remove an offset and rumble from a waveform.
 
     Args:
-        blocks: Samples (n,) at a time.
-        sample_rate: Their rate in Hz.
+        blocks: Samples in blocks (n,).
+        sample_rate: Sample rate in Hz.
 
     Yields:
-        As many samples, float32. Where the blocks are cut makes no difference beyond 1e-7 of full scale.
+        Equally many samples, float32. They depend on the division into blocks by at most 1e-7 of full scale.
     """
     sections = [high_pass_section(sample_rate, quality) for quality in QUALITIES]
     before = None
@@ -93,9 +93,9 @@ def high_pass_section(sample_rate: int, quality: float) -> tuple[torch.Tensor, t
 
 
 class LevelMeter:
-    """Measure the level of a waveform that comes in blocks; eight bytes are kept for every GATE_BLOCK seconds.
+    """A meter for the level of a waveform that comes in blocks from `high_passed`.
 
-    The waveform has gone through `high_passed`.
+    It keeps eight bytes for every GATE_BLOCK seconds.
     """
 
     def __init__(self, sample_rate: int) -> None:
@@ -105,27 +105,27 @@ class LevelMeter:
         self.rest = np.zeros(0, dtype=np.float32)
 
     def add(self, block: np.ndarray) -> None:
-        """Go on with samples (n,)."""
+        """Add the next samples (n,) of the waveform."""
         self.count += len(block)
         self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
         samples = np.concatenate([self.rest, block])
-        whole = len(samples) - len(samples) % self.size
-        self.powers.append(np.square(samples[:whole], dtype=np.float64).reshape(-1, self.size).mean(1))
-        self.rest = samples[whole:]
+        full = len(samples) - len(samples) % self.size
+        self.powers.append(np.square(samples[:full], dtype=np.float64).reshape(-1, self.size).mean(1))
+        self.rest = samples[full:]
 
     @property
     def level(self) -> Level:
-        """The level of everything so far."""
+        """The level of all samples so far."""
         rest = [np.square(self.rest, dtype=np.float64).mean(keepdims=True)] if len(self.rest) else []
         powers = np.concatenate([*self.powers, *rest, np.zeros(0)])
         return Level(self.count, self.peak, math.sqrt(active_power(powers)) if len(powers) else 0.0)
 
 
 def active_power(powers: np.ndarray) -> float:
-    """Mean power of speech without its pauses.
+    """Return the mean power of speech without its pauses.
 
-    A block counts as a pause when it lies more than GATE dB below the mean of the blocks that do not, as in ITU-R BS.1770
-    but without its absolute threshold: a recording has the same pauses at any level.
+    A block is a pause if it lies more than GATE dB below the mean of the other blocks, as in ITU-R BS.1770. There is no
+    absolute threshold, so that a recording has the same pauses at any level.
 
     Args:
         powers: Mean power of each block, (n,).
@@ -139,7 +139,7 @@ def active_power(powers: np.ndarray) -> float:
 
 
 def active_level(samples: np.ndarray, sample_rate: int) -> float:
-    """Return the RMS of speech in a waveform (N,) as it is, without the high-pass: the level of what a vocoder made."""
+    """Return the RMS of speech in a waveform (N,) without the high-pass, e.g. of the output of a vocoder."""
     meter = LevelMeter(sample_rate)
     meter.add(samples)
     return meter.level.active
@@ -150,9 +150,9 @@ class Speech:
     """A recording at the level that every network hears.
 
     Attributes:
-        read: Gives the samples as they were read, from the start, as often as there are passes.
-        sample_rate: Their rate in Hz.
-        level: The level as it was read.
+        read: Returns the unchanged samples from the start, once for each pass.
+        sample_rate: Sample rate in Hz.
+        level: The level before the gain.
     """
 
     read: Blocks
@@ -160,18 +160,18 @@ class Speech:
     level: Level
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yield the samples at NOMINAL, without what is below a voice, (n,) at a time, float32."""
+        """Yield the high-passed samples at NOMINAL in blocks (n,), float32."""
         gain = np.float32(self.level.gain)
         for block in high_passed(self.read(), self.sample_rate):
             yield block * gain
 
     def log_mels(self, mel: MelConfig) -> Iterator[Tensor]:
-        """Yield the log-mels (n, n_mels) at a time. Raises InputError when all is under one analysis window."""
+        """Yield the log-mels in chunks (n, n_mels). Raises InputError for a recording under one analysis window."""
         return log_mel_chunks(self.blocks(), mel)
 
 
 def measured(read: Blocks, sample_rate: int) -> Speech:
-    """Measure a recording that can be read as often as is needed."""
+    """Measure the level of a recording that can be read several times, and return it as speech."""
     meter = LevelMeter(sample_rate)
     for block in high_passed(read(), sample_rate):
         meter.add(block)
@@ -179,12 +179,12 @@ def measured(read: Blocks, sample_rate: int) -> Speech:
 
 
 def speech_of(samples: np.ndarray, sample_rate: int) -> Speech:
-    """Measure a waveform (N,) that is in memory."""
+    """Measure the level of a waveform (N,) in memory, and return it as speech."""
     return measured(lambda: [samples], sample_rate)
 
 
 def levelled(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Return a waveform (N,) at NOMINAL, without what is below a voice, float32."""
+    """Return a waveform (N,) high-passed and at NOMINAL, float32."""
     return np.concatenate([*speech_of(samples, sample_rate).blocks()])
 
 
@@ -193,9 +193,10 @@ def waveform(samples: np.ndarray | Tensor, name: str) -> np.ndarray:
 
     Args:
         samples: Floats, or 8, 16 or 32-bit integers, which are scaled by their range; (N,), (1, N) or (N, 1).
-        name: What they are called in the message.
+        name: The name of the samples in messages.
 
-    Raises InputError for another type or shape, no samples, and NaN or infinite ones.
+    Raises:
+        InputError: Another type or shape, no samples, or NaN or infinite samples.
     """
     array = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
     if array.ndim == 2 and min(array.shape) == 1:

@@ -1,4 +1,4 @@
-"""MPEG audio (MP3): a walk over the frame headers, which says how many samples there are, before anything is decoded."""
+"""Check of MPEG audio (MP3): the frame headers are read, and the samples counted, before anything is decoded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from rwae_audio.data.containers import Part, Pieces, advice, id3_length
 from rwae_audio.files import InputError
 
-# sample rates by the two bits of the version (MPEG-2.5, none, 2, 1); kbit/s by (is it MPEG-1?, layer)
+# sample rates by the two version bits (MPEG-2.5, invalid, 2, 1); kbit/s by (whether it is MPEG-1, layer)
 RATES: tuple[tuple[int, ...], ...] = ((11025, 12000, 8000), (), (22050, 24000, 16000), (44100, 48000, 32000))
 BITRATES = {
     (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -27,14 +27,14 @@ BITRATES = {
     (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-SLACK = 3  # frames that a decoder may drop at either end
-WINDOW = 1 << 20
+SLACK = 3  # MPEG frames that a decoder may drop at either end
+WINDOW = 1 << 20  # bytes that are read at once
 UNBUFFERED = 2  # _IONBF of <stdio.h>
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a frame's header says: `length` bytes, `samples` per channel, and where a Xing header would stand."""
+    """The header of an MPEG frame: `length` in bytes, `samples` per channel, and the offset `xing` of a Xing header."""
 
     length: int
     samples: int
@@ -46,13 +46,13 @@ class Frame:
 
 @dataclass
 class _Link:
-    """Frames that one encoder wrote: how many its Xing header promises (None without one), delay and padding in samples."""
+    """The MPEG frames that one encoder wrote: `promised` is the number in their Xing header, `trimmed` is in samples."""
 
     frame: Frame
     word: bytes
     promised: int | None = None
     trimmed: int = 0
-    tag: tuple[int, int] | None = None  # where the frame of the Xing header is
+    tag: tuple[int, int] | None = None  # the byte range of the frame with the Xing header
     ranges: list[tuple[int, int]] = field(default_factory=list)
     count: int = 0
 
@@ -65,7 +65,7 @@ class _Link:
 
 @functools.lru_cache(maxsize=4096)
 def read_header(word: bytes) -> Frame | None:
-    """The header of a frame, 4 bytes, or None if it is none. Frames of no stated bit rate (free format) are none."""
+    """Parse the header of an MPEG frame, 4 bytes. Returns None for other bytes and for the free format (no bit rate)."""
     if len(word) < 4 or word[0] != 0xFF or word[1] & 0xE0 != 0xE0:
         return None
     version, layer = word[1] >> 3 & 3, 4 - (word[1] >> 1 & 3)
@@ -82,15 +82,22 @@ def read_header(word: bytes) -> Frame | None:
 
 
 def is_mpeg(head: bytes) -> bool:
-    """Does it begin as an MPEG frame does? (With layer bits of 0 it is AAC.)"""
+    """Return whether bytes begin as an MPEG frame does. With layer bits of 0 they are AAC."""
     return len(head) > 3 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 6 != 0
 
 
 def mpeg_parts(path: Path, file: io.FileIO, start: int, size: int) -> list[Part]:
-    """The streams of an MP3 file, each with a header that says its length.
+    """Return the streams of an MP3 file, each with a header that states its length; joined files have several.
 
-    Files that were joined have several. Raises InputError for bytes that are neither frames nor tags, for a frame that is
-    cut short, for fewer frames than a Xing header says, and for a sample rate or channels that change.
+    Args:
+        path: The name of the file in messages.
+        file: The open file.
+        start: The position of the first MPEG frame, in bytes.
+        size: The position after the last one.
+
+    Raises:
+        InputError: There are bytes that are neither MPEG frames nor tags, a frame is cut short, frames are missing by the
+            Xing header, or the sample rate or number of channels changes.
     """
     links: list[_Link] = []
     window, base, place = b"", start, start
@@ -105,9 +112,7 @@ def mpeg_parts(path: Path, file: io.FileIO, start: int, size: int) -> list[Part]
             if not length and not head.strip(b"\0") and _only_zeros(file, place):
                 break
             if not length:
-                raise InputError(
-                    f"{path} has bytes that are no MPEG frame at byte {place}; {advice(path)} writes what can be read"
-                )
+                raise InputError(f"{path} has no MPEG frame at byte {place}; {advice(path)} writes what can be read")
             place += length
             continue
         if place + frame.length > size:
@@ -120,7 +125,7 @@ def mpeg_parts(path: Path, file: io.FileIO, start: int, size: int) -> list[Part]
 
 
 def _tag_length(file: io.FileIO, place: int, head: bytes) -> int:
-    """The bytes of the tag (ID3, APE, Lyrics3) that begins here, or 0 if there is none."""
+    """Return the length in bytes of the tag (ID3, APE, Lyrics3) at `place`, or 0 without a tag."""
     if head.startswith(b"TAG"):
         return 227 if head.startswith(b"TAG+") else 128
     if head.startswith(b"APETAGEX") and len(head) >= 32:
@@ -138,9 +143,9 @@ def _only_zeros(file: io.FileIO, place: int) -> bool:
 
 
 def _check_same(path: Path, first: Frame, frame: Frame, place: int) -> None:
-    wanted, given = (f"{f.rate} Hz, {f.channels} channels, layer {f.layer}" for f in (first, frame))
-    if given != wanted:
-        raise InputError(f"{path} changes to {given} at byte {place}; expected {wanted} as before")
+    first_form, form = (f"{f.rate} Hz, {f.channels} channels, layer {f.layer}" for f in (first, frame))
+    if form != first_form:
+        raise InputError(f"{path} changes to {form} at byte {place}; expected {first_form} as before")
 
 
 def _add(links: list[_Link], frame: Frame, head: bytes, place: int) -> None:
@@ -150,19 +155,19 @@ def _add(links: list[_Link], frame: Frame, head: bytes, place: int) -> None:
     if tag is not None:
         links.append(_Link(frame, head[:4], tag[0] or None, tag[1], (place, end)))
         return
-    if not links or (links[-1].promised == links[-1].count and not _leans_back(frame, head)):
+    if not links or (links[-1].promised == links[-1].count and not _needs_earlier_bytes(frame, head)):
         links.append(_Link(frame, head[:4]))
     links[-1].add(place, end)
 
 
-def _leans_back(frame: Frame, head: bytes) -> bool:
-    """Does the frame need bytes of those before it? The first that an encoder writes does not."""
+def _needs_earlier_bytes(frame: Frame, head: bytes) -> bool:
+    """Return whether the frame needs bytes of earlier ones; the first that an encoder writes does not."""
     side = head[4 if head[1] & 1 else 6 :]
     return frame.layer == 3 and len(side) > 1 and bool(side[0] or (head[1] & 8 and side[1] & 0x80))
 
 
 def _length_header(frame: Frame, head: bytes) -> tuple[int, int] | None:
-    """(number of frames or 0, samples of delay and padding) as a Xing, Info or VBRI header says, or None without one."""
+    """Read a Xing, Info or VBRI header: (MPEG frames or 0, samples of delay and padding), or None without one."""
     if frame.layer != 3:
         return None
     if head[36:40] == b"VBRI" and len(head) >= 54:
@@ -191,17 +196,17 @@ def _part(path: Path, file: io.FileIO, link: _Link) -> Part:
 
 
 def _info(link: _Link) -> bytes:
-    """A frame with an Info header that says how many frames follow: without one, libsndfile guesses."""
+    """Return an MPEG frame with an Info header that states how many follow; without one, libsndfile guesses."""
     word = bytearray(link.word)
     word[1] |= 1  # without a checksum
-    word[2] = word[2] & 0x0D | 0x90  # of a bit rate that makes it long enough
+    word[2] = word[2] & 0x0D | 0x90  # a bit rate that makes the frame long enough
     frame = read_header(bytes(word))
     assert frame is not None
     text = b"Info" + struct.pack(">II", 1, link.count)
     return (bytes(word) + bytes(frame.xing - 4) + text).ljust(frame.length, b"\0")
 
 
-# ---- what libsndfile's decoder writes on stderr
+# ---- messages that libsndfile's decoder writes on stderr
 
 
 _LOCK = threading.Lock()
@@ -209,7 +214,7 @@ _LOCK = threading.Lock()
 
 @functools.cache
 def _c_library() -> tuple[ctypes.CDLL, ctypes.c_void_p, int] | None:
-    """The C library, its variable `stderr`, and a stream in memory to set it to; None where it cannot be set."""
+    """Return the C library, its variable `stderr` and a stream in memory, or None where `stderr` cannot be replaced."""
     if platform.libc_ver()[0] != "glibc" and sys.platform != "darwin":
         return None
     library = ctypes.CDLL(None)
@@ -228,16 +233,18 @@ def _c_library() -> tuple[ctypes.CDLL, ctypes.c_void_p, int] | None:
 
 @contextlib.contextmanager
 def complaints() -> Iterator[Callable[[], bool]]:
-    """Keep what C code writes on `stderr` to memory; the value says, after the block, whether there was any.
+    """Redirect what C code writes on `stderr` to memory.
 
-    It is the C library's variable that is set, not the file descriptor: what Python prints meanwhile, in whichever
-    thread, comes out as ever.
+    The C library's variable is replaced, not the file descriptor, so that Python's own output is printed as usual.
+
+    Yields:
+        A function that tells, after the block, whether anything was written.
     """
-    found = _c_library()
-    if found is None:
+    redirection = _c_library()
+    if redirection is None:
         yield lambda: False
         return
-    library, variable, stream = found
+    library, variable, stream = redirection
     written = False
     with _LOCK:
         library.rewind(stream)
@@ -246,4 +253,4 @@ def complaints() -> Iterator[Callable[[], bool]]:
             yield lambda: written
         finally:
             variable.value = before
-            written = library.ftell(stream) > 0 or library.ferror(stream) != 0  # the second: more than it can hold
+            written = library.ftell(stream) > 0 or library.ferror(stream) != 0  # ferror: more than the stream can hold

@@ -1,4 +1,4 @@
-"""Ogg pages: every one whole and in its place, each logical stream by itself."""
+"""Check of Ogg files: every page must be whole and in its place. Logical streams are decoded one by one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import BinaryIO
 from rwae_audio.data.containers import Part, Pieces
 from rwae_audio.files import InputError
 
-AUDIO = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")  # how a logical stream of sound begins
+AUDIO = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ")  # the first bytes of a logical stream of sound
 FIRST, LAST = 2, 4  # flags of a logical stream's first and last page
 SLACK = 0.05  # seconds that a decoder may drop at either end
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -20,7 +20,7 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 @dataclass
 class _Logical:
-    """One logical stream: `rate` granules a second (0 where not known), its pages as ranges of bytes."""
+    """A logical stream: its rate in granules a second (0 if unknown) and the byte ranges of its pages."""
 
     audio: bool
     rate: int
@@ -28,8 +28,8 @@ class _Logical:
     sequence: int = 0
     first: int | None = None  # granule position after the first page with samples
     last: int = 0
-    unfinished: bool = False  # whether a packet goes on after the last page
-    page: bytes = b""  # the last one
+    unfinished: bool = False  # whether a packet continues after the last page
+    page: bytes = b""  # the last page
 
     def add(self, start: int, end: int) -> None:
         if self.ranges and self.ranges[-1][1] == start:
@@ -38,10 +38,17 @@ class _Logical:
 
 
 def ogg_parts(path: Path, file: io.FileIO, start: int, size: int) -> list[Part]:
-    """The logical streams of sound, one after another.
+    """Return the logical streams of sound in an Ogg file, one after another.
 
-    Raises InputError for a page that is damaged or missing, for a file cut inside a page or a packet, and for streams of
-    sound that run side by side.
+    Args:
+        path: The name of the file in messages.
+        file: The open file.
+        start: The position of the first page, in bytes.
+        size: The length of the file in bytes.
+
+    Raises:
+        InputError: A page is damaged or missing, the file ends inside a page or a packet, or streams of sound run side by
+            side.
     """
     active: dict[int, _Logical] = {}
     sounds: list[_Logical] = []
@@ -52,7 +59,7 @@ def ogg_parts(path: Path, file: io.FileIO, start: int, size: int) -> list[Part]:
             page = _page(path, reader, place)
             flags, granule, serial, sequence = struct.unpack("<BqII", page[5:22])
             if flags & FIRST:
-                active[serial] = _begun(page, sequence)
+                active[serial] = _new_stream(page, sequence)
                 sounds += [active[serial]] if active[serial].audio else []
             elif serial not in active or sequence != active[serial].sequence:
                 raise InputError(f"{path} lacks Ogg pages before byte {place}; expected all of them, in order")
@@ -69,29 +76,29 @@ def ogg_parts(path: Path, file: io.FileIO, start: int, size: int) -> list[Part]:
 
 
 def _page(path: Path, reader: BinaryIO, place: int) -> bytes:
-    """The page that begins here. Raises InputError unless it is whole."""
+    """Read the page at `place`. Raises InputError unless it is whole."""
     head = reader.read(27)
     if not b"OggS".startswith(head[:4]):
-        raise InputError(f"{path} has bytes that are no Ogg page at byte {place}; expected pages to the end")
+        raise InputError(f"{path} has no Ogg page at byte {place}; expected pages to the end")
     table = reader.read(head[26]) if len(head) == 27 else b""
     body = reader.read(sum(table))
     if len(head) < 27 or len(table) < head[26] or len(body) < sum(table):
         raise InputError(f"{path} is cut short in the Ogg page at byte {place}; expected whole pages to the end")
     page = head + table + body
     if _checksum(page) != page[22:26]:
-        raise InputError(f"{path} is damaged in the Ogg page at byte {place}; expected the checksum that it names")
+        raise InputError(f"{path} is damaged in the Ogg page at byte {place}; expected the checksum in its header")
     return page
 
 
 def _checksum(page: bytes) -> bytes:
-    """Ogg's CRC-32, which is zlib's with every byte and the result reversed, from 0 and without the last inversion."""
+    """Return Ogg's CRC-32: zlib's on bit-reversed bytes, bit-reversed, from 0 and without the final inversion."""
     blank = page[:22] + bytes(4) + page[26:]
     register = zlib.crc32(blank.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return struct.pack("<I", int(f"{register:032b}"[::-1], 2))
 
 
-def _begun(page: bytes, sequence: int) -> _Logical:
-    """The logical stream whose first page this is."""
+def _new_stream(page: bytes, sequence: int) -> _Logical:
+    """Return the logical stream that begins with this page."""
     body, rate = page[27 + page[26] :], 0
     if body.startswith(b"OpusHead"):
         rate = 48000
@@ -100,8 +107,8 @@ def _begun(page: bytes, sequence: int) -> _Logical:
     return _Logical(body.startswith(AUDIO), rate, sequence=sequence)
 
 
-def _ended(stream: _Logical) -> list[bytes | tuple[int, int]]:
-    """The stream's pages, the last one with the flag of its end, without which decoders lose what is behind."""
+def _with_end_flag(stream: _Logical) -> list[bytes | tuple[int, int]]:
+    """Return the pages of a stream, the last one flagged as the end: without the flag decoders lose what follows."""
     page = stream.page
     if page[5] & LAST:
         return [*stream.ranges]
@@ -118,8 +125,8 @@ def _parts(path: Path, file: io.FileIO, sounds: list[_Logical]) -> list[Part]:
         if stream.ranges[0][0] < end:
             raise InputError(f"{path} has several streams of sound side by side; expected one after another")
         if stream.unfinished:
-            raise InputError(f"{path} is cut short: its last Ogg packet goes on; expected all of it")
+            raise InputError(f"{path} is cut short: its last Ogg packet is incomplete; expected all of it")
         end = stream.ranges[-1][1]
         least = (stream.last - (stream.first or 0)) / stream.rate - SLACK if stream.rate else 0.0
-        parts.append(Part(Pieces(file, _ended(stream)), least))
+        parts.append(Part(Pieces(file, _with_end_flag(stream)), least))
     return parts

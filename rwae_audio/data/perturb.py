@@ -1,5 +1,7 @@
-"""Frames that say the same in another voice, or nothing in the same one. Sequence i of the global batch is perturbed alike
-in whichever process it is."""
+"""Perturbations of log-mels that change the voice, the words or the channel of speech.
+
+Sequence i of the global batch gets the same perturbation in whichever process it is.
+"""
 
 from __future__ import annotations
 
@@ -22,26 +24,30 @@ NOISE = (10.0, 40.0)  # dB between speech and noise
 SWELL = 12  # frames over which the level of a background changes
 REVERBERATION = 0.6  # seconds until a sound has fallen by 60 dB, at most
 DIRECT = (-3.0, 12.0)  # dB between the direct sound and its reverberation
-TAIL = 24  # frames that reverberation is followed for
+TAIL = 24  # frames over which reverberation decays
 
 
 def warp_mels(frames: Tensor, limit: float, noise: torch.Generator) -> Tensor:
-    """frames (B, T, n_mels) with each sequence's mel axis stretched by a factor in 1 ± limit, linearly interpolated."""
+    """Stretch the mel axis of each sequence of frames (B, T, n_mels) by a random factor in 1 ± limit."""
     factor = _factors(frames, limit, noise).to(frames.device)
     return _at(frames, torch.arange(frames.shape[-1], device=frames.device) * factor)
 
 
 def warp_frequencies(frames: Tensor, limit: float, noise: torch.Generator, mel: MelConfig) -> Tensor:
-    """frames (B, T, n_mels) with each sequence's frequency axis, in Hz, stretched by a factor in 1 ± limit, as another
-    length of the vocal tract does it; above what was there the last bin goes on."""
+    """Stretch the frequency axis, in Hz, of each sequence of frames (B, T, n_mels) by a random factor in 1 ± limit.
+
+    The effect is that of a vocal tract of another length. Above the highest bin its value is repeated.
+    """
     factor = _factors(frames, limit, noise).double().numpy()
     position = torch.from_numpy(bin_positions(bin_centres(mel) * factor, mel))
     return _at(frames, position.to(frames.device, frames.dtype))
 
 
 def warp_time(frames: Tensor, limit: float, noise: torch.Generator) -> Tensor:
-    """frames (B, T, n_mels) with each sequence's time axis stretched about its middle by a factor in 1 ± limit; beyond its
-    ends the first and the last frame go on."""
+    """Stretch the time axis of each sequence of frames (B, T, n_mels) about its middle by a random factor in 1 ± limit.
+
+    Beyond the ends the first and the last frame are repeated.
+    """
     factor = _factors(frames, limit, noise).to(frames.device)
     middle = (frames.shape[1] - 1) / 2
     position = (torch.arange(frames.shape[1], device=frames.device) - middle) * factor + middle
@@ -49,13 +55,13 @@ def warp_time(frames: Tensor, limit: float, noise: torch.Generator) -> Tensor:
 
 
 def _factors(frames: Tensor, limit: float, noise: torch.Generator) -> Tensor:
-    """A factor (B, 1) in 1 ± limit for each sequence of this process."""
-    whole = len(frames) * world_size()  # sequence i of the global batch has its factor wherever it is
-    return 1 + limit * (2 * torch.rand(whole, 1, generator=noise)[local(whole)] - 1)
+    """Draw a factor (B, 1) in 1 ± limit for each sequence of this process."""
+    total = len(frames) * world_size()  # drawn for the global batch, so that sequence i has one factor in any process
+    return 1 + limit * (2 * torch.rand(total, 1, generator=noise)[local(total)] - 1)
 
 
 def _at(frames: Tensor, position: Tensor) -> Tensor:
-    """frames (B, T, n_mels) read at each sequence's positions (B, n_mels) on the axis of bins, linearly interpolated."""
+    """Interpolate frames (B, T, n_mels) linearly at each sequence's positions (B, n_mels) on the last axis."""
     size = frames.shape[-1]
     position = position.clamp(0, size - 1)
     low = position.floor().long().clamp(max=size - 2)
@@ -65,12 +71,20 @@ def _at(frames: Tensor, position: Tensor) -> Tensor:
 
 
 def equalised(log_mels: Tensor, deviation: float, noise: torch.Generator, curves: int = 6) -> Tensor:
-    """log_mels (B, S, n_mels) of each sequence through another channel: a gain and the first cosines over the mel axis,
-    drawn anew, so that the bins' levels have this standard deviation, in nats."""
+    """Apply a random channel to each sequence of log-mels (B, S, n_mels).
+
+    The channel is a sum of the first cosines over the mel axis, the constant (a gain) among them.
+
+    Args:
+        log_mels: Log-mels (B, S, n_mels).
+        deviation: Standard deviation of the channel over the bins, in nats.
+        noise: The generator of the channels.
+        curves: Number of cosines.
+    """
     if not deviation:
         return log_mels
-    whole = len(log_mels) * world_size()
-    weights = torch.randn(whole, curves, generator=noise)[local(whole)].to(log_mels.device)
+    total = len(log_mels) * world_size()
+    weights = torch.randn(total, curves, generator=noise)[local(total)].to(log_mels.device)
     size = log_mels.shape[-1]
     bins = (torch.arange(size, device=log_mels.device) + 0.5) * math.pi / size
     basis = torch.cos(torch.arange(curves, device=log_mels.device)[:, None] * bins)
@@ -78,19 +92,19 @@ def equalised(log_mels: Tensor, deviation: float, noise: torch.Generator, curves
 
 
 def shuffled(frames: Tensor, noise: torch.Generator) -> Tensor:
-    """frames (B, S, n_mels) with each sequence's in an order of its own: who speaks is left, what is said is not."""
-    whole = len(frames) * world_size()
-    order = torch.rand(whole, frames.shape[1], generator=noise)[local(whole)].argsort(1).to(frames.device)
+    """Shuffle the frames of each sequence (B, S, n_mels): the voice remains, the words do not."""
+    total = len(frames) * world_size()
+    order = torch.rand(total, frames.shape[1], generator=noise)[local(total)].argsort(1).to(frames.device)
     return frames.gather(1, order[..., None].expand_as(frames))
 
 
-# ---- what a recording goes through on its way, in raw log-mels (B, S, n_mels); each sequence has draws of its own
+# ---- channel perturbations of raw log-mels (B, S, n_mels), drawn for each sequence
 
 
 def narrowed(log_mels: Tensor, noise: torch.Generator, mel: MelConfig) -> Tensor:
-    """Take away what lies above a random frequency, as telephones and codecs do.
+    """Remove everything above a random frequency, as telephones and codecs do.
 
-    The edge is drawn between NARROWEST and beyond the highest bin, evenly over the bins, so that some sequences stay whole.
+    The edge is drawn uniformly over the bins, from NARROWEST to beyond the highest bin: some sequences stay unchanged.
     """
     lowest, highest = float(bin_positions(np.array(NARROWEST), mel)), mel.n_mels * 1.15
     edge = lowest + (highest - lowest) * _uniform(log_mels, noise)
@@ -99,7 +113,7 @@ def narrowed(log_mels: Tensor, noise: torch.Generator, mel: MelConfig) -> Tensor
 
 
 def recoloured(log_mels: Tensor, noise: torch.Generator, mel: MelConfig) -> Tensor:
-    """Pass through another microphone: a random gain and a smooth random equaliser, both milder for some sequences."""
+    """Apply another microphone: a random gain and a smooth random equaliser, of a random strength."""
     strength = COLOUR * _uniform(log_mels, noise)
     return log_mels + strength[..., None] * (equalised(torch.zeros_like(log_mels), 1.0, noise))
 
@@ -113,19 +127,19 @@ def with_noise(log_mels: Tensor, noise: torch.Generator, mel: MelConfig) -> Tens
     level = (NOMINAL - ratio) * math.log(10) / 10  # ln of the noise's power
     white = _white_noise(mel).to(log_mels.device) + mel.power / 2 * level
     colour = equalised(torch.zeros_like(log_mels), 0.5 * mel.power, noise)
-    swell = torch.randn(_rows(log_mels), 1 + log_mels.shape[1] // SWELL, 1, generator=noise)[_mine(log_mels)]
+    swell = torch.randn(_rows(log_mels), 1 + log_mels.shape[1] // SWELL, 1, generator=noise)[_own_rows(log_mels)]
     swell = F.interpolate(swell.transpose(1, 2), log_mels.shape[1], mode="linear").transpose(1, 2)
     swell = swell.to(log_mels.device) * (_uniform(log_mels, noise) < 0.5)[..., None] * 0.5 * mel.power
-    flicker = torch.randn(_rows(log_mels), *log_mels.shape[1:], generator=noise)[_mine(log_mels)]
+    flicker = torch.randn(_rows(log_mels), *log_mels.shape[1:], generator=noise)[_own_rows(log_mels)]
     hiss = white[:, None] + colour + swell + flicker.to(log_mels.device) * _flicker(mel).to(log_mels.device)
     return _power_sum(log_mels, hiss, mel)
 
 
 def reverberated(log_mels: Tensor, noise: torch.Generator, mel: MelConfig) -> Tensor:
-    """Let each frame's power ring on in a small room, at the same level on the whole.
+    """Add the reverberation of a small room, without a change of the overall level.
 
-    The reverberation time is drawn from 0 to REVERBERATION seconds, and how much louder the direct sound is than all that
-    follows from DIRECT, in dB.
+    The reverberation time is drawn from 0 to REVERBERATION seconds. The ratio of direct to reverberant sound is drawn from
+    DIRECT, in dB.
     """
     seconds = (REVERBERATION * _uniform(log_mels, noise)).clamp_min(1e-3)
     direct = DIRECT[0] + (DIRECT[1] - DIRECT[0]) * _uniform(log_mels, noise)
@@ -161,25 +175,25 @@ def _white_noise(mel: MelConfig) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _flicker(mel: MelConfig) -> Tensor:
-    """Return the standard deviation (n_mels,) of white noise's log-mels from frame to frame: wide filters average more."""
+    """Return the standard deviation (n_mels,) of white noise's log-mels over frames; wide filters average more."""
     filters = mel_filters(mel)
     bins = (filters.sum(0).square() / filters.square().sum(0) / 1.5).clamp_min(1)  # neighbours overlap by the window
     return 0.6 * mel.power / bins.sqrt()
 
 
-def _power_sum(one: Tensor, other: Tensor, mel: MelConfig) -> Tensor:
-    """Return the log-mels of two sounds together."""
-    return torch.logaddexp(one * (2 / mel.power), other * (2 / mel.power)) * (mel.power / 2)
+def _power_sum(first: Tensor, second: Tensor, mel: MelConfig) -> Tensor:
+    """Return the log-mels of the sum of two uncorrelated sounds."""
+    return torch.logaddexp(first * (2 / mel.power), second * (2 / mel.power)) * (mel.power / 2)
 
 
 def _uniform(log_mels: Tensor, noise: torch.Generator) -> Tensor:
     """Draw a number (B, 1) from 0 to 1 for each sequence of this process."""
-    return torch.rand(_rows(log_mels), 1, generator=noise)[_mine(log_mels)].to(log_mels.device)
+    return torch.rand(_rows(log_mels), 1, generator=noise)[_own_rows(log_mels)].to(log_mels.device)
 
 
 def _rows(log_mels: Tensor) -> int:
     return len(log_mels) * world_size()
 
 
-def _mine(log_mels: Tensor) -> slice:
+def _own_rows(log_mels: Tensor) -> slice:
     return local(_rows(log_mels))

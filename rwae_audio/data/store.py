@@ -1,4 +1,4 @@
-"""The frame store: the log-mels of all utterances in one memory-mapped file; a batch is one vectorised gather."""
+"""The frame store, a memory-mapped file of all utterances' log-mels, and the sampler of training batches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rwae_audio.model import ModelConfig
 
 
-NORMALISED = 10_000_000  # frames, about 40 hours, that a normaliser is made from
+NORMALISED = 10_000_000  # frames, about 40 hours, that a normaliser is fitted to
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class FrameStore:
 
     Attributes:
         frames: (N, n_mels), float32, memory-mapped; utterance u has frames[offsets[u]:offsets[u + 1]].
-        offsets: (U + 1,).
-        utterances: Those that speech was heard in.
-        silent: Those without any sound, which have no frames.
-        corpora: The corpus of each utterance; () where there is only one.
+        offsets: The first row of each utterance in `frames`, and the end of the last, (U + 1,).
+        utterances: The utterances with frames.
+        silent: The utterances without any sound, which have no frames.
+        corpora: The corpus of each utterance; () for a single corpus.
     """
 
     frames: np.ndarray
@@ -50,9 +50,9 @@ class FrameStore:
 
     @cached_property
     def speakers(self) -> np.ndarray:
-        """(U,) a number for the speaker of each utterance.
+        """The number of each utterance's speaker, (U,).
 
-        The same name in two corpora is two speakers; in two folders of one corpus it is one.
+        The same name in two corpora is two speakers; in two folders of one corpus it is one speaker.
         """
         corpora = self.corpora or ("",) * len(self.utterances)
         numbers: dict[tuple[str, str], int] = {}
@@ -61,37 +61,42 @@ class FrameStore:
 
     @property
     def lengths(self) -> np.ndarray:
-        """(U,) frames of each utterance."""
+        """The number of frames of each utterance, (U,)."""
         return np.diff(self.offsets)
 
     def of(self, utterance: int) -> Tensor:
-        """The log-mels (T, n_mels) of one utterance, as a copy."""
+        """Return a copy of the log-mels (T, n_mels) of an utterance."""
         return torch.from_numpy(np.array(self.frames[self.offsets[utterance] : self.offsets[utterance + 1]]))
 
     def gather(self, starts: np.ndarray, length: int) -> Tensor:
-        """Log-mels (B, length, n_mels) that begin at the rows `starts` (B,)."""
+        """Return the log-mels (B, length, n_mels) that begin at the rows `starts` (B,)."""
         read_ahead(self.frames, starts, length)
         return torch.from_numpy(self.frames[np.asarray(starts)[:, None] + np.arange(length)])
 
     def normaliser(self, utterances: np.ndarray) -> Normaliser:
-        """Return the normaliser of these utterances, row numbers of `utterances`.
+        """Return the normaliser of some utterances, given as indices into `utterances`.
 
-        Of more than NORMALISED frames, every second utterance or fewer are read: their statistics are as good.
+        With more than NORMALISED frames only every second utterance, or fewer, is read: the statistics are as good.
         """
         total = int(self.lengths[utterances].sum())
         chosen = utterances[:: -(-total // NORMALISED)] if total else utterances
         return Normaliser.fit(self.frames[self.offsets[row] : self.offsets[row + 1]] for row in chosen)
 
     def indices(self, split: str) -> np.ndarray:
-        """The utterances of a split, as row numbers of `utterances`."""
+        """Return the indices of a split's utterances in `utterances`."""
         return np.array([i for i, u in enumerate(self.utterances) if u.split == split], dtype=np.int64)
 
 
 def read_ahead(frames: np.ndarray, starts: np.ndarray, length: int) -> None:
-    """Ask the system for the pages of windows of a memory-mapped array, all at once, before the first is read.
+    """Request the memory pages of all windows of a memory-mapped array before the first window is read.
 
-    By itself it reads them one after another, each with some 100 KB around it that no batch wants. On a file of 1,000
-    hours a batch of 128 takes a hundredth of the time so. Systems without this request are left alone.
+    Without the request the system reads them one after another, each with some 100 KB around it that no batch needs. On a
+    file of 1,000 hours a batch of 128 takes a hundredth of the time. Nothing happens on systems without such a request.
+
+    Args:
+        frames: The array (N, n_mels).
+        starts: The first row of each window, (B,).
+        length: The number of rows of a window.
     """
     pages = getattr(frames, "_mmap", None)
     if pages is None or not hasattr(mmap, "MADV_WILLNEED"):
@@ -104,23 +109,23 @@ def read_ahead(frames: np.ndarray, starts: np.ndarray, length: int) -> None:
 
 
 def cache_folder() -> Path:
-    """Where stores are kept: $RWAE_CACHE, or rwae-audio in the user's cache folder."""
-    named = os.environ.get("RWAE_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rwae-audio"
+    """Return the folder of the stores: $RWAE_CACHE, or rwae-audio in the user's cache folder."""
+    folder = os.environ.get("RWAE_CACHE")
+    return Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rwae-audio"
 
 
 def store_files(corpora: Sequence[Corpus], mel: MelConfig, folder: Path) -> tuple[Path, Path]:
     """Return the paths of a store's frames and of its index.
 
-    Their name is a digest of the mel settings that frames depend on, and of every utterance's id, stretch, size and time
-    of change: another corpus has another store. Raises InputError for a recording that is gone.
+    The name is a digest of the mel settings and of each utterance's id, stretch, file size and time of change, so that
+    another corpus has another store. Raises InputError for a recording that no longer exists.
     """
     utterances = [utterance for corpus in corpora for utterance in corpus.utterances]
     try:
         stats = {path: path.stat() for path in {u.path for u in utterances}}
     except OSError as error:
         raise InputError(
-            f"{error.filename} cannot be found any more ({error.strerror}); expected it to stay"
+            f"{error.filename} can no longer be read ({error.strerror}); expected the recording to stay"
         ) from error
     rows = [(u.id, str(u.path), u.start, u.end, stats[u.path].st_size, stats[u.path].st_mtime_ns) for u in utterances]
     digest = hashlib.sha256(json.dumps([asdict(mel.frames()), NOMINAL, CUTOFF, rows]).encode()).hexdigest()[:16]
@@ -131,33 +136,43 @@ def store_files(corpora: Sequence[Corpus], mel: MelConfig, folder: Path) -> tupl
 def open_store(
     corpora: Sequence[Corpus], mel: MelConfig, folder: Path | None = None, progress: bool = False, workers: int = 2
 ) -> FrameStore:
-    """The store of these corpora with these mel settings, built in `folder` (cache_folder() when None) if it is missing.
+    """Open the frame store of some corpora, and build it first if it is missing.
 
-    The index, written last, says that a store is whole.
+    The index is written last, so that it marks a complete store.
+
+    Args:
+        corpora: The corpora whose utterances the store holds.
+        mel: The settings of the log-mels.
+        folder: The folder of the store, `cache_folder()` if None.
+        progress: Whether a progress bar is shown.
+        workers: Number of threads that read recordings.
+
+    Raises:
+        InputError: There are no utterances, all are silent, or a recording cannot be read.
     """
     utterances = tuple(utterance for corpus in corpora for utterance in corpus.utterances)
     names = [corpus.name for corpus in corpora for _ in corpus.utterances]
     if not utterances:
-        raise InputError("no utterance was given; expected at least one corpus with audio in it")
+        raise InputError("the corpora have no utterance; expected at least one")
     data, index = store_files(corpora, mel, cache_folder() if folder is None else Path(folder))
     if not index.exists():
         _build(utterances, mel, data, index, progress, workers)
     offsets = np.array(read_json(index, "the index of a frame store")["offsets"])
     expected = int(offsets[-1]) * mel.n_mels * 4
     if not data.exists() or data.stat().st_size != expected:
-        raise InputError(f"{data} does not hold {expected} bytes; remove it and {index.name} to have it built anew")
-    heard = np.diff(offsets) > 0
-    if not heard.any():
+        raise InputError(f"{data} does not hold {expected} bytes; remove it and {index.name}, and it is built again")
+    audible = np.diff(offsets) > 0
+    if not audible.any():
         raise InputError(
             f"all {len(utterances)} recordings are silent, the first {utterances[0].path}; expected speech"
         )
     frames = np.memmap(data, dtype=np.float32, mode="r", shape=(int(offsets[-1]), mel.n_mels))
     return FrameStore(
         frames,
-        offsets[np.append(True, heard)],
-        tuple(u for u, sound in zip(utterances, heard, strict=True) if sound),
-        tuple(u for u, sound in zip(utterances, heard, strict=True) if not sound),
-        tuple(name for name, sound in zip(names, heard, strict=True) if sound),
+        offsets[np.append(True, audible)],
+        tuple(u for u, sound in zip(utterances, audible, strict=True) if sound),
+        tuple(u for u, sound in zip(utterances, audible, strict=True) if not sound),
+        tuple(name for name, sound in zip(names, audible, strict=True) if sound),
     )
 
 
@@ -179,14 +194,16 @@ def _build(
     try:
         data.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make {data.parent} ({error.strerror}); name another folder in RWAE_CACHE") from error
+        raise InputError(
+            f"cannot make {data.parent} ({error.strerror}); expected another folder in RWAE_CACHE"
+        ) from error
     offsets = [0]
     with whole_file(data) as temporary, temporary.open("wb") as file, ThreadPoolExecutor(workers) as pool:
         bar = tqdm(total=len(utterances), desc="log-mels", unit="file", disable=None if progress else True, leave=False)
         try:
             for start in range(0, len(utterances), 256):  # so that results never pile up behind the writer
                 for values in pool.map(frames, utterances[start : start + 256]):
-                    file.write(values.tobytes())  # unlike tofile it says what went wrong
+                    file.write(values.tobytes())  # its errors have a reason, unlike those of tofile
                     offsets.append(offsets[-1] + len(values))
                     bar.update()
         finally:
@@ -196,9 +213,13 @@ def _build(
 
 @dataclass(frozen=True)
 class Batch:
-    """frames (B, T, n_mels), static_frames and second_frames (B, S, n_mels) or None: raw log-mels of the same utterances.
+    """A training batch: crops of B utterances as raw log-mels.
 
-    utterances (B,): which they are, as row numbers of those that the sampler draws from.
+    Attributes:
+        frames: The segments that are encoded and reconstructed, (B, T, n_mels).
+        static_frames: The windows of the static encoder, (B, S, n_mels), or None if it sees `frames`.
+        second_frames: A second window of each utterance, (B, S, n_mels), or None.
+        utterances: The index (B,) of each utterance among those that the sampler draws from.
     """
 
     frames: Tensor
@@ -213,20 +234,24 @@ class Batch:
 
 
 def drawing_weights(lengths: np.ndarray, speakers: np.ndarray) -> np.ndarray:
-    """Return how often an utterance is drawn, (U,), up to a factor, by its length and its speaker's number, both (U,).
+    """Return the unnormalised probability (U,) with which each utterance is drawn.
 
-    A speaker is drawn by the square root of the length of all speech of theirs, so that a voice with one recording counts
-    beside one with half an hour. An utterance of theirs is then drawn in proportion to its length.
+    A speaker is drawn in proportion to the square root of the length of their speech, so that a speaker with one recording
+    counts beside one with half an hour. One of their utterances is then drawn in proportion to its length.
+
+    Args:
+        lengths: The number of frames of each utterance, (U,).
+        speakers: The number of each utterance's speaker, (U,).
     """
-    _, who = np.unique(speakers, return_inverse=True)
-    return lengths / np.sqrt(np.bincount(who, weights=lengths))[who]
+    _, speaker = np.unique(speakers, return_inverse=True)
+    return lengths / np.sqrt(np.bincount(speaker, weights=lengths))[speaker]
 
 
 class Sampler:
-    """Draws training batches: speakers by the square root of how much they say, in utterances of a window or more; an
-    utterance of theirs by its length; crops uniformly within it. Speakers are told apart as FrameStore.speakers does.
+    """A sampler of training batches.
 
-    With `pairs`, a second window for the static encoder is drawn from each utterance.
+    Utterances are drawn by `drawing_weights`, among those that have at least a window. Crops are drawn uniformly within
+    an utterance. With `pairs`, a second window for the static encoder is drawn from each.
     """
 
     def __init__(
@@ -249,9 +274,9 @@ class Sampler:
         self.resident: Tensor | None = None  # all frames, once they are on a GPU
 
     def to(self, device: torch.device) -> Sampler:
-        """Draw batches on a device from here on, and return the sampler.
+        """Deliver batches on a device from here on, and return the sampler.
 
-        The frames move to a GPU once, where they take less than half of its free memory. Otherwise each batch does.
+        All frames move to a GPU once if they take less than half of its free memory. Otherwise each batch is moved.
         """
         self.device, self.resident = device, None
         if device.type == "cuda" and self.store.frames.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
@@ -260,27 +285,27 @@ class Sampler:
 
     @property
     def segments(self) -> Tensor:
-        """(U,) segments of each utterance that is drawn from, the last one begun."""
+        """The number of segments of each utterance that is drawn from, (U,), with the incomplete last one."""
         return torch.from_numpy(-(-self.lengths // self.segment))
 
     def draw(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> Batch:
-        """A batch of `size` crops, or the rows `part` of it: crop i is the same whoever draws it."""
+        """Draw a batch of `size` crops, and return its rows `part`; crop i does not depend on `part`."""
         rows = torch.multinomial(self.weights, size, replacement=True, generator=generator).numpy()
         segment, window = (torch.rand(size, generator=generator, dtype=torch.float64).numpy() for _ in range(2))
         rows, segment, window = rows[part], segment[part], window[part]
-        drawn = torch.from_numpy(rows).to(self.device)
+        utterances = torch.from_numpy(rows).to(self.device)
         first, length = self.starts[rows], self.lengths[rows]
         begin = np.floor(segment * (length - self.segment + 1)).astype(np.int64)
         frames = self._gather(first + begin, self.segment)
         if self.of_segment:
-            return Batch(frames, None, None, drawn)
+            return Batch(frames, None, None, utterances)
         other = np.floor(window * (length - self.window + 1)).astype(np.int64)
         static_frames = self._gather(first + other, self.window)
         if not self.pairs:
-            return Batch(frames, static_frames, None, drawn)
+            return Batch(frames, static_frames, None, utterances)
         again = torch.rand(size, generator=generator, dtype=torch.float64).numpy()[part]
         second = apart(other, length, self.window, again)
-        return Batch(frames, static_frames, self._gather(first + second, self.window), drawn)
+        return Batch(frames, static_frames, self._gather(first + second, self.window), utterances)
 
     def _gather(self, starts: np.ndarray, length: int) -> Tensor:
         """Return log-mels (B, length, n_mels) that begin at the rows `starts` (B,), on the sampler's device."""
@@ -289,13 +314,20 @@ class Sampler:
         return self.resident[torch.from_numpy(starts[:, None] + np.arange(length)).to(self.device)]
 
 
-def apart(other: np.ndarray, length: np.ndarray, window: int, drawn: np.ndarray) -> np.ndarray:
-    """Where a second window begins, (B,): anywhere that leaves the one at `other` (B,) alone, by numbers `drawn` (B,) from
-    0 to 1, or as far from it as the utterance's `length` (B,) allows. What windows have in common, they should not share
-    by overlapping."""
-    before = np.maximum(other - window + 1, 0)  # starts that end before the other begins
+def apart(other: np.ndarray, length: np.ndarray, window: int, uniform: np.ndarray) -> np.ndarray:
+    """Return the start (B,) of a second window of each utterance that does not overlap the first.
+
+    If there is no such place, it lies as far from the first window as the utterance allows.
+
+    Args:
+        other: The start of the first window, (B,).
+        length: The length of the utterance, (B,).
+        window: The length of a window, all in frames.
+        uniform: Random numbers (B,) from 0 to 1 that choose the place.
+    """
+    before = np.maximum(other - window + 1, 0)  # number of places before the first window
     after = np.maximum(length - 2 * window - other + 1, 0)
-    place = np.floor(drawn * (before + after)).astype(np.int64)
+    place = np.floor(uniform * (before + after)).astype(np.int64)
     free = np.where(place < before, place, place - before + other + window)
     farthest = np.where(2 * other > length - window, 0, length - window)
     return np.where(before + after > 0, free, farthest)

@@ -1,6 +1,6 @@
-"""The streams of an audio file, checked before a decoder sees them: RIFF and SPHERE here, MP3 in mpeg.py, Ogg in ogg.py.
+"""Check of the streams of an audio file before decoding: RIFF and SPHERE here, MP3 in mpeg.py, Ogg in ogg.py.
 
-Decoders read what there is of a damaged file and say nothing. These checks find out how much there should be.
+Decoders read a damaged file as far as they can, without an error. These checks find the number of samples it should have.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MP3_IN_WAV = 0x55
 
 
 def parts_of(path: Path, file: io.FileIO) -> list[Part]:
-    """The streams of an open file, one after another. Raises InputError for one that is empty, damaged or cut short."""
+    """Return the streams of an open file, one after another. Raises InputError for a damaged or cut one."""
     size = os.fstat(file.fileno()).st_size
     start = audio_start(file)
     file.seek(start)
@@ -38,7 +38,7 @@ def parts_of(path: Path, file: io.FileIO) -> list[Part]:
 
 
 def _sphere(path: Path, file: io.FileIO, start: int, size: int) -> Part:
-    """NIST SPHERE: `NIST_1A`, the header's size, lines `name -type value`, `end_head`."""
+    """Return the stream of a NIST SPHERE file: `NIST_1A`, the header's size, lines `name -type value`, `end_head`."""
     file.seek(start)
     first = file.read(16)
     length = int(first[8:16]) if first[8:16].strip().isdigit() else 0
@@ -70,9 +70,9 @@ def _sphere(path: Path, file: io.FileIO, start: int, size: int) -> Part:
 
 
 def _riff(path: Path, file: io.FileIO, start: int, size: int) -> list[Part]:
-    """RIFF, RIFX (big-endian) and RF64: the `data` chunk alone, whose length may be unknown."""
+    """Return the stream of the `data` chunk, whose length may be unknown, of RIFF, RIFX (big-endian) or RF64."""
     chunks = _riff_chunks(file, start, size)
-    if chunks.data < 0:  # libsndfile will say
+    if chunks.data < 0:  # libsndfile reports what is wrong
         return [Part(Pieces(file, [(start, size)]))]
     length, present = chunks.length, size - chunks.data
     unknown = is_placeholder(length) and (length or _open_end(chunks, start, size))
@@ -95,10 +95,10 @@ def _riff(path: Path, file: io.FileIO, start: int, size: int) -> list[Part]:
 
 @dataclass
 class _Chunks:
-    """What the chunks before the samples say: `data` is where the samples begin, -1 where there are none."""
+    """The values of the chunks before the samples; `data` is the position of the samples, or -1 without any."""
 
     order: str
-    whole: int
+    riff_length: int
     coding: int = 1
     fact: int = 0
     data: int = -1
@@ -132,5 +132,5 @@ _EXTENSIBLE = (b"\xfe\xff", b"\xff\xfe")  # the format tag 0xFFFE in either orde
 
 
 def _open_end(chunks: _Chunks, start: int, size: int) -> bool:
-    """Does the whole file's length leave room for samples that a `data` chunk of length 0 does not know of?"""
-    return is_placeholder(chunks.whole) or start + 8 + chunks.whole < size
+    """Return whether the RIFF length leaves the number of samples open, for a `data` chunk of length 0."""
+    return is_placeholder(chunks.riff_length) or start + 8 + chunks.riff_length < size

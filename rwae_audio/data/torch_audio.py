@@ -1,4 +1,4 @@
-"""The import of torchaudio, which takes 0.1 s and fails beside some builds of torch."""
+"""Import of torchaudio on first use: it takes 0.1 s, and fails beside some builds of torch."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What do the codes hold? Trials, rates, probes, judges, tables."""
+"""Evaluation of the codes and of conversions: trials, error rates, probes, judges and tables."""

@@ -1,6 +1,6 @@
-"""Text and audio → phones, by forced alignment with pocketsphinx (extra `judge`); and the 39 classes phones fold onto.
+"""Phones of recordings by forced alignment with pocketsphinx (extra `judge`), and the 39 classes of phones.
 
-Huggins-Daines et al., Pocketsphinx, ICASSP 2006; its en-us acoustic model and CMU's dictionary come in its wheel.
+Huggins-Daines et al., Pocketsphinx, ICASSP 2006; its wheel has its en-us acoustic model and CMU's dictionary.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from rwae_audio.data.corpora.base import Corpus, Phone, Utterance
 from rwae_audio.data.store import cache_folder
 from rwae_audio.files import InputError, read_json, read_text, write_json
 
-RATE = 16000  # of the acoustic model, Hz
-STEP, WINDOW = 0.01, 0.025625  # of its frames, seconds
-# A beam of 0 prunes nothing: with the default beams a fifth of long utterances has no path to the last word. The best
-# path through a lattice gives phones fewer frames than states. Pauses: the default, 0.005, misses short ones.
+RATE = 16000  # Hz, the rate of the acoustic model
+STEP, WINDOW = 0.01, 0.025625  # seconds, the frames of the acoustic model
+# A beam of 0 prunes nothing: with the default beams a fifth of long utterances has no path to the last word. `bestpath`
+# would give phones fewer frames than states. The default `silprob`, 0.005, misses short pauses.
 SEARCH: dict[str, Any] = {"beam": 0.0, "pbeam": 0.0, "wbeam": 0.0, "bestpath": False, "silprob": 0.1}
 
 # Lee & Hon, Speaker-independent phone recognition using hidden Markov models, IEEE Trans. ASSP 1989: TIMIT's 61 labels
-# → 39 classes. None: a glottal stop is left out. ARPAbet is a subset, in upper case.
+# → 39 classes; None for the glottal stop, which is left out. ARPAbet is a subset, in upper case.
 SILENCE = "sil"
-_KEPT = "iy ih eh ae ah uw uh aa ey ay oy aw ow er l r w y m n ng v f dh th z s sh jh ch b p d dx t g k hh"
+_UNCHANGED = "iy ih eh ae ah uw uh aa ey ay oy aw ow er l r w y m n ng v f dh th z s sh jh ch b p d dx t g k hh"
 _FOLDED = "ao:aa ax:ah ax-h:ah axr:er el:l em:m en:n eng:ng hv:hh ix:ih nx:n ux:uw zh:sh"
 _TIMIT: dict[str, str | None] = {
-    **{label: label for label in _KEPT.split()},
+    **{label: label for label in _UNCHANGED.split()},
     **dict(pair.split(":") for pair in _FOLDED.split()),
     **dict.fromkeys(["bcl", "dcl", "gcl", "pcl", "tcl", "kcl", "pau", "epi", "h#", "sil"], SILENCE),
     "q": None,
@@ -44,8 +44,11 @@ FOLD = {**_TIMIT, **{label.upper(): to for label, to in _TIMIT.items()}}
 
 
 def folding(labels: Iterable[str]) -> dict[str, str | None]:
-    """Each label of a corpus → its class. Other inventories than TIMIT's and ARPAbet (the demo corpus has eSpeak's)
-    keep their labels, except that a pause is SILENCE in all of them."""
+    """Return the class of each label of a corpus.
+
+    Labels of other inventories than TIMIT's and ARPAbet (the demo corpus has eSpeak's) are their own classes, apart from
+    pauses, which are SILENCE.
+    """
     labels = set(labels)
     if labels <= FOLD.keys():
         return {label: FOLD[label] for label in labels}
@@ -53,7 +56,7 @@ def folding(labels: Iterable[str]) -> dict[str, str | None]:
 
 
 def classes_at(phones: Iterable[Phone], times: np.ndarray, folded: Mapping[str, str | None]) -> np.ndarray:
-    """The class (T,) at each of the times (T,), seconds; "" where there is no phone, or one that is left out."""
+    """Return the class (T,) at each of the times (T,), in seconds; "" without a phone or for one that is left out."""
     phones = [phone for phone in phones if phone.end > phone.start]
     if not phones:
         return np.full(len(times), "")
@@ -64,18 +67,18 @@ def classes_at(phones: Iterable[Phone], times: np.ndarray, folded: Mapping[str, 
 
 @dataclass(frozen=True)
 class Alignments:
-    """phones: audio file → its phones; left_out: why utterances have none → how many."""
+    """The phones of each recording, and the number of utterances that have none, by the reason."""
 
     phones: Mapping[Path, tuple[Phone, ...]]
     left_out: Mapping[str, int]
 
 
 class LeftOutError(Exception):
-    """Why an utterance cannot be aligned."""
+    """The reason why an utterance cannot be aligned."""
 
 
 def phones_of(corpus: Corpus, folder: Path | None = None, progress: bool = False) -> Alignments:
-    """The corpus's own phones where it has any (utterances without are counted), else what alignment gives."""
+    """Return the corpus's own phones, or align the corpus if it has none."""
     own = {u.path: u.phones for u in corpus.utterances if u.phones}
     if not own:
         return align_corpus(corpus, folder, progress)
@@ -84,10 +87,18 @@ def phones_of(corpus: Corpus, folder: Path | None = None, progress: bool = False
 
 
 def align_corpus(corpus: Corpus, folder: Path | None = None, progress: bool = False) -> Alignments:
-    """Align every utterance that has a text; kept as JSON in `folder` (rwae_audio.data.store.cache_folder() when None).
+    """Align every utterance that has a text, and cache the phones as JSON.
 
-    The file's name is a digest of what the phones depend on: ids, sizes and times of change of the audio, texts,
-    dictionary, search and version of pocketsphinx. Raises InputError when pocketsphinx is not installed.
+    The name of the file is a digest of all inputs: ids, sizes and times of change of the recordings, texts, dictionary,
+    search settings and version of pocketsphinx.
+
+    Args:
+        corpus: The corpus.
+        folder: The folder of the file, `rwae_audio.data.store.cache_folder()` if None.
+        progress: Whether a progress bar is shown.
+
+    Raises:
+        InputError: pocketsphinx is not installed, or the folder cannot be created.
     """
     _pocketsphinx()
     folder = cache_folder() if folder is None else Path(folder)
@@ -100,7 +111,9 @@ def align_corpus(corpus: Corpus, folder: Path | None = None, progress: bool = Fa
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"cannot make {folder} ({error.strerror}); name another folder in RWAE_CACHE") from error
+            raise InputError(
+                f"cannot make {folder} ({error.strerror}); expected another folder in RWAE_CACHE"
+            ) from error
         write_json(file, _aligned(corpus.utterances, Aligner(dictionary), progress))
     table = read_json(file, "phones found by alignment")
     paths = {u.id: u.path for u in corpus.utterances}
@@ -116,7 +129,7 @@ def _aligned(utterances: Iterable[Utterance], aligner: Aligner, progress: bool) 
         try:
             if not u.text:
                 raise LeftOutError("without text")
-            if u.start or u.end is not None:  # phones are kept by recording
+            if u.start or u.end is not None:  # phones are cached by recording
                 raise LeftOutError("part of a longer recording")
             phones[u.id] = _packed(aligner.align(load_audio(u.path, RATE), u.text))
         except LeftOutError as reason:
@@ -125,7 +138,7 @@ def _aligned(utterances: Iterable[Utterance], aligner: Aligner, progress: bool) 
 
 
 def _packed(phones: tuple[Phone, ...]) -> str:
-    """`start label start label … end`, in seconds: phones of an alignment follow each other without a gap."""
+    """Return phones, which follow each other without gaps, as `start label start label … end`, in seconds."""
     return " ".join([*(f"{phone.start:.4f} {phone.label}" for phone in phones), f"{phones[-1].end:.4f}"])
 
 
@@ -136,7 +149,7 @@ def _unpacked(line: str) -> tuple[Phone, ...]:
 
 
 def _dictionary(corpus: Corpus) -> str:
-    """The text of etc/<corpus>.dic, where CMU Sphinx's tools keep a corpus's own dictionary, or nothing."""
+    """Return the text of a corpus's own dictionary, etc/<corpus>.dic in CMU Sphinx's layout, or "" without one."""
     for place in corpus.utterances[0].path.parents if corpus.utterances else ():
         file = place / "etc" / f"{corpus.name}.dic"
         if file.is_file():
@@ -149,19 +162,19 @@ def _pocketsphinx() -> Any:
         import pocketsphinx
     except ImportError as error:
         raise InputError(
-            "pocketsphinx, which finds phones by alignment, is not installed; expected `pip install 'rwae-audio[judge]'`"
+            "pocketsphinx, the aligner of phones, is not installed; expected `pip install 'rwae-audio[judge]'`"
         ) from error
     return pocketsphinx
 
 
 class Aligner:
-    """pocketsphinx with its own dictionary and more pronunciations: lines `WORD AA B`, `WORD(2) AA C` of `dictionary`."""
+    """An aligner with pocketsphinx's dictionary and the pronunciations in `dictionary`, lines `WORD AA B`, `WORD(2) AA C`."""
 
     def __init__(self, dictionary: str = "") -> None:
         pocketsphinx = _pocketsphinx()
         params = Path(pocketsphinx.get_model_path("en-us/en-us/feat.params")).read_text(encoding="ascii")
         with tempfile.NamedTemporaryFile("w", suffix=".params") as file:
-            # its noise estimate goes on from one utterance to the next: phones would depend on what came before
+            # the noise estimate continues over utterances, so phones would depend on the previous ones
             file.write(params.replace("-remove_noise yes", "-remove_noise no"))
             file.flush()
             self.decoder = pocketsphinx.Decoder(lm=None, loglevel="FATAL", featparams=file.name, **SEARCH)
@@ -172,15 +185,15 @@ class Aligner:
 
     def _add(self, word: str, phones: str) -> None:
         name, count = word, 1
-        while (known := self.decoder.lookup_word(name)) is not None:
-            if known == phones:
+        while (entry := self.decoder.lookup_word(name)) is not None:
+            if entry == phones:
                 return
             count += 1
             name = f"{word}({count})"
         self.decoder.add_word(name, phones, False)
 
     def words(self, text: str) -> list[str]:
-        """The words as the dictionary has them. Raises LeftOutError when there are none, or one is not in it."""
+        """Return the words of a text as in the dictionary. Raises LeftOutError for no words and for an unknown word."""
         words = []
         for word in re.findall(r"[\w']+", text.lower()):
             names = [name for name in (word, word.strip("'")) if name and self.decoder.lookup_word(name) is not None]
@@ -192,10 +205,17 @@ class Aligner:
         return words
 
     def align(self, samples: np.ndarray, text: str) -> tuple[Phone, ...]:
-        """The phones of samples (N,) at 16 kHz that say `text`: ARPAbet, and SIL for pauses and noises.
+        """Align a text with its recording.
 
-        A boundary between two frames lies halfway between their centres. Raises LeftOutError when the text cannot be
-        aligned.
+        Args:
+            samples: The samples (N,) at 16 kHz.
+            text: The words.
+
+        Returns:
+            The phones in ARPAbet, and SIL for pauses and noises. A boundary lies halfway between the centres of two frames.
+
+        Raises:
+            LeftOutError: The text cannot be aligned.
         """
         if bytes_lost(samples):
             raise LeftOutError("damaged audio")
@@ -208,14 +228,14 @@ class Aligner:
                 raise LeftOutError("not aligned")
             self.decoder.set_alignment()
             self._decode(audio)  # their phones
-            found = [
+            segments = [
                 (phone.name, phone.start, phone.duration) for word in self.decoder.get_alignment() for phone in word
             ]
         except (RuntimeError, TypeError) as error:  # TypeError: the alignment is None
             raise LeftOutError("not aligned") from error
-        times = [0.0, *(start * STEP + (WINDOW - STEP) / 2 for _, start, _ in found[1:])]
-        last = (found[-1][1] + found[-1][2]) * STEP + (WINDOW - STEP) / 2
-        labels = ["SIL" if name.startswith("+") else name for name, _, _ in found]
+        times = [0.0, *(start * STEP + (WINDOW - STEP) / 2 for _, start, _ in segments[1:])]
+        last = (segments[-1][1] + segments[-1][2]) * STEP + (WINDOW - STEP) / 2
+        labels = ["SIL" if name.startswith("+") else name for name, _, _ in segments]
         return tuple(Phone(*piece) for piece in zip(times, [*times[1:], last], labels, strict=True))
 
     def _decode(self, audio: bytes) -> None:
@@ -225,8 +245,11 @@ class Aligner:
 
 
 def bytes_lost(samples: np.ndarray) -> bool:
-    """Whether 16-bit samples (N,) at 16 kHz lost a byte somewhere, so that high and low bytes change places after it:
-    20 ms of white noise at full scale. So a copy of NLTK's TIMIT sample in which every CR LF had become LF: 14 of 40."""
+    """Return whether 16-bit samples (N,) at 16 kHz have lost a byte, after which high and low bytes change places.
+
+    The sign is 20 ms of white noise at full scale. In a copy of NLTK's TIMIT sample every CR LF had become LF, which
+    damaged 14 of 40 recordings in this way.
+    """
     frames = samples[: len(samples) // 320 * 320].reshape(-1, 320).astype(np.float64)
     frames = frames - frames.mean(axis=1, keepdims=True)
     power = np.square(frames).mean(axis=1)
@@ -236,8 +259,10 @@ def bytes_lost(samples: np.ndarray) -> bool:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Shares of frames, every 10 ms, whose class is the hand label's; `speech` leaves out hand-labelled silence, which
-    has the closures of stops: an aligned stop holds its own."""
+    """The agreement of aligned phones with hand labels, as shares of frames of 10 ms with the same class.
+
+    `speech` leaves out hand-labelled silence. It includes the closures of stops, which belong to the stop in an alignment.
+    """
 
     all: float
     speech: float
@@ -246,15 +271,18 @@ class Agreement:
 
 
 def agreement(aligned: Mapping[Path, tuple[Phone, ...]], hand: Mapping[Path, tuple[Phone, ...]]) -> Agreement:
-    """Compare the files that both have. Frames without a class on either side are left out."""
-    both = [path for path in hand if path in aligned]
+    """Compare aligned phones with hand labels on their common recordings, in frames that have a class on both sides.
+
+    Raises InputError when there is no common recording.
+    """
+    common = [path for path in hand if path in aligned]
     pairs = []
-    for path in both:
+    for path in common:
         times = np.arange(STEP / 2, hand[path][-1].end, STEP)
         pairs.append((classes_at(hand[path], times, FOLD), classes_at(aligned[path], times, FOLD)))
     if not pairs:
         raise InputError("no utterance has both hand labels and an alignment; expected at least one")
-    truth, found = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    labelled = (truth != "") & (found != "")
-    same, speech = (truth == found)[labelled], (truth != SILENCE)[labelled]
-    return Agreement(float(same.mean()), float(same[speech].mean()), int(labelled.sum()), len(both))
+    truth, estimate = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    labelled = (truth != "") & (estimate != "")
+    agrees, speech = (truth == estimate)[labelled], (truth != SILENCE)[labelled]
+    return Agreement(float(agrees.mean()), float(agrees[speech].mean()), int(labelled.sum()), len(common))

@@ -1,4 +1,4 @@
-"""The speaker benchmark of a corpus: its trials, and a row of the table for a model and for what it is compared with."""
+"""The speaker benchmark of a corpus: its trials, and the rows of its table for a model and its baselines."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ from rwae_audio.files import InputError
 from rwae_audio.inference.embedding import Embeddings, embed
 from rwae_audio.model import RWAE
 
-Row = tuple[dict[str, Any], dict[str, np.ndarray]]  # what eer.json says, and the scores behind it
+Row = tuple[dict[str, Any], dict[str, np.ndarray]]  # the report for eer.json, and the scores of each kind
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """trials over `rows`, the store's row numbers of trials.names, in their order; partial: what every row of a table
-    has to say of a corpus that is not all there, or nothing."""
+    """The trials of a corpus's split, with the utterances in a frame store.
+
+    Attributes:
+        store: The frame store.
+        rows: The index in the store of each of trials.names.
+        trials: The trials.
+        synthetic: Whether the speech is synthetic.
+        partial: A description of an incomplete corpus for every row of a table, or "".
+    """
 
     store: FrameStore
     rows: np.ndarray
@@ -33,28 +40,31 @@ class Benchmark:
 
     @property
     def starts(self) -> np.ndarray:
+        """The first frame of each utterance in the store, (M,)."""
         return self.store.offsets[:-1][self.rows]
 
     @property
     def lengths(self) -> np.ndarray:
+        """The number of frames of each utterance, (M,)."""
         return self.store.lengths[self.rows]
 
     @property
     def speakers(self) -> list[str]:
+        """The speaker of each utterance."""
         return [self.store.utterances[row].speaker for row in self.rows]
 
 
 def with_benchmark(corpus: Corpus) -> Corpus:
-    """Return the corpus, with speakers held out for development and test where it has no such splits of its own.
+    """Return the corpus, with speakers held out for development and test if it lacks one of these splits.
 
-    A corpus that has both needs no speakers to train on: it is there to be tested on.
+    A corpus with both splits needs no training speakers. Raises InputError for one with neither both nor training speakers.
     """
     splits = {utterance.split for utterance in corpus.utterances}
     if {"dev", "test"} <= splits:
         return corpus
     if "train" not in splits:
         raise InputError(f"{corpus.name} has only {' and '.join(sorted(splits))} speakers; expected some to train on")
-    note = "has no development and test speakers of its own: some of its training speakers are held out"
+    note = "no development and test speakers in the corpus: some of its training speakers are held out"
     utterances = tuple(u for u in corpus.utterances if u.split == "train")
     return replace(corpus, utterances=hold_out(utterances), notes=(*corpus.notes, note))
 
@@ -70,25 +80,34 @@ def read_planned(plan: dict[str, Any]) -> list[Corpus]:
 
 
 def benchmarks(store: FrameStore, corpora: Sequence[Corpus], tested: Sequence[str], split: str) -> dict[str, Benchmark]:
-    """The benchmark of each tested corpus, by its name, in the order of `tested`."""
+    """Return the benchmark of each tested corpus by name, in the order of `tested`."""
     named = {corpus.name: corpus for corpus in corpora}
     return {name: benchmark(store, named[name], split) for name in tested}
 
 
 def benchmark(store: FrameStore, corpus: Corpus, split: str, per_speaker: int = 8) -> Benchmark:
-    """The corpus's own trial list of the split, or all pairs of its speakers' longest utterances.
+    """Return the benchmark of a split: the corpus's own trial list, or all pairs of its speakers' longest utterances.
 
-    Of a corpus that is not all there (corpus.partial), what remains of its list; all pairs, when that has not both
-    kinds of trial. The store may hold other corpora as well. Raises InputError when there are too few speakers.
+    Of an incomplete corpus (corpus.partial) the remaining trials of the list are used, or all pairs if these are not of
+    both kinds.
+
+    Args:
+        store: The frame store, which may hold other corpora as well.
+        corpus: The corpus.
+        split: "dev" or "test".
+        per_speaker: The number of utterances of a speaker in all pairs.
+
+    Raises:
+        InputError: There are too few speakers, or a recording of the trial list is silent.
     """
-    mine = {(u.path, u.id): row for row, u in enumerate(store.utterances)}
-    row_of = {u.id: mine[u.path, u.id] for u in corpus.utterances if (u.path, u.id) in mine}
+    all_rows = {(u.path, u.id): row for row, u in enumerate(store.utterances)}
+    row_of = {u.id: all_rows[u.path, u.id] for u in corpus.utterances if (u.path, u.id) in all_rows}
     partial = corpus.partial
     if split in corpus.trial_lists:
         listed = read_trials(corpus.trial_lists[split])
         silent = {u.id: u.path for u in store.silent} if not partial else {}
         if mute := [silent[name] for name in listed.names if name in silent]:
-            raise InputError(f"{mute[0]} is silent, and the trial list names it; expected speech")
+            raise InputError(f"{mute[0]} of the trial list is silent; expected speech")
         trials = restrict(listed, list(row_of)) if partial else match_names(listed, list(row_of))
         if partial:
             partial = f"{partial}; {len(trials):,} of the {len(listed):,} trials of its list remain"
@@ -109,45 +128,48 @@ def benchmark(store: FrameStore, corpus: Corpus, split: str, per_speaker: int = 
 
 
 def embed_rows(bench: Benchmark, model: RWAE, normaliser: Normaliser, mel: MelConfig) -> Embeddings:
-    """The benchmark's utterances as vectors, in the order of trials.names."""
+    """Return the embeddings of the benchmark's utterances in the order of trials.names."""
     return embed(model, normaliser, mel.segment, bench.store.frames, bench.starts, bench.lengths)
 
 
 def dynamic_mean(
     store: FrameStore, rows: np.ndarray, model: RWAE, normaliser: Normaliser, mel: MelConfig
 ) -> np.ndarray:
-    """The mean dynamic vector (dynamic_dim,) of the training utterances `rows`."""
+    """Return the mean dynamic embedding (dynamic_dim,) of the training utterances `rows`."""
     starts, lengths = store.offsets[:-1][rows], store.lengths[rows]
     return embed(model, normaliser, mel.segment, store.frames, starts, lengths).dynamic.mean(0)
 
 
 def model_row(bench: Benchmark, vectors: Embeddings, mean: np.ndarray, replicates: int = 1000) -> Row:
-    """Static and dynamic EER of a model's vectors."""
+    """Return the row of a model: static and dynamic EER of its embeddings."""
     return _row(bench, vectors.static, vectors.dynamic, mean, replicates)
 
 
 def non_speech_row(
     bench: Benchmark, model: RWAE, normaliser: Normaliser, mel: MelConfig, replicates: int = 1000
 ) -> Row:
-    """The static code of the frames without speech alone: what it knows of the channel.
+    """Return the row of a static code computed from non-speech frames alone, which measures what it holds of the channel.
 
-    An utterance with fewer such frames than a segment gives its quietest ones.
+    If an utterance has fewer such frames than a segment, its quietest frames are used.
     """
-    kept = []
+    selected = []
     for start, length in zip(bench.starts, bench.lengths, strict=True):
         frames = np.array(bench.store.frames[start : start + length])
         mask = non_speech_mask(frames, mel)
         if mask.sum() < min(mel.segment, length):
             mask = np.isin(np.arange(length), np.argsort(frames.mean(1), kind="stable")[: mel.segment])
-        kept.append(frames[mask])
-    lengths = np.array([len(frames) for frames in kept])
-    vectors = embed(model, normaliser, mel.segment, np.concatenate(kept), np.cumsum(lengths) - lengths, lengths)
+        selected.append(frames[mask])
+    lengths = np.array([len(frames) for frames in selected])
+    vectors = embed(model, normaliser, mel.segment, np.concatenate(selected), np.cumsum(lengths) - lengths, lengths)
     return _row(bench, vectors.static, None, None, replicates)
 
 
 def log_mel_rows(bench: Benchmark, normaliser: Normaliser, replicates: int = 1000) -> Mapping[str, Row]:
-    """No model at all: the mean log-mel of an utterance, as the encoders see it (`log-mel`), and after that utterance's
-    own mean and variance (over all frames and bins: a bin's own mean would leave nothing) are taken out (`log-mel-mvn`)."""
+    """Return the rows of the mean normalised log-mel of an utterance, which needs no model.
+
+    `log-mel` is the mean as the encoders see it. For `log-mel-mvn` the utterance is normalised by its own mean and variance
+    first. These are taken over all frames and bins, since the mean of each bin would leave nothing.
+    """
     plain, own = [], []
     for start, length in zip(bench.starts, bench.lengths, strict=True):
         frames = np.asarray(bench.store.frames[start : start + length], dtype=np.float64)
@@ -161,5 +183,5 @@ def log_mel_rows(bench: Benchmark, normaliser: Normaliser, replicates: int = 100
 def _row(
     bench: Benchmark, static: np.ndarray, dynamic: np.ndarray | None, mean: np.ndarray | None, replicates: int
 ) -> Row:
-    said, scores = report(static, dynamic, bench.trials, mean, synthetic=bench.synthetic, replicates=replicates)
-    return (said | {"partial": bench.partial} if bench.partial else said), scores
+    summary, scores = report(static, dynamic, bench.trials, mean, synthetic=bench.synthetic, replicates=replicates)
+    return (summary | {"partial": bench.partial} if bench.partial else summary), scores

@@ -1,5 +1,8 @@
-"""Several seeds of one system → a row of a table; two rows → their difference. All under the same bootstrap draws of
-speakers (verification.code_draws with one seed), so that what two systems have in common cancels."""
+"""Rows of several seeds of a system, and differences of two rows with their intervals.
+
+All use the same bootstrap draws of speakers (verification.code_draws with one seed), so that variation which two systems
+have in common cancels.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,19 @@ from rwae_audio.evaluation.verification import Report, interval
 from rwae_audio.files import InputError
 from rwae_audio.training.trainer import RunConfig
 
-Draws = Mapping[str, np.ndarray]  # `static`, and perhaps `dynamic`: (replicates,) EERs
+Draws = Mapping[str, np.ndarray]  # EERs (replicates,) by code, `static` and perhaps `dynamic`
 
 
 def mean_draws(draws: Sequence[Draws]) -> dict[str, np.ndarray]:
-    """Draws of the mean over seeds: draw for draw the same speakers."""
+    """Return the draws of the mean over seeds, which all have the same speakers in each draw."""
     return {code: np.mean([draw[code] for draw in draws], axis=0) for code in draws[0]}
 
 
 def mean_row(reports: Sequence[Report], draws: Sequence[Draws]) -> Report:
-    """A row of one system's seeds: the means of their rates with the intervals of those means; `spread` is the standard
-    deviation of the EER between seeds. A single report is a row as it is."""
+    """Return the row of a system: the means of the rates over its seeds, with intervals.
+
+    `spread` is the standard deviation of the EER between seeds. A single report is returned unchanged.
+    """
     if len(reports) == 1:
         return dict(reports[0])
     mean, merged = mean_draws(draws), dict(reports[0])
@@ -41,35 +46,43 @@ def mean_row(reports: Sequence[Report], draws: Sequence[Draws]) -> Report:
 
 
 def same_settings(name: str, configs: Sequence[Mapping[str, Any]]) -> None:
-    """Raises InputError when the configurations of a row's runs differ in more than their seed."""
-    known = [RunConfig.of(config).tables() for config in configs]  # a setting that is newer than a run: its default
-    settings = [{**config, "train": {**config["train"], "seed": None}} for config in known]
+    """Raise InputError if the configurations of a row's runs differ in more than their seed."""
+    tables = [RunConfig.of(config).tables() for config in configs]  # a setting newer than a run gets its default
+    settings = [{**config, "train": {**config["train"], "seed": None}} for config in tables]
     if any(setting != settings[0] for setting in settings):
-        raise InputError(f"the runs of {name} differ in more than their seed; expected one configuration a row")
+        raise InputError(f"the runs of {name} differ in more than their seed; expected one configuration for each row")
 
 
-def difference(one: Report, other: Report, draws: Sequence[Draws], other_draws: Sequence[Draws]) -> dict[str, Any]:
-    """What the row `one` has more than `other` in `static` and `dynamic` EER and in `gap`: the `difference`, and its
-    `interval`; of rows without a dynamic code on either side, static alone. draws, other_draws: of their seeds."""
+def difference(row: Report, other: Report, draws: Sequence[Draws], other_draws: Sequence[Draws]) -> dict[str, Any]:
+    """Return the difference of two rows in `static` and `dynamic` EER and in `gap`, each with its interval.
+
+    Without a dynamic code in both rows there is the static EER alone.
+
+    Args:
+        row: The first row.
+        other: The row that is subtracted.
+        draws: The draws of the first row's seeds.
+        other_draws: The draws of the other row's seeds.
+    """
     means = (mean_draws(draws), mean_draws(other_draws))
-    said = {}
+    result = {}
     for code in ("static", "dynamic"):
-        if one[code] is not None and other[code] is not None:
+        if row[code] is not None and other[code] is not None:
             between = interval(means[0][code] - means[1][code])
-            said[code] = {"difference": one[code]["eer"] - other[code]["eer"], "interval": between}
-    if "dynamic" in said:
+            result[code] = {"difference": row[code]["eer"] - other[code]["eer"], "interval": between}
+    if "dynamic" in result:
         gaps = [mean["dynamic"] - mean["static"] for mean in means]
-        said["gap"] = {"difference": one["gap"] - other["gap"], "interval": interval(gaps[0] - gaps[1])}
-    return said
+        result["gap"] = {"difference": row["gap"] - other["gap"], "interval": interval(gaps[0] - gaps[1])}
+    return result
 
 
-def difference_line(key: str, other: str, said: Mapping[str, Any]) -> str:
-    """A line on two rows: in points, with the interval of the difference, bold where it leaves 0 out."""
+def difference_line(key: str, other: str, result: Mapping[str, Any]) -> str:
+    """Return a line on a `difference` of two rows, in percentage points, bold if its interval excludes 0."""
 
     def points(name: str) -> str:
-        low, high = (100 * value for value in said[name]["interval"])
-        text = f"{100 * said[name]['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+        low, high = (100 * value for value in result[name]["interval"])
+        text = f"{100 * result[name]['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
         return f"{name} **{text}**" if low > 0 or high < 0 else f"{name} {text}"
 
-    names = [name for name in ("static", "dynamic", "gap") if name in said]
+    names = [name for name in ("static", "dynamic", "gap") if name in result]
     return f"- `{key}` minus `{other}`: " + ", ".join(map(points, names))

@@ -1,4 +1,4 @@
-"""From corpora to a run folder: frames, training, the bundle, the table, the pictures. What every recipe shares."""
+"""The experiment that recipes share: prepare corpora, train a model, and write its bundle, tables and plots."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from rwae_audio.data.corpora.base import Corpus
 from rwae_audio.data.features import Normaliser
 from rwae_audio.data.store import Batch, FrameStore, Sampler, open_store
-from rwae_audio.distributed import first_one_first, local, rank, start
+from rwae_audio.distributed import first_process_first, local, rank, start
 from rwae_audio.evaluation import plots
 from rwae_audio.evaluation.benchmark import (
     Benchmark,
@@ -41,10 +41,19 @@ from rwae_audio.training.views import normalised
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that a run needs: frames, normaliser and crops of the training speakers, the benchmarks.
+    """The configuration and data of a run.
 
-    dev, test: the benchmarks of each tested corpus, by its name; held_out: segments of the development speakers of all of
-    them, on which collapse is watched; initial: the bundle that training begins with.
+    Attributes:
+        config: The configuration.
+        corpora: The corpora that are read.
+        store: The frames of all corpora.
+        train_rows: The indices of the training utterances in the store.
+        normaliser: The normaliser of the training utterances, or that of `initial`.
+        sampler: The sampler of training batches.
+        held_out: Segments of development speakers, on which collapse is detected.
+        dev: The development benchmark of each tested corpus by its name.
+        test: The test benchmark of each tested corpus by its name.
+        initial: The bundle that training starts from, or None.
     """
 
     config: RunConfig
@@ -60,26 +69,26 @@ class Experiment:
 
     @property
     def hours(self) -> float:
-        """Of speech to train on."""
+        """The hours of training speech."""
         mel = self.config.mel
         return float(self.store.lengths[self.train_rows].sum()) * mel.hop_length / mel.sample_rate / 3600
 
     def dynamic_mean(self, model: RWAE, most: int = 2048) -> np.ndarray:
-        """The training speakers' mean dynamic vector (dynamic_dim,), over at most `most` utterances."""
+        """Return the mean dynamic embedding (dynamic_dim,) of at most `most` training utterances."""
         rows = self.train_rows[:: -(-len(self.train_rows) // most)]
         return dynamic_mean(self.store, rows, model, self.normaliser, self.config.mel)
 
     def row(self, bench: Benchmark, model: RWAE, replicates: int = 1000) -> Row:
-        """A model's row of the table; `codes` and `collapsed`: the state of its codes on development speakers."""
+        """Return a model's row; `codes` and `collapsed` describe its codes on development speakers."""
         vectors = embed_rows(bench, model, self.normaliser, self.config.mel)
         report, scores = model_row(bench, vectors, self.dynamic_mean(model), replicates)
         state = code_state(model, *normalised(self.held_out, self.normaliser, next(model.parameters()).device))
         return {**report, "codes": state, "collapsed": collapsed_codes(state)}, scores
 
     def on_dev(self, model: RWAE) -> dict[str, float]:
-        """Static and dynamic EER on the development speakers, means over the tested corpora.
+        """Return the static and dynamic EER on development speakers, averaged over the tested corpora.
 
-        `score`, their distance, chooses the checkpoint. With several corpora, those of each are NAME/static_eer and
+        `score`, dynamic minus static EER, selects the checkpoint. With several corpora, those of each are NAME/static_eer and
         NAME/dynamic_eer.
         """
         mean = self.dynamic_mean(model, most=256)
@@ -91,16 +100,16 @@ class Experiment:
         means = {
             code: float(np.mean([rate[code] for rate in rates.values()])) for code in ("static_eer", "dynamic_eer")
         }
-        each = {f"{name}/{code}": rate for name, found in rates.items() for code, rate in found.items()}
+        each = {f"{name}/{code}": rate for name, result in rates.items() for code, rate in result.items()}
         return {**means, **(each if len(rates) > 1 else {}), "score": means["dynamic_eer"] - means["static_eer"]}
 
     def place(self, folder: Path, corpus: str) -> Path:
-        """Where a run keeps what it says of a tested corpus: `folder`, with several corpora a folder in it for each."""
+        """Return the folder of a tested corpus in `folder`; see `corpus_place`."""
         return corpus_place(folder, corpus, self.test)
 
 
 def corpus_place(folder: Path, corpus: str, tested: Collection[str]) -> Path:
-    """The folder of a tested corpus in scores/ or plots/ of a run: `folder` itself when no other corpus is tested."""
+    """Return the folder of a tested corpus in scores/ or plots/ of a run: `folder` itself if it is the only one."""
     return folder / corpus if len(tested) > 1 else folder
 
 
@@ -111,34 +120,42 @@ def prepare(
     progress: bool = False,
     initial: Bundle | None = None,
 ) -> Experiment:
-    """The frames of all corpora, trained on together; development and test speakers are those of the corpora `tested`.
+    """Prepare an experiment: read the frames of all corpora, and build the normaliser, sampler and benchmarks.
 
-    initial: whose weights and normaliser to begin with. Raises InputError when its frames or weights are of another kind.
+    Args:
+        config: The configuration.
+        corpora: The corpora, which are trained on together.
+        tested: The names of the corpora whose development and test speakers are used.
+        progress: Whether a progress bar is shown.
+        initial: The bundle with the initial weights and the normaliser, or None.
+
+    Raises:
+        InputError: The frames or weights of `initial` do not fit the configuration, or the model has actions.
     """
     if initial is not None:
         if initial.config.mel.frames() != config.mel.frames():
-            raise InputError("the bundle to begin with has frames of another kind; expected those of [mel]")
+            raise InputError("the initial bundle has other frames; expected those of [mel]")
         shapes = [
             {key: value.shape for key, value in model.state_dict().items()}
             for model in (new_model(config), initial.model)
         ]
         if shapes[0] != shapes[1]:
-            raise InputError("the bundle to begin with has weights of other shapes; expected those of [model]")
+            raise InputError("the initial bundle has weights of other shapes; expected those of [model]")
     if config.model.actions:
         raise InputError(
-            f"[model] actions is {config.model.actions}; expected 0: a recording has many, see recipes/digits/train.py"
+            f"[model] actions is {config.model.actions}; expected 0; recipes/digits/train.py trains with actions"
         )
     start()
-    local(config.train.batch)  # raises now what training would raise after all the reading
-    with first_one_first():  # the store is built once
+    local(config.train.batch)  # raises InputError for the batch size before all recordings are read
+    with first_process_first():  # so that the store is built once
         store = open_store(corpora, config.mel, progress=progress)
     rows = store.indices("train")
     normaliser = initial.normaliser if initial is not None else store.normaliser(rows)
     pairs = objective_class(config.objective.name).pairs
     sampler = Sampler(store, rows, config.mel.segment, config.model, pairs)
     dev, test = (benchmarks(store, corpora, tested, split) for split in ("dev", "test"))
-    heard = np.concatenate([bench.rows for bench in dev.values()])
-    held_out = Sampler(store, heard, config.mel.segment, config.model).draw(128, generator(0, "held-out"))
+    dev_rows = np.concatenate([bench.rows for bench in dev.values()])
+    held_out = Sampler(store, dev_rows, config.mel.segment, config.model).draw(128, generator(0, "held-out"))
     return Experiment(config, corpora, store, rows, normaliser, sampler, held_out, dev, test, initial)
 
 
@@ -177,9 +194,17 @@ def run(
     tensorboard: bool = True,
     sound: Sound | None = None,
 ) -> RWAE:
-    """Train; the run folder gets metrics.jsonl, checkpoints/ and tensorboard/. Returns the best model on dev.
+    """Train a model, and return the best one on development speakers.
 
-    sound: What makes a waveform of log-mels (T, n_mels) for TensorBoard, as griffin_lim does.
+    Args:
+        experiment: The configuration and data.
+        folder: The run folder, which gets metrics.jsonl, checkpoints/ and tensorboard/.
+        resume: Whether training continues from the latest checkpoint.
+        minutes: The time limit, or None.
+        say: Called with each line of text for the user.
+        progress: Whether a progress bar is shown.
+        tensorboard: Whether a TensorBoard log is written.
+        sound: The vocoder of TensorBoard's audio, from log-mels (T, n_mels) to a waveform, e.g. griffin_lim.
     """
     board = None
     if tensorboard and rank() == 0:
@@ -206,10 +231,10 @@ def run(
             board.close()
 
 
-def leave_bundle(
+def write_bundle(
     experiment: Experiment, model: RWAE, folder: Path, meta: Mapping[str, Any], half: bool = False
 ) -> Bundle:
-    """Write the run's bundle to folder/bundle (half: in float16), and read it back: what is tested is what is left."""
+    """Write the run's bundle to folder/bundle, in float16 with `half`, and return it as read back for testing."""
     synthetic = all(corpus.synthetic for corpus in experiment.corpora)
     mean = experiment.dynamic_mean(model)
     text = card(experiment.config, experiment.corpora, experiment.hours, meta)
@@ -228,8 +253,10 @@ def leave_bundle(
 
 
 def test_rows(experiment: Experiment, model: RWAE, name: str) -> dict[str, dict[str, Row]]:
-    """The tables of a run, one for each tested corpus: the model, called `name`, its static code of frames without speech,
-    the untrained model, and no model at all."""
+    """Return the table of each tested corpus by its name.
+
+    The rows are the model, called `name`, its static code of non-speech frames, the untrained model, and log-mels.
+    """
     mel, untrained = experiment.config.mel, new_model(experiment.config).eval()
     return {
         corpus: {
@@ -242,12 +269,12 @@ def test_rows(experiment: Experiment, model: RWAE, name: str) -> dict[str, dict[
     }
 
 
-def leave_results(
+def write_results(
     experiment: Experiment, model: RWAE, name: str, tables: Mapping[str, Mapping[str, Row]], folder: Path
 ) -> None:
-    """eer.json (corpus → the model's row, `name`), table.json (corpus → all rows), scores/ and plots/."""
-    said = {corpus: {key: report for key, (report, _) in rows.items()} for corpus, rows in tables.items()}
-    write_json(folder / "table.json", said)
+    """Write eer.json (the model's row by corpus), table.json (all rows by corpus), scores/ and plots/."""
+    reports = {corpus: {key: report for key, (report, _) in rows.items()} for corpus, rows in tables.items()}
+    write_json(folder / "table.json", reports)
     for corpus, rows in tables.items():
         bench, scores_of = experiment.test[corpus], experiment.place(folder / "scores", corpus)
         scores_of.mkdir(parents=True, exist_ok=True)
@@ -256,19 +283,19 @@ def leave_results(
                 write_scores(scores_of / f"{key.replace(':', '-')}.{kind}.txt", bench.trials, values)
         plots_of = experiment.place(folder / "plots", corpus)
         plots_of.mkdir(parents=True, exist_ok=True)
-        leave_plots(experiment, model, name, rows, bench, plots_of)
-        leave_pictures(experiment, model, experiment.dev[corpus], plots_of)
-    kept = {
+        write_plots(experiment, model, name, rows, bench, plots_of)
+        write_pictures(experiment, model, experiment.dev[corpus], plots_of)
+    model_rows = {
         corpus: {key: value for key, value in rows[name].items() if key not in ("codes", "collapsed")}
-        for corpus, rows in said.items()
+        for corpus, rows in reports.items()
     }
-    write_json(folder / "eer.json", kept)  # what rwae-eer would say; last: a run with an eer.json is whole
+    write_json(folder / "eer.json", model_rows)  # the output of rwae-eer; written last, so that it marks a complete run
 
 
-def leave_plots(
+def write_plots(
     experiment: Experiment, model: RWAE, name: str, rows: Mapping[str, Row], bench: Benchmark, folder: Path
 ) -> None:
-    """The DET curves of a table's rows, and the map of the test speakers' static codes."""
+    """Plot the DET curves of a table's rows and the map of the test speakers' static codes."""
     target = bench.trials.target
     curves = {f"{key}, static": det_points(scores["static"], target) for key, (_, scores) in rows.items()}
     curves[f"{name}, dynamic"] = det_points(rows[name][1]["dynamic_plain"], target)
@@ -277,9 +304,11 @@ def leave_plots(
     plots.speaker_map(folder / "speakers.png", vectors.static, bench.speakers, "Static codes of test speakers")
 
 
-def leave_pictures(experiment: Experiment, model: RWAE, bench: Benchmark, folder: Path, count: int = 4) -> None:
-    """Reconstructions and swaps of one utterance each of some development speakers, spread over their names (at most 2 s):
-    corpora that name women f… and men m… show both."""
+def write_pictures(experiment: Experiment, model: RWAE, bench: Benchmark, folder: Path, count: int = 4) -> None:
+    """Plot reconstructions and swaps of an utterance, at most 2 s, of each of some development speakers.
+
+    The speakers are spread over the sorted names, so that corpora which name women f… and men m… show both.
+    """
     mel = experiment.config.mel
     seconds = mel.hop_length / mel.sample_rate
     everyone = sorted(set(bench.speakers))
@@ -288,8 +317,8 @@ def leave_pictures(experiment: Experiment, model: RWAE, bench: Benchmark, folder
     bundle = Bundle(experiment.config, model, experiment.normaliser, np.zeros(0), "", False, {})
     frames = [bench.store.of(int(bench.rows[i])) for i in first]
     clips = [clip[: int(2 / seconds)] for clip in frames]
-    codes = [bundle.encode(whole)[: len(clip)] for whole, clip in zip(frames, clips, strict=True)]
-    voices = [bundle.voice(whole) for whole in frames]
+    codes = [bundle.encode(utterance)[: len(clip)] for utterance, clip in zip(frames, clips, strict=True)]
+    voices = [bundle.voice(utterance) for utterance in frames]
     grid = [[bundle.decode(voice, code).numpy() for voice in voices] for code in codes]
     names = [bench.speakers[i] for i in first]
     originals = [clip.numpy() for clip in clips]
@@ -301,10 +330,18 @@ def leave_pictures(experiment: Experiment, model: RWAE, bench: Benchmark, folder
 def finish(
     experiment: Experiment, model: RWAE, folder: Path, name: str, meta: Mapping[str, Any], half: bool = False
 ) -> dict[str, dict[str, Row]]:
-    """All that is left after training: bundle (half: in float16), tables (the model's row is called `name`), scores, plots.
-    Returns the rows of each tested corpus."""
+    """Write the bundle, tables, scores and plots of a trained model, and return the rows of each tested corpus.
+
+    Args:
+        experiment: The configuration and data.
+        model: The trained model.
+        folder: The run folder.
+        name: The name of the model's row.
+        meta: The metadata of the bundle.
+        half: Whether the bundle is in float16.
+    """
     write_json(folder / "config.json", experiment.config.tables())
-    bundle = leave_bundle(experiment, model, folder, meta, half)
+    bundle = write_bundle(experiment, model, folder, meta, half)
     tables = test_rows(experiment, bundle.model, name)
-    leave_results(experiment, bundle.model, name, tables, folder)
+    write_results(experiment, bundle.model, name, tables, folder)
     return tables

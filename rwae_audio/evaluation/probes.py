@@ -1,5 +1,4 @@
-"""What the dynamic code still knows: the phone of one frame, which it should, and the speaker of an utterance, which
-it should not."""
+"""Probes of the dynamic code: it should tell the phone of a frame, and should not tell the speaker of an utterance."""
 
 from __future__ import annotations
 
@@ -24,14 +23,14 @@ from rwae_audio.inference.embedding import embed, windows
 from rwae_audio.model import RWAE
 from rwae_audio.randomness import generator
 
-MOST_FRAMES = 60_000  # that a phone probe is trained on
+MOST_FRAMES = 60_000  # frames that a phone probe is trained on
 FOLDS = 8
 GRU_HIDDEN, GRU_FRAMES, GRU_BATCH, GRU_UPDATES = 64, 25, 64, 400
 
 
 @dataclass(frozen=True)
 class PhoneProbe:
-    """Shares of test frames named rightly: by the probe, and by always saying the commonest class of training."""
+    """The accuracy on test frames of the phone probe, and of the majority class of training."""
 
     accuracy: float
     majority: float
@@ -42,7 +41,7 @@ class PhoneProbe:
 
 @dataclass(frozen=True)
 class SpeakerProbe:
-    """Share of held-out utterances whose speaker is named; chance: the largest share of utterances that a speaker has."""
+    """The share of held-out utterances with the right speaker; `chance` is the largest share of a speaker's utterances."""
 
     accuracy: float
     chance: float
@@ -56,29 +55,41 @@ def phone_probe(
     most: int = MOST_FRAMES,
     seed: int = 0,
 ) -> PhoneProbe:
-    """Multinomial logistic regression on one frame: x (N, D), y (N,) classes as strings.
+    """Classify the phones of single frames by multinomial logistic regression.
 
-    Frames of silence and without a class ("") are left out on both sides; of what is left, `most` training frames are
-    drawn. A test frame of a class that training lacks counts as wrong. Raises InputError when no frame is left.
+    Frames of silence and without a class ("") are left out. A test frame of a class that training lacks counts as wrong.
+
+    Args:
+        train_x: The training frames, (N, D).
+        train_y: Their classes as strings, (N,).
+        test_x: The test frames, (M, D).
+        test_y: Their classes, (M,).
+        most: The number of training frames that are drawn.
+        seed: The seed of the draw.
+
+    Raises:
+        InputError: No training or no test frame remains.
     """
-    kept, tested = (np.flatnonzero((y != SILENCE) & (y != "")) for y in (train_y, test_y))
-    if not len(kept) or not len(tested):
-        raise InputError(f"{len(kept)} training and {len(tested)} test frames have a phone; expected some of both")
-    if len(kept) > most:
-        order = torch.randperm(len(kept), generator=generator(seed, "phone probe")).numpy()
-        kept = np.sort(kept[order[:most]])
-    names, targets, counts = np.unique(train_y[kept], return_inverse=True, return_counts=True)
-    predicted = names[_linear(train_x[kept], targets, test_x[tested])]
-    truth = test_y[tested]
+    train, test = (np.flatnonzero((y != SILENCE) & (y != "")) for y in (train_y, test_y))
+    if not len(train) or not len(test):
+        raise InputError(
+            f"{len(train)} training and {len(test)} test frames have a phone; expected at least one of both"
+        )
+    if len(train) > most:
+        order = torch.randperm(len(train), generator=generator(seed, "phone probe")).numpy()
+        train = np.sort(train[order[:most]])
+    names, targets, counts = np.unique(train_y[train], return_inverse=True, return_counts=True)
+    predicted = names[_linear(train_x[train], targets, test_x[test])]
+    truth = test_y[test]
     majority = float((truth == names[counts.argmax()]).mean())
-    return PhoneProbe(float((predicted == truth).mean()), majority, len(names), len(kept), len(tested))
+    return PhoneProbe(float((predicted == truth).mean()), majority, len(names), len(train), len(test))
 
 
 def _linear(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray) -> np.ndarray:
-    """The class (M,) of each test_x (M, D), by logistic regression on train_x (N, D), train_y (N,) ∈ 0 … K − 1.
+    """Return the classes (M,) of test_x (M, D) by logistic regression on train_x (N, D), train_y (N,) ∈ 0 … K − 1.
 
-    Dimensions are standardised by train_x. It minimises mean cross entropy + ‖W‖² / 2N (scikit-learn's C = 1), biases
-    free, from zero: the problem is convex and nothing is drawn.
+    Dimensions are standardised by train_x. The loss is mean cross entropy + ‖W‖² / 2N (scikit-learn's C = 1), with free
+    biases. It is convex and minimised from zero, without random numbers.
     """
     mean, deviation = train_x.mean(axis=0, dtype=np.float64), train_x.std(axis=0, dtype=np.float64)
     x, held_out = (
@@ -101,17 +112,17 @@ def _linear(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray) -> np.
 
 
 def folds(speakers: Sequence[str], count: int = FOLDS) -> np.ndarray:
-    """The fold (U,) in which each utterance is held out: a speaker's k-th utterance in fold k modulo `count`."""
-    seen: Counter[str] = Counter()
+    """Return the fold (U,) in which each utterance is held out: k modulo `count` for a speaker's k-th utterance."""
+    counts: Counter[str] = Counter()
     places = []
     for speaker in speakers:
-        places.append(seen[speaker] % count)
-        seen[speaker] += 1
+        places.append(counts[speaker] % count)
+        counts[speaker] += 1
     return np.array(places)
 
 
 def speaker_probe_linear(codes: Sequence[np.ndarray], speakers: Sequence[str]) -> SpeakerProbe:
-    """Logistic regression on mean and standard deviation over an utterance of its codes (T, D), one an utterance."""
+    """Classify the speaker of each utterance by logistic regression on mean and deviation of its codes (T, D)."""
     pooled = np.array([np.concatenate([code.mean(0), code.std(0)]) for code in codes])
     labels, places = np.unique(np.array(speakers), return_inverse=True)[1], folds(speakers)
     named = np.zeros_like(labels)
@@ -122,10 +133,10 @@ def speaker_probe_linear(codes: Sequence[np.ndarray], speakers: Sequence[str]) -
 
 
 def speaker_probe_gru(codes: Sequence[np.ndarray], speakers: Sequence[str], seed: int = 0) -> SpeakerProbe:
-    """A GRU over codes (T, D), one array an utterance: it also hears the order that mean and deviation lose.
+    """Classify the speaker of each utterance by a GRU over its codes (T, D), which also uses their order.
 
-    An update takes random stretches of GRU_FRAMES frames of GRU_BATCH training utterances; an utterance held out is
-    named by the mean of its stretches' log-probabilities.
+    An update uses random stretches of GRU_FRAMES frames of GRU_BATCH training utterances. A held-out utterance is
+    classified by the mean log-probabilities of its stretches.
     """
     labels, places = np.unique(np.array(speakers), return_inverse=True)[1], folds(speakers)
     sides = [(np.flatnonzero(places != place), np.flatnonzero(places == place)) for place in np.unique(places)]
@@ -142,7 +153,7 @@ def speaker_probe_gru(codes: Sequence[np.ndarray], speakers: Sequence[str], seed
             targets.append(torch.from_numpy(labels[rows]))
         size = min(map(len, frames))
         logits = model(torch.stack([side[:size] for side in frames]))
-        # a sum over folds: each network has its own gradient, as if it were trained alone
+        # a sum over folds, so that each network has the gradient of training alone
         loss = F.cross_entropy(logits.flatten(0, 1), torch.cat([side[:size] for side in targets])) * len(sides)
         optimizer.zero_grad()
         loss.backward()
@@ -162,8 +173,10 @@ def _speaker_probe(named: np.ndarray, labels: np.ndarray) -> SpeakerProbe:
 
 
 class _GRUs(nn.Module):
-    """One network a fold, side by side (one call a step for all is several times as fast): frames (nets, B, T, D) →
-    logits (nets, B, K), from the mean of a GRU's states. Equations of torch.nn.GRU."""
+    """A GRU for each fold, computed together, which is several times as fast as separate ones.
+
+    The equations are those of torch.nn.GRU. Logits are linear in the mean state.
+    """
 
     def __init__(self, nets: int, width: int, classes: int, draw: torch.Generator) -> None:
         super().__init__()
@@ -177,13 +190,14 @@ class _GRUs(nn.Module):
         self.out, self.out_bias = uniform(GRU_HIDDEN, classes), uniform(1, classes)
 
     def forward(self, frames: Tensor, nets: slice = slice(None)) -> Tensor:
+        """Return the logits (nets, B, K) of frames (nets, B, T, D)."""
         size, steps = frames.shape[1:3]
         flat = torch.baddbmm(self.input_bias[nets], frames.flatten(1, 2), self.of_input[nets])
         state = frames.new_zeros(len(frames), size, GRU_HIDDEN)
         total = state
-        for given in flat.unflatten(1, (size, steps)).unbind(2):
+        for step in flat.unflatten(1, (size, steps)).unbind(2):
             from_state = torch.baddbmm(self.state_bias[nets], state, self.of_state[nets])
-            both, new = given.split([2 * GRU_HIDDEN, GRU_HIDDEN], -1)
+            both, new = step.split([2 * GRU_HIDDEN, GRU_HIDDEN], -1)
             gates, candidate = from_state.split([2 * GRU_HIDDEN, GRU_HIDDEN], -1)
             reset, update = torch.sigmoid(both + gates).chunk(2, -1)
             state = torch.lerp(torch.tanh(new + reset * candidate), state, update)
@@ -192,7 +206,7 @@ class _GRUs(nn.Module):
 
 
 def _standardised(codes: Sequence[np.ndarray], train: np.ndarray) -> list[Tensor]:
-    """Codes (T, D) as a GRU takes them, by the frames of utterances `train`; a short one is said again from its start."""
+    """Standardise codes (T, D) by the frames of utterances `train`; codes of under GRU_FRAMES frames are repeated."""
     frames = np.concatenate([codes[i] for i in train.tolist()])
     mean, deviation = frames.mean(axis=0, dtype=np.float64), np.maximum(frames.std(axis=0, dtype=np.float64), 1e-8)
     long_enough = (code[np.arange(max(len(code), GRU_FRAMES)) % len(code)] for code in codes)
@@ -200,13 +214,13 @@ def _standardised(codes: Sequence[np.ndarray], train: np.ndarray) -> list[Tensor
 
 
 def _crop(code: Tensor, draw: torch.Generator) -> Tensor:
-    """A random stretch (GRU_FRAMES, D) of codes (T, D)."""
+    """Return a random stretch (GRU_FRAMES, D) of codes (T, D)."""
     start = int(torch.randint(len(code) - GRU_FRAMES + 1, (), generator=draw))
     return code[start : start + GRU_FRAMES]
 
 
 def _stretches(code: Tensor) -> Tensor:
-    """Codes (T, D) → (S, GRU_FRAMES, D), as evenly spread as they go, all frames in at least one."""
+    """Return stretches (S, GRU_FRAMES, D) of codes (T, D) that are spread evenly and cover all frames."""
     starts = np.linspace(0, len(code) - GRU_FRAMES, -(-len(code) // GRU_FRAMES)).round().astype(int)
     return torch.stack([code[start : start + GRU_FRAMES] for start in starts])
 
@@ -220,11 +234,20 @@ def phone_report(
     mel: MelConfig,
     phones: Mapping[Path, tuple[Phone, ...]],
 ) -> dict[str, Any]:
-    """The phone probes, on a model's codes and on the log-mels, trained on `train_rows`, tested on the benchmark's
-    utterances; `z_c`: on the static code, each window's held for all of its frames. phones: audio file → phones, as
-    alignment.phones_of gives them; utterances without are left out and counted, and where one side has none at all
-    that count is the whole report. Of a code a segment, the phone at the segment's centre is asked, and the report
-    says so: `per` segment.
+    """Return the report of phone probes on a model's codes and on the log-mels.
+
+    `z_m` is the probe on the dynamic code, `z_c` that on the static code, repeated for all frames of its window. If the
+    model has a dynamic code for each segment, the class is the phone at its centre, and the report has `per` segment.
+    Utterances without phones are left out and counted; if none remains on one side, the count is the whole report.
+
+    Args:
+        store: The frame store.
+        train_rows: The indices of the training utterances in the store.
+        bench: The benchmark with the test utterances.
+        model: The model.
+        normaliser: The normaliser of the frames.
+        mel: The settings of the frames.
+        phones: The phones of each recording, as from alignment.phones_of.
     """
     with_phones = [
         np.array([row for row in rows if store.utterances[row].path in phones], dtype=np.int64)
@@ -237,13 +260,13 @@ def phone_report(
     rows = (_enough(with_phones[0], store.lengths, segment), with_phones[1])
     folded = folding({phone.label for labels in phones.values() for phone in labels})
     classes = [np.concatenate(list(_classes(store, side, mel, phones, folded))) for side in rows]
-    codes, held = ([side_of(store, side, model, normaliser, mel) for side in rows] for side_of in (_codes, _held))
+    codes, static = ([get(store, side, model, normaliser, mel) for side in rows] for get in (_codes, _static_codes))
     mels = [np.concatenate([store.of(row).numpy() for row in side]) for side in rows]
-    kept = [_centres(store.lengths[side], segment) for side in rows]
-    classes, codes, held, mels = (
-        [side[keep] for side, keep in zip(of, kept, strict=True)] for of in (classes, codes, held, mels)
+    centres = [_centres(store.lengths[side], segment) for side in rows]
+    classes, codes, static, mels = (
+        [side[keep] for side, keep in zip(sides, centres, strict=True)] for sides in (classes, codes, static, mels)
     )
-    z_m, z_c, log_mel = (phone_probe(train, classes[0], test, classes[1]) for train, test in (codes, held, mels))
+    z_m, z_c, log_mel = (phone_probe(train, classes[0], test, classes[1]) for train, test in (codes, static, mels))
     shares = {"z_m": z_m.accuracy, "z_c": z_c.accuracy, "log_mel": log_mel.accuracy, "majority": z_m.majority}
     counts = {"classes": z_m.classes, "train_frames": z_m.train_frames, "test_frames": z_m.test_frames}
     return {"left_out": left_out, **({"per": "segment"} if segment > 1 else {}), **shares, **counts}
@@ -258,7 +281,7 @@ def probe_report(
     mel: MelConfig,
     phones: Mapping[Path, tuple[Phone, ...]],
 ) -> dict[str, Any]:
-    """All probes of a model: phone (phone_report) and speaker (among the benchmark's)."""
+    """Return the report of all probes: `phone` (see phone_report), and `speaker` among the benchmark's speakers."""
     everyone = np.split(_codes(store, bench.rows, model, normaliser, mel), np.cumsum(bench.lengths)[:-1])
     linear, gru = (probe(everyone, bench.speakers) for probe in (speaker_probe_linear, speaker_probe_gru))
     speaker = {"linear": linear.accuracy, "gru": gru.accuracy, "chance": linear.chance}
@@ -267,27 +290,31 @@ def probe_report(
 
 
 def _codes(store: FrameStore, rows: np.ndarray, model: RWAE, normaliser: Normaliser, mel: MelConfig) -> np.ndarray:
-    """The dynamic codes (Σ T, D) of the utterances."""
+    """Return the dynamic codes (Σ T, D) of the utterances."""
     starts, lengths = store.offsets[:-1][rows], store.lengths[rows]
     return embed(model, normaliser, mel.segment, store.frames, starts, lengths).codes
 
 
-def _held(store: FrameStore, rows: np.ndarray, model: RWAE, normaliser: Normaliser, mel: MelConfig) -> np.ndarray:
-    """The static codes (Σ T, D) of the utterances, each window's for all of its frames."""
+def _static_codes(
+    store: FrameStore, rows: np.ndarray, model: RWAE, normaliser: Normaliser, mel: MelConfig
+) -> np.ndarray:
+    """Return the static codes (Σ T, D) of the utterances, each repeated for all frames of its window."""
     where = windows(store.offsets[:-1][rows], store.lengths[rows], model.embedding_frames(mel.segment))
     codes = embed(model, normaliser, mel.segment, store.frames, where.start, where.length).static
     return np.repeat(codes, where.stop - where.first, axis=0)
 
 
 def _centres(lengths: np.ndarray, segment: int) -> np.ndarray:
-    """The frames, of utterances of these lengths (U,) one after the other, that are the centre of a segment of `segment`
-    frames, all in the first of two overlapping ones: all frames for segments of one."""
+    """Return the frames that are the centre of a segment of `segment` frames, of concatenated utterances of lengths (U,).
+
+    Of two overlapping segments the first counts. With segments of one frame it is all frames.
+    """
     cut = windows(np.cumsum(lengths) - lengths, lengths, segment)
     return (cut.start + cut.length // 2)[cut.first <= cut.length // 2]
 
 
 def _enough(rows: np.ndarray, lengths: np.ndarray, segment: int) -> np.ndarray:
-    """Utterances, drawn from `rows`, of 2 · MOST_FRAMES segments (of one frame, or as many): over half of them are speech."""
+    """Draw utterances from `rows` with 2 · MOST_FRAMES segments of `segment` frames, over half of which are speech."""
     order = rows[torch.randperm(len(rows), generator=generator(0, "phone probe")).numpy()]
     return np.sort(order[: np.searchsorted(np.cumsum(lengths[order]), 2 * MOST_FRAMES * segment) + 1])
 
@@ -299,7 +326,7 @@ def _classes(
     phones: Mapping[Path, tuple[Phone, ...]],
     folded: Mapping[str, str | None],
 ) -> Iterator[np.ndarray]:
-    """The phone class (T,) at the centre of each frame of the utterances."""
+    """Yield the phone class (T,) at the centre of each frame, utterance by utterance."""
     for row in rows:
         samples = np.arange(store.lengths[row]) * mel.hop_length
         yield classes_at(phones[store.utterances[row].path], samples / mel.sample_rate, folded)

@@ -1,4 +1,4 @@
-"""Scores → miss and false alarm rates, and where the two cross. Rates are fractions."""
+"""Miss and false alarm rates of scores, and the point where the two cross. Rates are fractions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ import numpy as np
 def rates(
     scores: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return thresholds (K,) rising, and the miss and false alarm rates (..., K + 1) when all below each is rejected.
+    """Return the miss and false alarm rates at all thresholds.
 
-    The last column rejects everything. Equal scores are taken together. weights (..., N): how often a trial counts.
+    Args:
+        scores: The score of each trial, (N,).
+        target: Whether it is a target trial, (N,).
+        weights: The weight of each trial, (..., N), or None for 1.
+
+    Returns:
+        The distinct scores as rising thresholds (K,), and both rates (..., K + 1) when all below each is rejected. The
+        last column rejects everything.
     """
     scores, target = np.asarray(scores, dtype=np.float64), np.asarray(target, dtype=bool)
     order = np.argsort(scores, kind="stable")
@@ -27,12 +34,12 @@ def rates(
 
 
 def run_ends(ordered: np.ndarray) -> np.ndarray:
-    """Return the place (K,) after the last of each run of equal scores, in rising scores (N,)."""
+    """Return the position (K,) after the last of each run of equal scores, in rising scores (N,)."""
     return np.append(np.flatnonzero(ordered[1:] > ordered[:-1]) + 1, len(ordered))
 
 
 def crossing(miss: np.ndarray, false_alarm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the two rates cross, linearly between ROC points: (rate, position in columns); nan where a rate is."""
+    """Return the rate at the crossing and its position in columns, interpolated linearly; nan where a rate is nan."""
     after = np.argmax(miss >= false_alarm, axis=-1)  # miss rises from 0 and false alarms fall to 0: never the first
     take = lambda curve, at: np.take_along_axis(curve, at[..., None], -1)[..., 0]  # noqa: E731
     m0, m1, f0, f1 = take(miss, after - 1), take(miss, after), take(false_alarm, after - 1), take(false_alarm, after)

@@ -1,4 +1,4 @@
-"""Score files: the layouts in which systems write the score of each trial."""
+"""Reading and writing of score files, in the layouts in which systems write the score of each trial."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from rwae_audio.progress import bar
 
 LABEL_PAIRS = (("1", "0"), ("target", "nontarget"), ("True", "False"))  # a file uses one pair of them
 LABELS = {label for pair in LABEL_PAIRS for label in pair}
-LAYOUTS = (  # the columns of a file without a head
+LAYOUTS = (  # the columns of files without a head
     ("enrol", "test", "score", "label"),  # Kaldi's list with scores, and what `write_scores` writes
     ("enrol", "test", "label", "score"),  # SpeechBrain
     ("label", "enrol", "test", "score"),  # VoxCeleb's list with scores
@@ -35,7 +35,7 @@ LAYOUTS = (  # the columns of a file without a head
     ("score", "label"),  # Kaldi's compute-eer
     ("label", "score"),
 )
-COLUMN_NAMES = {  # what the head of a CSV file calls each column, in lower case
+COLUMN_NAMES = {  # the names of each column in the head of a CSV file, in lower case
     "enrol": {"enrol", "enroll", "enrolment", "enrollment", "enrol_id", "enroll_id", "model", "modelid"},
     "test": {"test", "test_id", "segment", "segmentid"},
     "score": {"score", "scores", "llr"},
@@ -50,8 +50,14 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class Layout:
-    """columns: the index of `score`, and of `enrol`, `test` and `label` where the file has them; width: fields a line;
-    delimiter: what stands between the fields, None for white space; head: the first line names the columns."""
+    """The layout of a score file.
+
+    Attributes:
+        columns: The index of `score`, and of `enrol`, `test` and `label` if the file has them.
+        width: The number of fields in a line.
+        delimiter: The delimiter of fields, None for white space.
+        head: Whether the first line names the columns.
+    """
 
     columns: dict[str, int]
     width: int
@@ -68,7 +74,7 @@ class Layout:
 
 
 def write_scores(path: str | Path, trials: Trials, scores: np.ndarray) -> None:
-    """`enrol test score target|nontarget` a line, scores in all their digits: near 1, nine would make ties of them."""
+    """Write a line `enrol test score target|nontarget` for each trial, with all digits, so that no ties arise."""
     kinds = ("nontarget", "target")
     write_rows(path, trials, [scores], lambda a, b, target, score: f"{a} {b} {score!r} {kinds[target]}\n")
 
@@ -77,20 +83,21 @@ def read_scores(path: str | Path, listed: Trials | None = None) -> tuple[np.ndar
     """Read a score file in any of LAYOUTS, or a CSV file whose head names the columns.
 
     Args:
-        listed: the trial list that holds the labels of a file without them; None for a file that has its own.
+        path: The score file.
+        listed: The trial list with the labels, for a file without labels; None for a file with labels.
 
     Returns:
-        The scores (N,), the trials if the names are known, and target (N,): the same speaker?
+        The scores (N,), the trials (None if the file has no names), and whether each is a target trial, (N,).
 
     Raises:
-        InputError: with the line's number where a line is wrong; also when the first lines fit several layouts.
+        InputError: A line is wrong (the message has its number), or the first lines fit several layouts.
     """
     layout = _layout(path)
     labelled = "label" in layout.columns
     if labelled and listed is not None:
-        raise InputError(f"{path} has labels of its own; expected no trial list beside it")
+        raise InputError(f"{path} has labels; expected no trial list beside it")
     if not labelled and listed is None:
-        raise InputError(f"{path} has no labels; expected --trials FILE, a trial list that has them")
+        raise InputError(f"{path} has no labels; expected a trial list with labels, --trials FILE")
     names, scores, target = _parsed(path, layout)
     if listed is not None:
         return _joined(path, names, scores, listed), listed, listed.target
@@ -99,7 +106,7 @@ def read_scores(path: str | Path, listed: Trials | None = None) -> tuple[np.ndar
 
 
 def _parsed(path: str | Path, layout: Layout) -> tuple[NameIndex, np.ndarray, np.ndarray]:
-    """Return the names, the scores (N,) and target (N,), empty where the file has no names or no labels."""
+    """Return the names, scores (N,) and target (N,) of a file; names or target are empty if it has none."""
     names, target = NameIndex(), bytearray()
     scores: list[np.ndarray] = []
     score_at, pair = layout.columns["score"], None
@@ -119,20 +126,20 @@ def _parsed(path: str | Path, layout: Layout) -> tuple[NameIndex, np.ndarray, np
                 names.add(columns[enrol_at], columns[test_at])
             progress.update(len(rows))
     if not scores:
-        raise InputError(f"{path} has no scores after its head; expected some")
+        raise InputError(f"{path} has no scores after its head; expected at least one")
     return names, np.concatenate(scores), np.frombuffer(target, dtype=bool)
 
 
 def _pair(layout: Layout, row: list[str]) -> tuple[str, str]:
-    """Return the labels of a file, one of LABEL_PAIRS, by its first line."""
+    """Return the labels of a file, one of LABEL_PAIRS, as its first line has them."""
     label = row[layout.columns["label"]] if "label" in layout.columns and len(row) == layout.width else ""
     return next((words for words in LABEL_PAIRS if label in words), LABEL_PAIRS[0])
 
 
 def _check(place: str, row: list[str], layout: Layout, pair: tuple[str, str]) -> None:
-    """Raise InputError where a line's fields are not what the layout says."""
+    """Raise InputError if the fields of a line do not fit the layout."""
     if len(row) != layout.width:
-        raise InputError(f"{place} has {len(row)} fields; expected {layout.width}, as before it")
+        raise InputError(f"{place} has {len(row)} fields; expected {layout.width}, as in earlier lines")
     if not math.isfinite(_number(score := row[layout.columns["score"]])):
         raise InputError(f"{place} has the score {score!r}; expected a finite number")
     if "label" in layout.columns and (label := row[layout.columns["label"]]) not in pair:
@@ -140,50 +147,52 @@ def _check(place: str, row: list[str], layout: Layout, pair: tuple[str, str]) ->
 
 
 def _joined(path: str | Path, names: NameIndex, scores: np.ndarray, listed: Trials) -> np.ndarray:
-    """The score (N,) of each trial of the list; pairs that are in the score file alone are left out.
+    """Return the score (N,) of each trial of the list; further pairs in the score file are left out.
 
-    Raises InputError for trials without a score, and for pairs that have two.
+    Raises InputError for a trial without a score and for a pair with two.
     """
-    known = list(names.index)
+    ids = list(names.index)
     enrol, test = np.frombuffer(names.enrol, dtype=np.int64), np.frombuffer(names.test, dtype=np.int64)
-    pairs, index, counts = np.unique(enrol * len(known) + test, return_index=True, return_counts=True)
+    pairs, index, counts = np.unique(enrol * len(ids) + test, return_index=True, return_counts=True)
     if (counts > 1).any():
-        first, second = divmod(int(pairs[counts > 1][0]), len(known))
-        raise InputError(f"{path} has two scores of {known[first]} {known[second]}; expected one a pair")
-    numbers = np.array([names.index[name] for name in match_names(listed, known).names])
-    wanted = numbers[listed.enrol] * len(known) + numbers[listed.test]
-    place = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
-    missing = pairs[place] != wanted
+        first, second = divmod(int(pairs[counts > 1][0]), len(ids))
+        raise InputError(f"{path} has two scores of {ids[first]} {ids[second]}; expected one for each pair")
+    numbers = np.array([names.index[name] for name in match_names(listed, ids).names])
+    requested = numbers[listed.enrol] * len(ids) + numbers[listed.test]
+    place = np.minimum(np.searchsorted(pairs, requested), len(pairs) - 1)
+    missing = pairs[place] != requested
     if missing.any():
         first = int(missing.argmax())
         pair = f"{listed.names[listed.enrol[first]]} {listed.names[listed.test[first]]}"
-        raise InputError(f"{path} has no score of {int(missing.sum())} of {len(listed)} trials, the first {pair}")
+        raise InputError(
+            f"{path} has no score of {int(missing.sum())} of {len(listed)} trials, the first {pair}; expected one for each"
+        )
     return scores[index[place]]
 
 
-# ---- which layout it is
+# ---- recognition of the layout
 
 
 def _layout(path: str | Path) -> Layout:
-    """Tell the layout from the head, or from as many of the first lines as it takes to leave one of LAYOUTS."""
+    """Recognise the layout by the head, or by the first lines until one of LAYOUTS remains."""
     if (layout := _csv_layout(path)) is not None:
         return layout
     fitting: Sequence[tuple[str, ...]] = LAYOUTS
     for number, row in split_rows(list_lines(path, KIND)):
-        left = [columns for columns in fitting if _fits(columns, row)]
-        if not left and fitting == LAYOUTS:
+        remaining = [columns for columns in fitting if _fits(columns, row)]
+        if not remaining and fitting == LAYOUTS:
             words = " ".join(row)
             shown = words if len(words) <= 60 else words[:60] + "…"
             raise InputError(f"{path}, line {number} is {shown!r}; expected {EXPECTED}")
-        fitting = left or fitting[:1]
+        fitting = remaining or fitting[:1]
         if len(fitting) == 1:
             return Layout({name: i for i, name in enumerate(fitting[0])}, len(fitting[0]))
     shapes = " or ".join(f"`{' '.join(columns)}`" for columns in fitting)
-    raise InputError(f"{path} could be {shapes}: all scores are 0 or 1; expected CSV with a head that tells")
+    raise InputError(f"{path} could be {shapes}: all scores are 0 or 1; expected CSV with a head")
 
 
 def _fits(columns: tuple[str, ...], row: list[str]) -> bool:
-    """Can the fields of a line be these columns?"""
+    """Return whether the fields of a line can be these columns."""
     if len(columns) != len(row):
         return False
     values = dict(zip(columns, row, strict=True))
@@ -191,7 +200,7 @@ def _fits(columns: tuple[str, ...], row: list[str]) -> bool:
 
 
 def _csv_layout(path: str | Path) -> Layout | None:
-    """The layout of a CSV file whose first line names a column of scores; None for any other file."""
+    """Return the layout of a CSV file whose first line names a column of scores, or None for any other file."""
     number, head = next((number, line) for number, line in enumerate(list_lines(path, KIND), 1) if line.strip())
     for delimiter in (",", ";", "\t"):
         fields = [field.strip().strip('"').strip().lower() for field in head.split(delimiter)]
@@ -199,7 +208,7 @@ def _csv_layout(path: str | Path) -> Layout | None:
         for index, field in enumerate(fields):
             for column in (column for column, names in COLUMN_NAMES.items() if field in names):
                 if column in columns:
-                    raise InputError(f"{path}, line {number} names two columns of the kind {column}; expected one")
+                    raise InputError(f"{path}, line {number} names two columns for {column}; expected one")
                 columns[column] = index
         if "score" not in columns or len(fields) == 1:
             continue
@@ -220,12 +229,12 @@ def _csv_rows(path: str | Path, lines: Iterable[str], delimiter: str) -> Iterato
                 yield reader.line_num, [field.strip() for field in row]
     except csv.Error as error:
         raise InputError(
-            f"{path}, line {reader.line_num} is no line of CSV ({error}); expected {delimiter!r}"
+            f"{path}, line {reader.line_num} is not CSV ({error}); expected fields between {delimiter!r}"
         ) from error
 
 
 def _number(field: str) -> float:
-    """The number in a field, or nan: Python alone reads `1_2` as twelve."""
+    """Return the number in a field, or nan; `1_2`, which Python alone reads as twelve, is none."""
     try:
         return math.nan if "_" in field else float(field)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Trial lists: who is compared with whom, and which names mean the same utterance."""
+"""Trial lists of pairs of utterances, and the matching of their names with the ids of a corpus."""
 
 from __future__ import annotations
 
@@ -19,15 +19,22 @@ from rwae_audio.progress import bar, slices
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-BATCH = 256  # lines held at once: more of them no longer fit into the fastest memory
-NAME_SUFFIXES = (*SUFFIXES, *EXTRA_SUFFIXES, ".npy")  # extensions in which two names of one utterance may differ
+BATCH = 256  # lines that are processed at once: more would not fit into the fastest memory
+NAME_SUFFIXES = (*SUFFIXES, *EXTRA_SUFFIXES, ".npy")  # suffixes in which two names of an utterance may differ
 
 Row = tuple[int, list[str]]  # a line's number and its fields
 
 
 @dataclass(frozen=True)
 class Trials:
-    """names: every utterance once; enrol, test (N,): indices into names; target (N,): the same speaker?"""
+    """Trials, N pairs of utterances.
+
+    Attributes:
+        names: The names of the utterances, each once, (M,).
+        enrol: The index in `names` of the first utterance of each trial, (N,).
+        test: That of the second utterance, (N,).
+        target: Whether both have the same speaker, (N,), bool.
+    """
 
     names: tuple[str, ...]
     enrol: np.ndarray
@@ -39,11 +46,11 @@ class Trials:
 
 
 def read_trials(path: str | Path) -> Trials:
-    """A trial list: a line `1|0 enrol test` (VoxCeleb) or `enrol test target|nontarget` (Kaldi), one format a file.
+    """Read a trial list with lines `1|0 enrol test` (VoxCeleb) or `enrol test target|nontarget` (Kaldi).
 
-    Raises InputError, with the line's number, for anything else, and for a list without both kinds of trial.
+    Raises InputError, with the line's number, for another line, and for a list without both kinds of trial.
     """
-    expected = "a trial list: `1|0 enrol test` or `enrol test target|nontarget` a line"
+    expected = "a trial list with lines `1|0 enrol test` or `enrol test target|nontarget`"
     _, first = next(split_rows(list_lines(path, expected)))
     label_first = first[0] in ("1", "0") and len(first) == 3 and first[2] not in ("target", "nontarget")
     words = ("1", "0") if label_first else ("target", "nontarget")
@@ -71,12 +78,12 @@ def read_trials(path: str | Path) -> Trials:
 
 
 def write_trials(path: str | Path, trials: Trials) -> None:
-    """`1|0 enrol test` a line."""
+    """Write a line `1|0 enrol test` for each trial."""
     write_rows(path, trials, [], lambda enrol, test, target: f"{int(target)} {enrol} {test}\n")
 
 
 def write_rows(path: str | Path, trials: Trials, more: Sequence[np.ndarray], line: Callable[..., str]) -> None:
-    """Write a line a trial, which `line` makes of the two names, `target` and the trial's value in each of `more` (N,)."""
+    """Write a line for each trial: `line` of its two names, `target` and its value in each array (N,) of `more`."""
     names = trials.names
 
     def parts(progress: tqdm) -> Iterator[str]:
@@ -91,45 +98,46 @@ def write_rows(path: str | Path, trials: Trials, more: Sequence[np.ndarray], lin
 
 
 def all_pairs(names: Sequence[str], speakers: Sequence[str]) -> Trials:
-    """Every unordered pair once; target where the speakers agree."""
+    """Return all unordered pairs of utterances, as target trials if the speakers agree."""
     enrol, test = np.triu_indices(len(names), k=1)
-    who = np.unique(np.asarray(speakers), return_inverse=True)[1]
-    return Trials(tuple(names), enrol, test, who[enrol] == who[test])
+    speaker = np.unique(np.asarray(speakers), return_inverse=True)[1]
+    return Trials(tuple(names), enrol, test, speaker[enrol] == speaker[test])
 
 
-def match_names(trials: Trials, known: Sequence[str]) -> Trials:
-    """Return the trials with each name replaced by the known id that means the same utterance (see `same_names`).
+def match_names(trials: Trials, ids: Sequence[str]) -> Trials:
+    """Return the trials with each name replaced by the id of the same utterance (see `same_names`).
 
-    Raises InputError for names that are unknown, fit several ids or fit one id twice.
+    Raises InputError for names that have no id, fit several ids, or fit the same id.
     """
-    matches = same_names(trials.names, known)
+    matches = same_names(trials.names, ids)
     missing = [name for name in trials.names if name not in matches]
     if missing:
         raise InputError(
-            f"{len(missing)} of {len(trials.names)} names in the trial list are unknown, the first {missing[0]}"
+            f"{len(missing)} of {len(trials.names)} names in the trial list are unknown, the first {missing[0]}; "
+            "expected names of utterances"
         )
     return replace(trials, names=tuple(matches[name] for name in trials.names))
 
 
-def same_names(names: Iterable[str], known: Sequence[str]) -> dict[str, str]:
-    """Map each name of a trial list to the known id that means the same utterance; names without one are left out.
+def same_names(names: Iterable[str], ids: Sequence[str]) -> dict[str, str]:
+    """Map each name of a trial list to the id of the same utterance; names without one are left out.
 
-    The same name comes first. After it come, in this order, the id that differs only in its Unicode form (composed or
-    decomposed), the one that differs only in its audio extension, and the one that differs in both.
+    The equal id is preferred. Next come the id that differs only in its Unicode form (composed or decomposed), the one
+    that differs only in its audio suffix, and the one that differs in both.
 
-    Raises InputError for a name that fits several ids equally well, and for two names that fit one id.
+    Raises InputError for a name that fits several ids equally well, and for two names that fit the same id.
     """
     matches: dict[str, str] = {}
     pending = list(names)
     for key in (str, _composed, _stem, _composed_stem):
         if not pending:
             break
-        candidates = _grouped(known, key)
+        candidates = _grouped(ids, key)
         for name in pending:
             close = candidates.get(key(name), [])
             if len(close) > 1:
                 raise InputError(
-                    f"the trial list names {name}, which could be {close[0]} or {close[1]}; expected one of these names"
+                    f"the trial list names {name}, which could be {close[0]} or {close[1]}; expected one of these"
                 )
             if close:
                 matches[name] = close[0]
@@ -138,7 +146,7 @@ def same_names(names: Iterable[str], known: Sequence[str]) -> dict[str, str]:
     for name, match in matches.items():
         if first.setdefault(match, name) != name:
             raise InputError(
-                f"the trial list names {match} in two ways, {first[match]} and {name}; expected one name an utterance"
+                f"the trial list names {match} in two ways, {first[match]} and {name}; expected one name for each utterance"
             )
     return matches
 
@@ -150,19 +158,19 @@ def _grouped(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[
     return groups
 
 
-def restrict(trials: Trials, known: Sequence[str]) -> Trials:
-    """The trials whose two names are both known, perhaps none."""
-    there = np.isin(np.array(trials.names), list(known))
-    kept = there[trials.enrol] & there[trials.test]
-    used = np.unique(np.concatenate([trials.enrol[kept], trials.test[kept]]))
-    enrol, test = np.searchsorted(used, trials.enrol[kept]), np.searchsorted(used, trials.test[kept])
-    return Trials(tuple(trials.names[i] for i in used), enrol, test, trials.target[kept])
+def restrict(trials: Trials, ids: Sequence[str]) -> Trials:
+    """Return the trials whose two names are both in `ids`, perhaps none."""
+    known = np.isin(np.array(trials.names), list(ids))
+    complete = known[trials.enrol] & known[trials.test]
+    used = np.unique(np.concatenate([trials.enrol[complete], trials.test[complete]]))
+    enrol, test = np.searchsorted(used, trials.enrol[complete]), np.searchsorted(used, trials.test[complete])
+    return Trials(tuple(trials.names[i] for i in used), enrol, test, trials.target[complete])
 
 
 def speakers_of(trials: Trials) -> np.ndarray:
-    """A speaker's number for each name, (M,): utterances that a chain of target trials links are one speaker's.
+    """Return the number of each name's speaker, (M,): utterances linked by a chain of target trials share a speaker.
 
-    Raises InputError when a non-target trial joins two utterances of one speaker.
+    Raises InputError for a non-target trial with two utterances of a speaker.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -175,18 +183,20 @@ def speakers_of(trials: Trials) -> np.ndarray:
     if wrong.any():
         i = int(wrong.argmax())
         pair = f"{trials.names[trials.enrol[i]]} {trials.names[trials.test[i]]}"
-        raise InputError(f"the non-target trial {pair} joins two utterances that target trials give to one speaker")
+        raise InputError(
+            f"the non-target trial {pair} has two utterances of a speaker by target trials; expected two speakers"
+        )
     return speakers
 
 
 def _stem(name: str) -> str:
-    """The name without its audio extension; any other dot belongs to the name."""
+    """Return a name without its audio suffix; any other dot belongs to the name."""
     suffix = PurePosixPath(name).suffix
     return name.removesuffix(suffix) if suffix.lower() in NAME_SUFFIXES else name
 
 
 def _composed(name: str) -> str:
-    """The name in Unicode's composed form: `é` as one character, which some disks hold as two."""
+    """Return a name in Unicode's composed form: `é` as one character, which some disks store as two."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -195,7 +205,7 @@ def _composed_stem(name: str) -> str:
 
 
 def list_lines(path: str | Path, expected: str) -> Iterator[str]:
-    """Yield the lines of a list, one held at a time. Raises InputError unless one is not blank, and for a NUL byte."""
+    """Yield the lines of a list one by one. Raises InputError if all lines are blank, and for a NUL byte."""
     blank = True
     with open_text(path, expected) as file:
         for line in file:
@@ -215,43 +225,43 @@ def split_rows(lines: Iterable[str]) -> Iterator[Row]:
 
 
 def batches(rows: Iterator[Row]) -> Iterator[tuple[tuple[int, ...], tuple[list[str], ...]]]:
-    """Yield the numbers and the fields of some lines at a time."""
+    """Yield the numbers and the fields of BATCH lines at a time."""
     while batch := list(itertools.islice(rows, BATCH)):
         numbers, fields = zip(*batch, strict=True)
         yield numbers, fields
 
 
 def columns_of(rows: Sequence[list[str]], width: int) -> list[tuple[str, ...]]:
-    """Return the columns of lines, or none where a line has another number of fields than `width`."""
+    """Return the columns of lines, or [] if a line has another number of fields than `width`."""
     return list(zip(*rows, strict=True)) if set(map(len, rows)) == {width} else []
 
 
 class NameIndex:
-    """The names of a list's trials, each held once: a list may have millions of lines."""
+    """The names of a list's trials, each stored once, since a list may have millions of lines."""
 
     def __init__(self) -> None:
         self.index = _Numbers()
         self.enrol, self.test = array("q"), array("q")
 
     def add(self, enrol: Iterable[str], test: Iterable[str]) -> None:
-        """Add the two names of each of some trials."""
+        """Add the two names of each trial."""
         self.enrol.extend(map(self.index.__getitem__, enrol))
         self.test.extend(map(self.index.__getitem__, test))
 
     def trials(self, target: np.ndarray) -> Trials:
-        """Return the trials, with names numbered by their first trial, and in it the one that enrols first."""
+        """Return the trials, with names in the order of their first trial, and in a trial the enrolled one first."""
         enrol, test = np.frombuffer(self.enrol, dtype=np.int64), np.frombuffer(self.test, dtype=np.int64)
         first = np.full(len(self.index), 2 * len(enrol))
         np.minimum.at(first, enrol, np.arange(len(enrol)))
         np.minimum.at(first, test, np.arange(len(enrol), 2 * len(enrol)))
         order = np.argsort(first)
         number = np.argsort(order)
-        known = list(self.index)
-        return Trials(tuple(known[i] for i in order), number[enrol], number[test], target)
+        names = list(self.index)
+        return Trials(tuple(names[i] for i in order), number[enrol], number[test], target)
 
 
 class _Numbers(dict[str, int]):
-    """A number for each name that is asked for, from 0 on."""
+    """A dictionary that numbers its keys from 0 when they are first looked up."""
 
     def __missing__(self, name: str) -> int:
         self[name] = number = len(self)
@@ -261,4 +271,6 @@ class _Numbers(dict[str, int]):
 def check_both_kinds(path: str | Path, target: np.ndarray) -> None:
     """Raise InputError unless there are target and non-target trials."""
     if target.all() or not target.any():
-        raise InputError(f"{path} has {int(target.sum())} target trials of {len(target)}; expected some of either kind")
+        raise InputError(
+            f"{path} has {int(target.sum())} target trials of {len(target)}; expected target and non-target trials"
+        )

@@ -1,4 +1,4 @@
-"""Files of embedding vectors of any system: safetensors, npz, a folder of npy, Kaldi's ark and scp. None is unpickled."""
+"""Reading of embeddings of any system from safetensors, npz, a folder of npy, or Kaldi's ark and scp, without pickle."""
 
 from __future__ import annotations
 
@@ -23,33 +23,34 @@ from rwae_audio.files import InputError, open_tensors, read_text
 from rwae_audio.progress import bar
 
 EXPECTED = "embeddings: a .safetensors or .npz file, a folder of .npy files, or a Kaldi .ark or .scp file"
-UNREADABLE = (  # what numpy and kaldiio raise for files that are cut short or no arrays
+UNREADABLE = (  # errors of numpy and kaldiio for files that are cut short or hold no array
     *(OSError, ValueError, EOFError, MemoryError, AssertionError, RuntimeError, KeyError, TypeError, OverflowError),
     *(struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError, SyntaxError),
 )
 
 
-Heads = dict[bytes, np.ndarray]  # an array for each head of a npy file, which says its type and its size
+Heads = dict[bytes, np.ndarray]  # an array with each npy head, which gives type and size
 
 
 class Vectors(NamedTuple):
-    """names: every utterance of a file once; load: a function that returns the vector of a name."""
+    """The names of all utterances in a file, and a function that loads the embedding of a name."""
 
     names: list[str]
     load: Callable[[str], np.ndarray]
 
 
 def read_vectors(path: Path, trials: Trials) -> tuple[Trials, np.ndarray]:
-    """Read the vectors of a trial list's names.
+    """Read the embeddings of a trial list's names.
 
     Args:
-        path: a file or folder in one of the formats of `open_vectors`.
+        path: A file or folder in one of the formats of `open_vectors`.
+        trials: The trial list.
 
     Returns:
-        The trials, named as in the file, and the vectors (M, d) in the order of their names, as float64.
+        The trials, with names as in the file, and the embeddings (M, d) in the order of trials.names, float64.
 
     Raises:
-        InputError: names are unknown or ambiguous, or a vector is missing, of another shape, or not of real numbers.
+        InputError: A name is unknown or ambiguous, or an embedding has another shape or is not of real numbers.
     """
     vectors = open_vectors(path)
     trials = match_names(trials, vectors.names)
@@ -61,7 +62,7 @@ def read_vectors(path: Path, trials: Trials) -> tuple[Trials, np.ndarray]:
                 raise InputError(f"{path}: {name} holds {row.dtype}; expected real numbers")
             if row.ndim != 1 or not row.size or (width and len(row) != width):
                 shape = f"({width or 'd'},)"
-                raise InputError(f"{path}: {name} has shape {row.shape}; expected one vector a name, {shape} for all")
+                raise InputError(f"{path}: {name} has shape {row.shape}; expected a vector {shape} for each name")
             width = len(row)
             values.frombytes(row.astype(np.float64).tobytes())
             progress.update()
@@ -69,7 +70,7 @@ def read_vectors(path: Path, trials: Trials) -> tuple[Trials, np.ndarray]:
 
 
 def open_vectors(path: Path) -> Vectors:
-    """Open a folder of npy files, or a file whose extension is npz, ark or scp; any other file is safetensors."""
+    """Open a folder of npy files, or a file with the suffix npz, ark or scp; any other file is read as safetensors."""
     if os.path.isdir(path):
         return _folder(path)
     readers = {".npz": _npz, ".ark": _ark, ".scp": _scp}
@@ -77,7 +78,7 @@ def open_vectors(path: Path) -> Vectors:
 
 
 def _safetensors(path: Path) -> Vectors:
-    """A key is a name. Keys as rwae-embed writes them, static/NAME, lose the word before the slash."""
+    """Open a safetensors file, whose keys are names, or static/NAME as rwae-embed writes them."""
     keys, read = open_tensors(path, EXPECTED)
     prefix = "static/" if any(key.startswith("static/") for key in keys) else ""
     names = [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
@@ -89,9 +90,9 @@ def _array_of(tensor: Any) -> np.ndarray:
 
 
 def _npz(path: Path) -> Vectors:
-    """A key is a name."""
+    """Open an npz file, whose keys are names."""
     _check_file(path)
-    with _in_one_line(path, "a whole npz file"):
+    with _input_errors(path, "a whole npz file"):
         archive = np.load(path, allow_pickle=False)
         if isinstance(archive, np.ndarray):
             raise ValueError("it is one array without a name")
@@ -100,7 +101,7 @@ def _npz(path: Path) -> Vectors:
     heads: Heads = {}
 
     def load(name: str) -> np.ndarray:
-        with _in_one_line(f"{path}: {name}", "an array of numbers, without pickled objects"):
+        with _input_errors(f"{path}: {name}", "an array of numbers, without pickled objects"):
             data = archive.zip.read(name if name in entries else f"{name}.npy")
             return _array_in(data, heads, lambda: archive[name])
 
@@ -108,7 +109,7 @@ def _npz(path: Path) -> Vectors:
 
 
 def _folder(path: Path) -> Vectors:
-    """A name is the path below the folder without .npy."""
+    """Open a folder of npy files; a name is the relative path without .npy."""
     files: dict[str, Path] = {}
     for place, folders, entries in os.walk(path, followlinks=True):
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
@@ -125,16 +126,21 @@ def _folder(path: Path) -> Vectors:
     heads: Heads = {}
 
     def load(name: str) -> np.ndarray:
-        with _in_one_line(files[name], "an array of numbers, without pickled objects"):
+        with _input_errors(files[name], "an array of numbers, without pickled objects"):
             return _array_in(files[name].read_bytes(), heads, lambda: np.load(files[name], allow_pickle=False))
 
     return Vectors(list(files), load)
 
 
 def _array_in(data: bytes, heads: Heads, read: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return the array in a npy file's bytes: numpy's own reader parses each head anew, which takes longer than the rest.
+    """Return the array in the bytes of a npy file.
 
-    heads: what numpy has read of heads (version 1, of vectors); read: let numpy read the same file.
+    numpy parses each head anew, which takes longer than the rest, so that known heads are looked up.
+
+    Args:
+        data: The bytes.
+        heads: The vector that numpy has read for each head of version 1.
+        read: Reads the same file with numpy.
     """
     size = 10 + int.from_bytes(data[8:10], "little")
     like = heads.get(data[:size])
@@ -150,7 +156,7 @@ def _array_in(data: bytes, heads: Heads, read: Callable[[], np.ndarray]) -> np.n
 
 
 def _ark(path: Path) -> Vectors:
-    """Entries `NAME VECTOR`, binary or text, one after the other."""
+    """Open a Kaldi archive of entries `NAME VECTOR`, binary or text."""
     _check_file(path)
     _kaldiio()
     vectors: dict[str, np.ndarray] = {}
@@ -158,7 +164,7 @@ def _ark(path: Path) -> Vectors:
         for name in _entry_names(path, file):
             if name in vectors:
                 raise InputError(f"{path} has {name} twice; expected each name once")
-            with _in_one_line(f"{path}: {name}", "a vector of Kaldi's, binary or text"):
+            with _input_errors(f"{path}: {name}", "a vector of Kaldi's, binary or text"):
                 vectors[name] = _kaldi_array(file)
     if not vectors:
         raise InputError(f"{path} is empty; expected {EXPECTED}")
@@ -166,7 +172,7 @@ def _ark(path: Path) -> Vectors:
 
 
 def _scp(path: Path) -> Vectors:
-    """Lines `NAME ARK:OFFSET`; an archive that is not found from the working directory is looked for beside the list."""
+    """Open a list of lines `NAME ARK:OFFSET`; archives are looked for in the working directory, then beside the list."""
     _kaldiio()
     places: dict[str, tuple[Path, int]] = {}
     for number, line in enumerate(read_text(path, EXPECTED).splitlines(), 1):
@@ -187,7 +193,7 @@ def _scp(path: Path) -> Vectors:
     def load(name: str) -> np.ndarray:
         archive, offset = places[name]
         _check_file(archive)
-        with _in_one_line(f"{archive}: {name}", "a vector of Kaldi's, binary or text"), archive.open("rb") as file:
+        with _input_errors(f"{archive}: {name}", "a vector of Kaldi's, binary or text"), archive.open("rb") as file:
             file.seek(offset)
             return _kaldi_array(file)
 
@@ -205,7 +211,7 @@ def _kaldiio() -> Any:
 
 
 def _kaldi_array(file: BinaryIO) -> np.ndarray:
-    """The vector or matrix at the file's position. kaldiio's own `load_mat` would unpickle an entry that asks for it."""
+    """Read the vector or matrix at the file's position; kaldiio's own `load_mat` would unpickle some entries."""
     start = file.tell()
     head = file.read(2)
     file.seek(start)
@@ -218,7 +224,7 @@ def _kaldi_array(file: BinaryIO) -> np.ndarray:
 
 
 def _text_vector(line: str) -> np.ndarray:
-    """`[ 0.1 0.2 ]` as a vector."""
+    """Return the vector in a line `[ 0.1 0.2 ]`."""
     numbers = re.fullmatch(r"\s*\[([^\[\]]*)\]\s*", line)
     if numbers is None:
         raise ValueError("it is not [ numbers ] on one line")
@@ -226,18 +232,18 @@ def _text_vector(line: str) -> np.ndarray:
 
 
 def _entry_names(path: Path, file: BinaryIO) -> Iterator[str]:
-    """The name of each entry of an archive. The caller reads the vector behind a name before it asks for the next."""
+    """Yield the name of each entry of an archive; the caller reads the vector before the next name."""
     while name := _word(file):
         try:
             yield name.decode()
         except UnicodeDecodeError as error:
             raise InputError(
-                f"{path} has a name that is no text at byte {file.tell()}; expected a Kaldi archive"
+                f"{path} has a name that is not UTF-8 at byte {file.tell()}; expected a Kaldi archive"
             ) from error
 
 
 def _word(file: BinaryIO) -> bytes:
-    """The bytes up to the next blank, which is read as well."""
+    """Read the bytes up to and including the next blank, and return them without it."""
     word = bytearray()
     while (letter := file.read(1)) not in (b" ", b""):
         if letter != b"\n" or word:
@@ -245,7 +251,7 @@ def _word(file: BinaryIO) -> bytes:
     return bytes(word)
 
 
-# ---- what cannot be read
+# ---- errors
 
 
 def _check_file(path: Path) -> None:
@@ -263,11 +269,11 @@ def _once_each(path: Path, names: Iterable[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _in_one_line(place: str | Path, expected: str) -> Iterator[None]:
-    """Turn what numpy and kaldiio raise into an InputError that names the file or the entry."""
+def _input_errors(place: str | Path, expected: str) -> Iterator[None]:
+    """Turn errors of numpy and kaldiio into InputErrors that name the file or the entry."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpy warns of headers that it has to guess at
+            warnings.simplefilter("ignore")  # numpy warns of headers that it has to guess
             yield
     except UNREADABLE as error:
         reason = str(error).split("\n")[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Scores → EER, minDCF, DET, intervals: the speaker benchmark's arithmetic. Rates are fractions."""
+"""Speaker verification: cosine scores, EER, minDCF, DET curves, bootstrap intervals and tables. Rates are fractions."""
 
 from __future__ import annotations
 
@@ -24,14 +24,19 @@ from rwae_audio.progress import bar, slices
 
 P_TARGET = 0.05
 P_TARGETS = (P_TARGET, 0.01)  # prior probabilities of a target trial: VoxCeleb's and NIST's
-CHUNK = 1_000_000  # numbers of vectors that are multiplied at once
+CHUNK = 1_000_000  # numbers that are multiplied at once
 Report = dict[str, Any]
 
 
 def cosine_scores(vectors: np.ndarray, trials: Trials) -> np.ndarray:
-    """Cosine of the two vectors of each trial, (N,), from vectors (M, d) in the order of trials.names.
+    """Return the cosine of the two embeddings of each trial, (N,).
 
-    Raises InputError for a vector that is zero or not finite: it has no direction, and a score of 0 would be a lie.
+    Args:
+        vectors: The embeddings (M, d) in the order of trials.names.
+        trials: The trials.
+
+    Raises:
+        InputError: An embedding is zero or not finite, so that it has no direction.
     """
     vectors = np.asarray(vectors, dtype=np.float64)
     size = max(1, CHUNK // max(1, vectors.shape[1]))
@@ -51,20 +56,25 @@ def cosine_scores(vectors: np.ndarray, trials: Trials) -> np.ndarray:
 
 
 def eer(scores: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Equal error rate in [0, 1], not folded: 0 when all targets score above all others, 1 the other way round.
+    """Return the equal error rate in [0, 1]: 0 if all target scores exceed all others, 1 if all lie below them.
 
-    Found by sorting; ties count together; the crossing is interpolated linearly between ROC points.
+    Equal scores count together. The crossing is interpolated linearly between ROC points.
+
+    Args:
+        scores: The score of each trial, (N,).
+        target: Whether it is a target trial, (N,).
+        weights: The weight of each trial, (N,), or None for 1.
     """
     return float(crossing(*rates(scores, target, weights)[1:])[0])
 
 
 def eer_threshold(scores: np.ndarray, target: np.ndarray) -> float:
-    """The score at which the two rates are equal (interpolated): accept what scores at least this."""
+    """Return the threshold with equal rates, interpolated; a trial is accepted from this score on."""
     return _equal(*rates(scores, target))[1]
 
 
 def _equal(thresholds: np.ndarray, miss: np.ndarray, false_alarm: np.ndarray) -> tuple[float, float]:
-    """Return the equal error rate and its threshold, of what `rates` gives."""
+    """Return the equal error rate and its threshold from the output of `rates`."""
     rate, position = crossing(miss, false_alarm)
     return float(rate), float(np.interp(float(position), np.arange(len(thresholds)), thresholds))
 
@@ -72,31 +82,39 @@ def _equal(thresholds: np.ndarray, miss: np.ndarray, false_alarm: np.ndarray) ->
 def min_dcf(
     scores: np.ndarray, target: np.ndarray, p_target: float = 0.05, c_miss: float = 1.0, c_fa: float = 1.0
 ) -> float:
-    """Least detection cost over all thresholds, as a share of the better of accepting or rejecting everything (NIST)."""
+    """Return NIST's minimum detection cost, relative to the cheaper of accepting or rejecting all trials.
+
+    Args:
+        scores: The score of each trial, (N,).
+        target: Whether it is a target trial, (N,).
+        p_target: The prior probability of a target trial.
+        c_miss: The cost of a miss.
+        c_fa: The cost of a false alarm.
+    """
     return _least_cost(*rates(scores, target)[1:], p_target, c_miss, c_fa)
 
 
 def _least_cost(
     miss: np.ndarray, false_alarm: np.ndarray, p_target: float, c_miss: float = 1.0, c_fa: float = 1.0
 ) -> float:
-    """Return what `min_dcf` says, of the rates along the thresholds (K,)."""
+    """Return the cost of `min_dcf` from the rates along the thresholds (K,)."""
     cost = c_miss * p_target * miss + c_fa * (1 - p_target) * false_alarm
     return float(cost.min() / min(c_miss * p_target, c_fa * (1 - p_target)))
 
 
 def det_points(scores: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False alarm and miss rates (K,) along the thresholds."""
+    """Return the false alarm and miss rates (K,) along the thresholds."""
     _, miss, false_alarm = rates(scores, target)
     return false_alarm, miss
 
 
 def fold(rate: Any) -> Any:
-    """min(e, 1 − e): an inverted score is the same leak. A number or an array."""
+    """Return min(e, 1 − e) of a number or an array: an inverted score leaks the speaker equally."""
     return np.minimum(rate, 1 - rate)
 
 
 def interval(draws: np.ndarray, level: float = 0.95) -> list[float] | None:
-    """The middle `level` of bootstrap draws, [low, high]; None without draws."""
+    """Return the central interval of bootstrap draws with the probability `level`, [low, high]; None without draws."""
     if not len(draws) or np.isnan(draws).all():
         return None
     low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
@@ -114,11 +132,20 @@ def report(
     seed: int = 0,
     p_targets: Sequence[float] = P_TARGETS,
 ) -> tuple[Report, dict[str, np.ndarray]]:
-    """What eer.json says of static (M, d) and dynamic (M, e) vectors, and the scores behind it.
+    """Return the report of static and dynamic embeddings for eer.json, and the scores of each kind.
 
-    Dynamic EERs are folded; `centred`: after subtracting dynamic_mean (e,); `eer` is the smaller of the two. Without
-    dynamic vectors `dynamic`, `gap` and `gap_interval` are None. No replicates, no intervals. `min_dcf` is at a prior of
-    0.05; `min_dcf_at` maps each of p_targets, as text, to the cost at that prior.
+    Dynamic EERs are folded. `plain` is that of the embeddings, `centred` that minus `dynamic_mean`, and `eer` the smaller
+    of both. `min_dcf` is at a prior of 0.05; `min_dcf_at` maps each of `p_targets`, as text, to the cost at that prior.
+
+    Args:
+        static: The static embeddings, (M, d).
+        dynamic: The dynamic embeddings, (M, e). If None, `dynamic`, `gap` and `gap_interval` are None.
+        trials: The trials.
+        dynamic_mean: The mean dynamic embedding of training speakers, (e,), or None without dynamic embeddings.
+        synthetic: Whether the speech is synthetic.
+        replicates: The number of bootstrap draws; 0 for no intervals.
+        seed: The seed of the draws.
+        p_targets: Prior probabilities of a target trial.
     """
     scores = {"static": cosine_scores(static, trials)}
     if dynamic is not None and dynamic_mean is not None:
@@ -136,10 +163,12 @@ def report_codes(
     synthetic: bool,
     p_targets: Sequence[float] = P_TARGETS,
 ) -> Report:
-    """What `report` says, of scores by kind (`static`, and `dynamic_plain` and `dynamic_centred` or neither) and of
-    what code_draws makes of them, or no draws and no intervals."""
+    """Return the report of scores by kind: `static`, and `dynamic_plain` with `dynamic_centred` or neither.
+
+    The other arguments are those of `report`; `draws` are those of `code_draws`, or {} for no intervals.
+    """
     none = np.zeros(0)
-    said: Report = {
+    result: Report = {
         "trials": len(trials),
         "target_trials": int(trials.target.sum()),
         "speakers": int(speakers_of(trials).max()) + 1,
@@ -150,28 +179,32 @@ def report_codes(
         "synthetic": synthetic,
     }
     if "dynamic_plain" not in scores:
-        return said
-    drawn = draws.get("dynamic", none)
-    of = {k: _summary(scores[f"dynamic_{k}"], trials.target, drawn, p_targets) for k in ("plain", "centred")}
-    folded = {kind: float(fold(summary["eer"])) for kind, summary in of.items()}
+        return result
+    dynamic_draws = draws.get("dynamic", none)
+    summaries = {
+        k: _summary(scores[f"dynamic_{k}"], trials.target, dynamic_draws, p_targets) for k in ("plain", "centred")
+    }
+    folded = {kind: float(fold(summary["eer"])) for kind, summary in summaries.items()}
     smaller = min(folded, key=lambda kind: folded[kind])
-    costs = {key: of[smaller][key] for key in ("interval", "min_dcf", "min_dcf_at")}
-    said["dynamic"] = {"eer": folded[smaller], **folded, **costs}
-    said["gap"] = folded[smaller] - said["static"]["eer"]
-    said["gap_interval"] = interval(draws["dynamic"] - draws["static"]) if draws else None
-    return said
+    costs = {key: summaries[smaller][key] for key in ("interval", "min_dcf", "min_dcf_at")}
+    result["dynamic"] = {"eer": folded[smaller], **folded, **costs}
+    result["gap"] = folded[smaller] - result["static"]["eer"]
+    result["gap_interval"] = interval(draws["dynamic"] - draws["static"]) if draws else None
+    return result
 
 
 def code_draws(
     scores: Mapping[str, np.ndarray], trials: Trials, replicates: int = REPLICATES, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Bootstrap draws (replicates,) of the `static` EER, and of the `dynamic` one where there are such scores: folded,
-    and the smaller of plain and centred in each draw."""
+    """Return bootstrap draws (replicates,) of the `static` and, if there are such scores, the `dynamic` EER.
+
+    The dynamic EER is folded, and the smaller of plain and centred in each draw.
+    """
     speakers = speakers_of(trials)
-    found = {kind: bootstrap_eers(values, trials, speakers, replicates, seed) for kind, values in scores.items()}
-    draws = {"static": found["static"]}
-    if "dynamic_plain" in found:
-        draws["dynamic"] = np.minimum(fold(found["dynamic_plain"]), fold(found["dynamic_centred"]))
+    eers = {kind: bootstrap_eers(values, trials, speakers, replicates, seed) for kind, values in scores.items()}
+    draws = {"static": eers["static"]}
+    if "dynamic_plain" in eers:
+        draws["dynamic"] = np.minimum(fold(eers["dynamic_plain"]), fold(eers["dynamic_centred"]))
     return draws
 
 
@@ -182,7 +215,7 @@ def report_scores(
     replicates: int = REPLICATES,
     p_targets: Sequence[float] = P_TARGETS,
 ) -> Report:
-    """The same for the scores of any system; without trials (names unknown) there is no interval."""
+    """Return the report of the scores of any system; without trials there is no interval."""
     draws = np.zeros(0)
     if trials is not None:
         draws = bootstrap_eers(scores, trials, speakers_of(trials), replicates)

@@ -1,4 +1,4 @@
-"""Readers of corpora: each turns a folder into a table of utterances. READERS is all of them."""
+"""Readers of corpora, which turn folders into tables of utterances, and the corpora of --data and --hold-out."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 wav/an4_clstk/<speaker>/*.sph|.wav|.flac    948 training utterances, 74 speakers
 wav/an4test_clstk/<speaker>/*               130 test utterances, 10 speakers
 etc/an4_{train,test}.{fileids,transcription}
-protocol/{train,dev,test}_speakers.txt, {dev,test}_trials.txt    not part of the release: a speaker benchmark's lists
+protocol/{train,dev,test}_speakers.txt, {dev,test}_trials.txt    the lists of a speaker benchmark, not in the release
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rwae_audio.data.corpora.base import (
     nothing_found,
     once_each,
     other_files,
-    passed_over,
+    skipped_note,
     speaker_lists,
     trial_lists,
 )
@@ -37,16 +37,16 @@ CREDIT = (
 
 
 def read_an4(folder: Path) -> Corpus:
-    """The official tree, named itself or by its parent. `protocol/` is used where it is there, else the official split."""
+    """Read AN4 from its official tree or the parent of that; `protocol/`, if present, replaces the official split."""
     root = folder if (folder / "wav").is_dir() else folder / "an4"
     if not (root / "wav" / "an4_clstk").is_dir():
         raise nothing_found(folder, "wav/an4_clstk/ (CMU AN4)")
-    files, twice = once_each(audio_files(root / "wav", SUFFIXES))
+    files, copies = once_each(audio_files(root / "wav", SUFFIXES))
     elsewhere = [name for _, name in files if name.count("/") != 2]
     files = [(path, name) for path, name in files if name.count("/") == 2]
     if not files:
         raise nothing_found(root / "wav" / "an4_clstk", "<speaker>/*.sph, .wav or .flac (CMU AN4)")
-    notes = [f"{twice} files left out: the same utterance is there in another format"] if twice else []
+    notes = [f"skipped {copies} files: the same utterance exists in another format"] if copies else []
     splits = speaker_lists(root / "protocol", "AN4") or _official(
         sorted({(n.split("/")[0], n.split("/")[1]) for _, n in files})
     )
@@ -57,20 +57,20 @@ def read_an4(folder: Path) -> Corpus:
     )
     notes.append(f"speaker split: {kind}")
     texts = _texts(root / "etc")
-    utterances, left = [], 0
+    utterances, unlisted = [], 0
     for path, name in sorted(files, key=lambda file: file[1]):
         speaker = name.split("/")[1]
         if speaker in splits:
             utterances.append(Utterance(name, speaker, splits[speaker], path, texts.get(path.stem)))
         else:
-            left += 1
-    if left:
-        notes.append(f"{left} utterances left out: their speakers are in no list of protocol/")
+            unlisted += 1
+    if unlisted:
+        notes.append(f"skipped {unlisted} utterances: their speakers are in no list of protocol/")
     if elsewhere:
-        notes.append(f"{len(elsewhere)} files passed over that lie in no speaker's folder: {listing(elsewhere)}")
+        notes.append(f"skipped {len(elsewhere)} files outside the speakers' folders: {listing(elsewhere)}")
     unread = other_files(root / "wav", SUFFIXES)
     silent = {name.split("/")[1] for name in unread if name.count("/") == 2} - {name.split("/")[1] for _, name in files}
-    notes += passed_over(unread, silent)
+    notes += skipped_note(unread, silent)
     return Corpus("an4", tuple(utterances), trial_lists(root / "protocol"), tuple(notes), credit=CREDIT)
 
 
@@ -83,7 +83,7 @@ def _official(speakers: list[tuple[str, str]]) -> dict[str, Split]:
 
 
 def _texts(folder: Path) -> dict[str, str]:
-    """File name without extension → words: lines such as `<s> YES </s> (an251-fash-b)`."""
+    """Return the words by file name without suffix, from lines such as `<s> YES </s> (an251-fash-b)`."""
     texts = {}
     for part in ("train", "test"):
         path = folder / f"an4_{part}.transcription"

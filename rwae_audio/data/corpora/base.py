@@ -1,4 +1,4 @@
-"""A corpus is a table of utterances: who said what, where, in which split."""
+"""The corpus, a table of utterances with their speakers, splits and recordings, and helpers of its readers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SUFFIXES = (
     ".ogg",
     ".opus",
     ".mp3",
-)  # where one utterance has several files, the first is read
-# formats of telephones and browsers, which are read through the extra `formats` (PyAV)
+)  # in order of preference, for an utterance with several files
+# formats of telephones and browsers, which need the extra `formats` (PyAV)
 EXTRA_SUFFIXES = (
     ".m4a",
     ".aac",
@@ -44,7 +44,7 @@ EXTRA_SUFFIXES = (
 
 @dataclass(frozen=True)
 class Phone:
-    """A labelled stretch of speech, a phone or a word, in seconds."""
+    """A labelled stretch of speech, a phone or a word, from `start` to `end` in seconds."""
 
     start: float
     end: float
@@ -53,10 +53,19 @@ class Phone:
 
 @dataclass(frozen=True)
 class Utterance:
-    """id: the path relative to the corpus's audio folder, with its extension (TIMIT: as on its disc); round: which of
-    the times that this speaker says this text, where that is known.
+    """An utterance of a corpus: a stretch of a recording with its labels.
 
-    start, end: the utterance's stretch of the recording, in seconds; an end of None is the recording's end.
+    Attributes:
+        id: The path relative to the corpus's audio folder, with its suffix (TIMIT: as on its disc).
+        speaker: The name of the speaker.
+        split: "train", "dev" or "test".
+        path: The recording.
+        text: The words, or None if unknown.
+        phones: The labelled phones, or None if unknown.
+        words: The labelled words, or None if unknown.
+        round: The number of this repetition of the text by this speaker, or None if unknown.
+        start: The start of the utterance in the recording, in seconds.
+        end: Its end in seconds, or None for the end of the recording.
     """
 
     id: str
@@ -73,16 +82,16 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The utterances of a corpus, and what else is known of it.
+    """The utterances of a corpus, with its trial lists, notes and credit.
 
     Attributes:
-        name: What --test and --hold-out call it. A speaker is told apart by it and by the speaker's own name, which
-            another corpus may use for somebody else.
-        trial_lists: The lists that the corpus brings for `dev` and `test`, their names ids, perhaps with another extension.
-        notes: What a user has to be told, a line each.
-        synthetic: No human speech is in it.
-        partial: Why it is not all there, which every table has to say, or nothing.
-        credit: The line that thanks its makers and names its licence, for the card of every bundle that is trained on it.
+        name: The name of the corpus for --test and --hold-out. Equal names of speakers in two corpora are two speakers.
+        utterances: The table of utterances.
+        trial_lists: The corpus's own trial lists for `dev` and `test`. They hold ids, perhaps with another suffix.
+        notes: Remarks for the user, a line each.
+        synthetic: Whether all speech is synthetic.
+        partial: A description of an incomplete corpus, for every table of results, or "".
+        credit: The line with authors and licence, for the card of every bundle that is trained on the corpus.
     """
 
     name: str
@@ -94,42 +103,48 @@ class Corpus:
     credit: str = ""
 
     def of(self, split: str) -> tuple[Utterance, ...]:
-        """The utterances of a split."""
+        """Return the utterances of a split."""
         return tuple(u for u in self.utterances if u.split == split)
 
     def speakers(self, split: str) -> tuple[str, ...]:
-        """The speakers of a split, sorted."""
+        """Return the speakers of a split, sorted."""
         return tuple(sorted({u.speaker for u in self.of(split)}))
 
 
 def readable_suffixes() -> tuple[str, ...]:
-    """The suffixes of recordings that can be read here: with PyAV those of EXTRA_SUFFIXES as well."""
+    """Return the suffixes of recordings that this installation reads: with PyAV, EXTRA_SUFFIXES as well."""
     return SUFFIXES + EXTRA_SUFFIXES if importlib.util.find_spec("av") else SUFFIXES
 
 
 def folder_name(folder: Path) -> str:
-    """The name of a corpus that is called after its folder: one word of at most 60 characters, as lists and file names
-    need it."""
+    """Return the name of a corpus after its folder: one word of at most 60 characters, for lists and file names."""
     return re.sub(r"\s+", "_", folder.absolute().name or "root")[:60]
 
 
 def audio_files(folder: Path, suffixes: Sequence[str] | None = None) -> Iterator[tuple[Path, str]]:
-    """Every audio file below `folder`, sorted, with its path relative to it; hidden ones and folders are passed over.
+    """Return every recording below `folder` with its relative path, sorted; hidden files and folders are skipped.
 
-    suffixes: those of audio, readable_suffixes() when None.
+    Args:
+        folder: The folder, searched with its subfolders.
+        suffixes: The suffixes of recordings, readable_suffixes() if None.
     """
-    wanted = tuple(readable_suffixes() if suffixes is None else suffixes)
-    return ((path, name) for path, name in _files(folder) if name.lower().endswith(wanted))
+    endings = tuple(readable_suffixes() if suffixes is None else suffixes)
+    return ((path, name) for path, name in _files(folder) if name.lower().endswith(endings))
 
 
 def other_files(folder: Path, suffixes: Sequence[str] | None = None, beside: Sequence[str] = ()) -> list[str]:
-    """The files that audio_files leaves out, relative to `folder`, but for those whose names end as `beside` says."""
-    ends = (*(readable_suffixes() if suffixes is None else suffixes), *beside)
-    return [name for _, name in _files(folder) if not name.lower().endswith(ends)]
+    """Return the relative paths of the other files below `folder`, apart from those with a suffix in `beside`."""
+    endings = (*(readable_suffixes() if suffixes is None else suffixes), *beside)
+    return [name for _, name in _files(folder) if not name.lower().endswith(endings)]
 
 
-def passed_over(names: Sequence[str], speakers: Collection[str] = ()) -> tuple[str, ...]:
-    """The note on files that a corpus does not read, or none without any; speakers: those left without a recording."""
+def skipped_note(names: Sequence[str], speakers: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the note on skipped files, if there are any.
+
+    Args:
+        names: The files that are neither recordings nor labels.
+        speakers: The speakers that have no recording for this reason.
+    """
     if not names:
         return ()
     suffixes = Counter(PurePosixPath(name).suffix.lower() for name in names)
@@ -137,29 +152,29 @@ def passed_over(names: Sequence[str], speakers: Collection[str] = ()) -> tuple[s
     others = sorted(suffix or "no suffix" for suffix in suffixes if suffix not in extra)
     kinds = [f"{', '.join(extra)}: install rwae-audio[formats]"] if extra else []
     kinds += [", ".join(others)] if others else []
-    note = f"passed over {len(names)} files that are not audio this installation reads ({'; '.join(kinds)})"
+    note = f"skipped {len(names)} files without the suffix of a recording ({'; '.join(kinds)})"
     if speakers:
-        note += f"; speakers left without recordings: {listing(sorted(speakers))}"
+        note += f"; speakers without recordings: {listing(sorted(speakers))}"
     return (note,)
 
 
 def listing(names: Sequence[str], most: int = 5) -> str:
-    """The first names, separated by commas, and how many more there are."""
+    """Return the first names, separated by commas, and the number of the others."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Every file below `folder` that is not hidden, sorted, with its path relative to it."""
+    """Yield every file below `folder` that is not hidden, sorted, with its relative path."""
     for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and not _leads_back(place, name))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not _is_cycle(place, name))
         for name in sorted(names):
             if not name.startswith("."):
                 path = Path(place, name)
                 yield path, path.relative_to(folder).as_posix()
 
 
-def _leads_back(place: str, name: str) -> bool:
-    """Is it a link to a folder that it lies in? The walk would not end."""
+def _is_cycle(place: str, name: str) -> bool:
+    """Return whether an entry is a link to a folder that contains it, on which the walk would not end."""
     path = os.path.join(place, name)
     return os.path.islink(path) and Path(os.path.realpath(place)).is_relative_to(os.path.realpath(path))
 
@@ -167,7 +182,7 @@ def _leads_back(place: str, name: str) -> bool:
 def once_each(
     files: Iterable[tuple[Path, str]], order: Sequence[str] = SUFFIXES + EXTRA_SUFFIXES
 ) -> tuple[list[tuple[Path, str]], int]:
-    """The files with each utterance once, the extension earliest in `order` preferred, and how many were passed over."""
+    """Return one file for each utterance, by the preference of suffixes in `order`, and the number of other files."""
     chosen: dict[str, tuple[int, tuple[Path, str]]] = {}
     total = 0
     for path, name in files:
@@ -180,15 +195,15 @@ def once_each(
 
 
 def nothing_found(folder: Path, looked_for: str, notes: Sequence[str] = ()) -> InputError:
-    """The error for a folder that is not this corpus: what was looked for, what is there, and notes on that."""
+    """Return the error for a folder that is not this corpus, with what was expected, the entries and notes on them."""
     entries = listing(sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir()))
     return InputError("; ".join([f"{folder} has no {looked_for}", f"found {entries or 'an empty folder'}", *notes]))
 
 
 def speaker_lists(folder: Path, corpus: str) -> dict[str, Split]:
-    """The split of each speaker that {train,dev,test}_speakers.txt in `folder` list; none where there is no folder.
+    """Return the split of each speaker by {train,dev,test}_speakers.txt in `folder`, or {} if there is no such folder.
 
-    Raises InputError for a list that is missing and for a speaker in two of them.
+    Raises InputError for a missing list and for a speaker in two of them.
     """
     splits: dict[str, Split] = {}
     kinds: tuple[Split, ...] = ("train", "dev", "test") if folder.is_dir() else ()
@@ -196,21 +211,31 @@ def speaker_lists(folder: Path, corpus: str) -> dict[str, Split]:
         for speaker in read_text(folder / f"{split}_speakers.txt", f"a list of {corpus}'s speakers").split():
             if speaker in splits:
                 raise InputError(
-                    f"{folder} lists speaker {speaker} as {splits[speaker]} and {split}; expected one of them"
+                    f"{folder} lists speaker {speaker} as {splits[speaker]} and {split}; expected one split"
                 )
             splits[speaker] = split
     return splits
 
 
 def trial_lists(folder: Path) -> dict[str, Path]:
-    """The {dev,test}_trials.txt that are in `folder`, by split."""
+    """Return the existing {dev,test}_trials.txt in `folder` by split."""
     lists = {split: folder / f"{split}_trials.txt" for split in ("dev", "test")}
     return {split: path for split, path in lists.items() if path.is_file()}
 
 
 def hold_out(utterances: Sequence[Utterance], dev: float = 0.15, test: float = 0.25) -> tuple[Utterance, ...]:
-    """The utterances with splits by speaker, for a corpus without its own: a speaker's split depends on a hash of the
-    names alone, with at least two speakers each for development and test. Raises InputError under 6 speakers."""
+    """Split utterances by speaker, for a corpus without its own split.
+
+    A speaker's split depends on a hash of the names alone. Development and test have at least two speakers each.
+
+    Args:
+        utterances: The utterances of all speakers.
+        dev: The share of development speakers.
+        test: The share of test speakers.
+
+    Raises:
+        InputError: There are fewer than 6 speakers.
+    """
     speakers = sorted({u.speaker for u in utterances}, key=lambda name: hashlib.sha256(name.encode()).digest())
     if len(speakers) < 6:
         raise InputError(f"there are {len(speakers)} speakers; expected at least 6 to hold some out for dev and test")
@@ -225,10 +250,16 @@ def hold_out(utterances: Sequence[Utterance], dev: float = 0.15, test: float = 0
 def select_longest(
     utterances: Sequence[Utterance], lengths: Mapping[str, int], per_speaker: int = 8
 ) -> tuple[Utterance, ...]:
-    """Each speaker's longest utterances (lengths: id → frames), sorted by id; speakers with a single one are left out."""
+    """Return each speaker's longest utterances, sorted by id; speakers with a single utterance are left out.
+
+    Args:
+        utterances: The utterances of all speakers.
+        lengths: The number of frames by id.
+        per_speaker: The number of utterances of a speaker.
+    """
     chosen = []
     for speaker in sorted({u.speaker for u in utterances}):
-        mine = sorted((u for u in utterances if u.speaker == speaker), key=lambda u: (-lengths[u.id], u.id))
-        if len(mine) > 1:
-            chosen += mine[:per_speaker]
+        longest = sorted((u for u in utterances if u.speaker == speaker), key=lambda u: (-lengths[u.id], u.id))
+        if len(longest) > 1:
+            chosen += longest[:per_speaker]
     return tuple(sorted(chosen, key=lambda u: u.id))

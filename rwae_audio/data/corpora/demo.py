@@ -12,7 +12,7 @@ DEMO = ASSETS / "demo"
 
 
 def read_demo(folder: Path | None = None) -> Corpus:
-    """The corpus in the package, or a copy of it in `folder`. 80 speakers: 44 train, 12 dev, 24 test; 10 sentences each."""
+    """Read the demo corpus of the package, or its copy in `folder`: 44 train, 12 dev, 24 test speakers, 10 sentences each."""
     folder = DEMO if folder is None else folder
     table = read_json(folder / "utterances.json", "the demo corpus's table")
     try:
@@ -24,7 +24,7 @@ def read_demo(folder: Path | None = None) -> Corpus:
 
 
 def _utterance(folder: Path, row: dict) -> Utterance:
-    """phones: `start label start label … end`, in milliseconds."""
+    """Return the utterance of a row, whose phones are `start label start label … end`, in milliseconds."""
     words = row["phones"].split()
     times, labels = [int(word) / 1000 for word in words[::2]], words[1::2]
     phones = tuple(Phone(start, end, label) for start, end, label in zip(times, times[1:], labels, strict=False))

@@ -1,8 +1,8 @@
-"""Spoken digits, every speaker saying every word several times: who and what are fully crossed.
+"""Corpora of spoken digits, in which every speaker says every word several times.
 
-Arabic spoken digits: a part of A. Ghandoura, F. Hjabo, O. Al Dakkak, "Building and benchmarking an Arabic Speech Commands
-dataset for small-footprint keyword spotting", Engineering Applications of Artificial Intelligence, 2021; CC BY 4.0. And
-the built-in demo, synthetic English ones (recipes/demo/make_demo_digits.py), CC0.
+Arabic spoken digits, a part of A. Ghandoura, F. Hjabo, O. Al Dakkak, "Building and benchmarking an Arabic Speech Commands
+dataset for small-footprint keyword spotting", Engineering Applications of Artificial Intelligence, 2021; CC BY 4.0. The
+built-in demo: synthetic English digits (recipes/demo/make_demo_digits.py), CC0.
 """
 
 from __future__ import annotations
@@ -28,23 +28,25 @@ COLUMNS = ("path", "speaker", "word", "round", "split")
 
 
 def read_digits(folder: Path) -> Corpus:
-    """The folder's `manifest.csv` (columns path, speaker, word, round, split; paths relative to the folder) as a corpus.
+    """Read the spoken digits that `manifest.csv` in a folder lists, in columns path, speaker, word, round and split.
 
-    An utterance's text is its word, its id its path, its round which of the speaker's repetitions it is. The order is that
-    of the files' hashes: names, words and the manifest's order cannot reach what is drawn in training.
-    Raises InputError for a manifest that is missing, lacks a column, or says what cannot be.
+    Paths are relative to the folder. An utterance's id is its path, its text the word. Utterances are sorted by the hashes
+    of their files, so that names, words and the order of the manifest do not influence training.
+
+    Raises:
+        InputError: The manifest is missing, lacks a column, or has an invalid row.
     """
     corpus = _read(folder, "digits", ("Arabic spoken digits, one word a recording",), CREDIT)
     used = {u.id for u in corpus.utterances}
     unlisted = [name for _, name in audio_files(folder) if name not in used]
     if not unlisted:
         return corpus
-    note = f"passed over {len(unlisted)} recordings that the manifest does not name: {listing(unlisted)}"
+    note = f"skipped {len(unlisted)} recordings that are not in the manifest: {listing(unlisted)}"
     return replace(corpus, notes=(*corpus.notes, note))
 
 
 def read_demo_digits(folder: Path | None = None) -> Corpus:
-    """The corpus in the package, or a copy of it in `folder`: synthetic speakers, one English digit a recording."""
+    """Read the demo digits of the package, or their copy in `folder`: synthetic speakers, one English digit a recording."""
     notes = ("synthetic speech, made with eSpeak NG",)
     return _read(folder or DEMO_DIGITS, "demo-digits", notes, DEMO_CREDIT, synthetic=True)
 
@@ -58,11 +60,11 @@ def _read(folder: Path, name: str, notes: tuple[str, ...], credit: str, *, synth
         raise InputError(f"{manifest} has no column {missing[0]}; expected {', '.join(COLUMNS)}")
     utterances = [_utterance(folder, f"{manifest}, line {number}", row) for number, row in enumerate(rows, 2)]
     split: dict[str, str] = {}
-    seen: set[str] = set()
+    ids: set[str] = set()
     for utterance in utterances:
-        if utterance.id in seen:
+        if utterance.id in ids:
             raise InputError(f"{manifest} names {utterance.id} twice; expected each recording once")
-        seen.add(utterance.id)
+        ids.add(utterance.id)
         if split.setdefault(utterance.speaker, utterance.split) != utterance.split:
             raise InputError(f"{manifest} has {utterance.speaker} in two splits; expected each speaker in one")
     return Corpus(name, by_audio(utterances), {}, notes, synthetic=synthetic, credit=credit)
@@ -82,5 +84,5 @@ def _utterance(folder: Path, where: str, row: dict[str, str | None]) -> Utteranc
 
 
 def by_audio(utterances: Sequence[Utterance]) -> tuple[Utterance, ...]:
-    """The utterances in the order of their files' SHA-256, which no label has a part in."""
+    """Sort utterances by the SHA-256 of their recordings, which no label influences."""
     return tuple(sorted(utterances, key=lambda u: hashlib.sha256(u.path.read_bytes()).digest()))

@@ -1,6 +1,6 @@
-"""Corpora that are free to fetch: download, check the digest, unpack; by hand where there is no network.
+"""Download of free corpora: fetch the archive, check its digest, unpack it.
 
-An archive is unpacked into a folder of its own, which is there when it is whole and not before.
+Without a network the archive can be put in place by hand. Its folder appears only when all of it is unpacked.
 """
 
 from __future__ import annotations
@@ -19,13 +19,19 @@ from urllib.parse import urlsplit
 from rwae_audio.files import NO_ROOM, InputError, whole_folder
 from rwae_audio.settings import nearest
 
-TIMEOUT = 60  # seconds without a byte
+TIMEOUT = 60  # seconds without a byte, after which a download fails
 
 
 @dataclass(frozen=True)
 class Archive:
-    """urls: the same bytes at each, tried in turn; digest: `algorithm:hex`, as published; folder: where the recordings
-    are in the archive, and below the folder that is asked for; corpus: the reader's name (`--data`)."""
+    """An archive that can be downloaded.
+
+    Attributes:
+        urls: The addresses of the same file, tried in turn.
+        digest: The published digest, `algorithm:hex`.
+        folder: The folder of the recordings, in the archive and below the target folder.
+        corpus: The name of the reader (`--data`).
+    """
 
     urls: tuple[str, ...]
     digest: str
@@ -34,17 +40,17 @@ class Archive:
 
     @property
     def file_name(self) -> str:
-        """What the archive is called."""
+        """The file name of the archive."""
         return PurePosixPath(urlsplit(self.urls[0]).path).name
 
 
 def archives() -> dict[str, Archive]:
-    """Every name that `download` knows. LibriSpeech's addresses and digests are torchaudio's."""
+    """Return the archives that `download` knows, by name. LibriSpeech's addresses and digests are torchaudio's."""
     from torchaudio.datasets import librispeech
 
-    known = {
-        # CMU publishes no digest. This one is NVIDIA's copy's (NeMo's tutorials read it), as public code states it;
-        # whether CMU's own file has the same bytes is not known, so that file comes second and may be refused.
+    by_name = {
+        # CMU publishes no digest. This one is of NVIDIA's copy (of NeMo's tutorials), as stated in public code. Whether
+        # CMU's own file has the same bytes is unknown, so it comes second and may be refused.
         "an4": Archive(
             (
                 "https://dldata-public.s3.us-east-2.amazonaws.com/an4_sphere.tar.gz",
@@ -54,7 +60,7 @@ def archives() -> dict[str, Archive]:
             "an4",
             "an4",
         ),
-        # NLTK's index (nltk_data/index.xml) gives an MD5 and nothing stronger: proof against accidents, not malice.
+        # NLTK's index (nltk_data/index.xml) gives only an MD5, which detects accidents, not malice.
         "timit-sample": Archive(
             ("https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/timit.zip",),
             "md5:34c047c4749a811287f2c652104d7849",
@@ -65,27 +71,39 @@ def archives() -> dict[str, Archive]:
     for url, digest in librispeech._CHECKSUMS.items():
         subset = PurePosixPath(url).name.removesuffix(".tar.gz")
         place = f"{librispeech.FOLDER_IN_ARCHIVE}/{subset}"
-        known[f"librispeech-{subset}"] = Archive((url,), f"sha256:{digest}", place, "librispeech")
-    return known
+        by_name[f"librispeech-{subset}"] = Archive((url,), f"sha256:{digest}", place, "librispeech")
+    return by_name
 
 
 def download(
-    name: str, to: Path, progress: bool = False, known: Mapping[str, Archive] | None = None
+    name: str, to: Path, progress: bool = False, available: Mapping[str, Archive] | None = None
 ) -> tuple[str, Path, bool]:
-    """The corpus's reader, the folder for it, and whether it was fetched now: what is there already is left alone.
+    """Download a corpus into a folder, unless it exists already.
 
-    An archive that lies in `to` is checked and unpacked instead of fetched. Raises InputError without a network (and
-    says what to put where), for other bytes than expected, and for an archive that reaches out of its folder.
+    An archive that lies in the folder is checked and unpacked instead of downloaded.
+
+    Args:
+        name: The name of the corpus in `archives()`.
+        to: The folder.
+        progress: Whether a progress bar is shown.
+        available: The archives by name, `archives()` if None.
+
+    Returns:
+        The name of the corpus's reader, the folder for it, and whether the corpus was unpacked by this call.
+
+    Raises:
+        InputError: There is no network (the message tells how to place the archive by hand), the bytes are not the
+            expected ones, or the archive has members outside its folder.
     """
-    known = archives() if known is None else known
-    if name not in known:
-        raise InputError(f"there is nothing to download by the name {name}; {nearest(name, sorted(known))}")
-    archive = known[name]
+    available = archives() if available is None else available
+    if name not in available:
+        raise InputError(f"there is nothing to download by the name {name}; {nearest(name, sorted(available))}")
+    archive = available[name]
     place = to / archive.folder
     root = to / PurePosixPath(archive.folder).parts[0]
     if place.is_dir():
         return archive.corpus, root, False
-    with _made(place.parent), whole_folder(place) as temporary:
+    with _new_folder(place.parent), whole_folder(place) as temporary:
         by_hand = to / archive.file_name
         file = by_hand if by_hand.is_file() else temporary / archive.file_name
         if file == by_hand:
@@ -99,7 +117,7 @@ def download(
 
 
 def _fetch(archive: Archive, file: Path, by_hand: Path, progress: bool) -> None:
-    """The first of the addresses that gives the right bytes."""
+    """Download an archive from the first address that has the expected bytes."""
     from torch.hub import download_url_to_file  # as torchaudio's data sets do
 
     problem = ""
@@ -118,7 +136,9 @@ def _fetch(archive: Archive, file: Path, by_hand: Path, progress: bool) -> None:
             problem = problem or f"cannot fetch {url} ({getattr(error, 'reason', None) or error})"
         finally:
             socket.setdefaulttimeout(before)
-    raise InputError(f"{problem}; download it elsewhere, put it there as {by_hand.absolute()}, and call this again")
+    raise InputError(
+        f"{problem}; expected the archive: download it elsewhere, put it at {by_hand.absolute()} and try again"
+    )
 
 
 def _check(file: Path, archive: Archive) -> None:
@@ -135,7 +155,7 @@ def _check(file: Path, archive: Archive) -> None:
 
 
 def _unpack(file: Path, folder: str, to: Path) -> None:
-    """The members below `folder` into `to`; those beside it (a licence, a list of speakers) as well."""
+    """Unpack an archive into `to`: the members below `folder`, and those beside it (a licence, a list of speakers)."""
     try:
         if file.suffix == ".zip":
             _unzip(file, folder, to)
@@ -149,12 +169,12 @@ def _untar(file: Path, folder: str, to: Path) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise InputError("this Python cannot unpack an archive safely; expected 3.10.12, 3.11.4 or later")
 
-    def placed(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo:
+    def located(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo:
         target = _inside(member.linkname, folder) if member.islnk() else member.linkname
         return tarfile.data_filter(member.replace(name=_inside(member.name, folder), linkname=target), place)
 
     with tarfile.open(file) as tar:
-        tar.extractall(to, filter=placed)
+        tar.extractall(to, filter=located)
 
 
 def _unzip(file: Path, folder: str, to: Path) -> None:
@@ -165,7 +185,7 @@ def _unzip(file: Path, folder: str, to: Path) -> None:
 
 
 def _inside(name: str, folder: str) -> str:
-    """A member's name below the folder that it goes to. Raises InputError for one that climbs out."""
+    """Return the path of an archive's member below the target folder. Raises InputError for one outside it."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or "\0" in name:
         raise InputError(f"the archive has a member {name!r}; expected names inside it only")
@@ -176,8 +196,8 @@ def _inside(name: str, folder: str) -> str:
 
 
 @contextlib.contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make the folder and those that it lies in; take them away again when the block fails."""
+def _new_folder(folder: Path) -> Iterator[None]:
+    """Create a folder and its missing parents; remove them when the block fails."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

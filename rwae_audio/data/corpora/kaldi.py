@@ -1,8 +1,8 @@
-"""Corpora in Kaldi's layout, speechocean762 among them.
+"""Reader of corpora in Kaldi's layout, such as speechocean762.
 
     wav.scp, utt2spk, segments, text, spk2gender                    in the folder itself, or
-    train/wav.scp …, dev/wav.scp …, test/wav.scp …                  one set of these files a split
-    protocol/{train,dev,test}_speakers.txt, {dev,test}_trials.txt   a speaker benchmark's lists, where there are any
+    train/wav.scp …, dev/wav.scp …, test/wav.scp …                  a set of these files for each split
+    protocol/{train,dev,test}_speakers.txt, {dev,test}_trials.txt   optional lists of a speaker benchmark
 
 segments, text and spk2gender may be missing. Paths in wav.scp are absolute, or relative to the corpus's folder.
 """
@@ -32,15 +32,23 @@ from rwae_audio.data.corpora.base import (
 from rwae_audio.files import InputError, read_text
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
-OVERSHOOT = 0.5  # seconds by which a segment may end after its recording, as Kaldi's extract-segments has it
-LEAST_SPEAKERS = 6  # fewer cannot be held out
-NOTES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "COPYING", "README", "README.txt", "README.md")  # of whom to thank
+OVERSHOOT = 0.5  # seconds by which a segment may end after its recording, as in Kaldi's extract-segments
+LEAST_SPEAKERS = 6  # with fewer, none is held out
+NOTES = (
+    "LICENSE",
+    "LICENSE.txt",
+    "LICENSE.md",
+    "COPYING",
+    "README",
+    "README.txt",
+    "README.md",
+)  # files with the credit
 SPEECHOCEAN = "speechocean762 (OpenSLR 101), Zhang et al., Interspeech 2021; free for commercial and other use."
 
 
 @dataclass(frozen=True)
 class Line:
-    """The value that a line of a table gives to its key; where: the file and the line's number."""
+    """The value of a key in a table; `where` is the file and the number of the line."""
 
     where: str
     value: str
@@ -48,7 +56,7 @@ class Line:
 
 @dataclass(frozen=True)
 class DataSet:
-    """The tables of one folder: `utterances` gives the line, the recording, the start and the end of each by its name."""
+    """The tables of a data folder; `utterances` holds the line, recording, start and end of each utterance by name."""
 
     split: Split
     recordings: Mapping[str, Line]
@@ -60,12 +68,14 @@ class DataSet:
 
 
 def read_kaldi(folder: Path) -> Corpus:
-    """A Kaldi data folder, or a folder with one in train/, dev/ or test/; the corpus is called after it.
+    """Read a Kaldi data folder, or a folder with data folders in train/, dev/ or test/; the corpus is called after it.
 
-    Splits are those of `protocol/` where it is there, else the folders'; where these have no dev or test speakers, some
-    training speakers are held out. An utterance's id is its path as wav.scp has it; with `segments`, or outside the folder,
-    it is Kaldi's own. Raises InputError, with the file and the line, for tables that contradict each other and for command
-    pipes.
+    Splits are those of `protocol/` if it exists, else those of the folders. Without dev or test speakers, some training
+    speakers are held out. An utterance's id is its path in wav.scp. With `segments`, or for a recording outside the folder,
+    it is Kaldi's name.
+
+    Raises:
+        InputError: Tables contradict each other or wav.scp has a command pipe; the message names the file and the line.
     """
     places: dict[Split, Path] = {"train": folder}
     if not _is_data(folder):
@@ -74,12 +84,12 @@ def read_kaldi(folder: Path) -> Corpus:
         raise nothing_found(folder, "wav.scp, nor one in train/, dev/ or test/ (Kaldi)")
     sets = [_data_set(split, place) for split, place in places.items()]
     utterances: list[Utterance] = []
-    seen: dict[str, str] = {}
+    where_of: dict[str, str] = {}
     for data, place in zip(sets, places.values(), strict=True):
         for where, utterance in _utterances(data, folder, place):
-            if utterance.id in seen:
-                raise InputError(f"{where} names {utterance.id}, as {seen[utterance.id]} does; expected it once")
-            seen[utterance.id] = where
+            if utterance.id in where_of:
+                raise InputError(f"{where} names {utterance.id}, as {where_of[utterance.id]} does; expected it once")
+            where_of[utterance.id] = where
             utterances.append(utterance)
     if not utterances:
         raise nothing_found(folder, "recordings in wav.scp (Kaldi)")
@@ -87,8 +97,8 @@ def read_kaldi(folder: Path) -> Corpus:
     utterances.sort(key=lambda u: u.id)
     if listed := speaker_lists(folder / "protocol", "the corpus"):
         notes.append("speaker split: protocol/")
-        left = sum(u.speaker not in listed for u in utterances)
-        notes += [f"{left} utterances left out: their speakers are in no list of protocol/"] if left else []
+        unlisted = sum(u.speaker not in listed for u in utterances)
+        notes += [f"skipped {unlisted} utterances: their speakers are in no list of protocol/"] if unlisted else []
         chosen = tuple(replace(u, split=listed[u.speaker]) for u in utterances if u.speaker in listed)
     else:
         chosen, note = _split(utterances, folder)
@@ -119,9 +129,15 @@ def _data_set(split: Split, place: Path) -> DataSet:
 
 
 def _table(path: Path, expected: str, fields: int | None = None) -> dict[str, Line]:
-    """The lines of a Kaldi table by their first word; fields: how many words follow it, with any number for 0.
+    """Read a Kaldi table: the lines by their first word.
 
-    Raises InputError for another number of words (for none at all when `fields` is None) and for a key that comes twice.
+    Args:
+        path: The table.
+        expected: The form of a line in messages.
+        fields: The number of words after the first; 0 for any number, None for one or more.
+
+    Raises:
+        InputError: A line has another number of words, or a key appears twice.
     """
     table: dict[str, Line] = {}
     for number, line in enumerate(read_text(path, f"lines such as {expected} (Kaldi's {path.name})").split("\n"), 1):
@@ -139,7 +155,7 @@ def _table(path: Path, expected: str, fields: int | None = None) -> dict[str, Li
 
 
 def _segment(line: Line, recordings: Mapping[str, Line]) -> tuple[str, float, float | None]:
-    """The recording, the start and the end of a line of `segments`; an end of -1 is the recording's."""
+    """Return the recording, start and end in a line of `segments`; an end of -1 is that of the recording."""
     recording, *times = line.value.split()
     if recording not in recordings:
         raise InputError(f"{line.where} names the recording {recording!r}; expected one of those in wav.scp")
@@ -148,21 +164,21 @@ def _segment(line: Line, recordings: Mapping[str, Line]) -> tuple[str, float, fl
     except ValueError:
         start = end = math.nan
     if not (math.isfinite(start) and math.isfinite(end) and start >= 0 and (end > start or end == -1)):
-        wanted = "a start of 0 or more and a later end, in seconds"
-        raise InputError(f"{line.where} has the times {' '.join(times)!r}; expected {wanted}")
+        expected = "a start of 0 or more and a later end, in seconds"
+        raise InputError(f"{line.where} has the times {' '.join(times)!r}; expected {expected}")
     return recording, start, None if end == -1 else end
 
 
 def _utterances(data: DataSet, folder: Path, place: Path) -> Iterable[tuple[str, Utterance]]:
-    """Each utterance of a data folder, and the line that has it."""
-    from rwae_audio.data.audio import duration  # which needs torch: a trial list is read without
+    """Yield each utterance of a data folder with the line that defines it."""
+    from rwae_audio.data.audio import duration  # needs torch, which reading a trial list does not
 
     files = {name: _file(line, folder, place) for name, line in data.recordings.items()}
     lengths: dict[str, float] = {}
     for name, (line, recording, start, end) in data.utterances.items():
         path, relative = files[recording]
         if name not in data.speakers:
-            raise InputError(f"{line.where} has {name}, of which {place / 'utt2spk'} says no speaker; expected one")
+            raise InputError(f"{line.where} has {name}, which has no speaker in {place / 'utt2spk'}; expected one")
         if data.segmented:
             if recording not in lengths:
                 lengths[recording] = duration(path)
@@ -180,9 +196,9 @@ def _utterances(data: DataSet, folder: Path, place: Path) -> Iterable[tuple[str,
 
 
 def _file(line: Line, folder: Path, place: Path) -> tuple[Path, str | None]:
-    """The recording that a line of wav.scp names, and its path relative to the corpus's folder, if it lies there.
+    """Return the recording in a line of wav.scp, and its relative path if it lies in the corpus's folder.
 
-    A relative path that is none in `folder` is looked for in `place`, the folder of wav.scp, and in its parent.
+    A relative path is looked for in `folder`, in `place` (the folder of wav.scp) and in the parent of `folder`.
     """
     if line.value.endswith("|") or line.value.startswith("|"):
         raise InputError(f"{line.where} is a command, {line.value[:60]!r}; expected the path of a recording")
@@ -198,46 +214,46 @@ def _file(line: Line, folder: Path, place: Path) -> tuple[Path, str | None]:
 
 
 def _split(utterances: list[Utterance], folder: Path) -> tuple[tuple[Utterance, ...], str]:
-    """The utterances with splits by the folders that they are in, and the note on that."""
-    of: dict[str, str] = {}
+    """Return the utterances with splits by their folders, some speakers held out if needed, and the note on the split."""
+    split_of: dict[str, str] = {}
     for u in utterances:
-        if of.setdefault(u.speaker, u.split) != u.split:
+        if split_of.setdefault(u.speaker, u.split) != u.split:
             raise InputError(
-                f"{folder} has speaker {u.speaker} in {of[u.speaker]}/ and {u.split}/; expected each in one"
+                f"{folder} has speaker {u.speaker} in {split_of[u.speaker]}/ and {u.split}/; expected each in one"
             )
     train = [u for u in utterances if u.split == "train"]
-    missing = [split for split in ("dev", "test") if split not in of.values()]
+    missing = [split for split in ("dev", "test") if split not in split_of.values()]
     if not train or not missing:
         return tuple(utterances), "speaker split: the folders'"
     if (count := len({u.speaker for u in train})) < LEAST_SPEAKERS:
-        return tuple(utterances), f"{count} training speakers, under {LEAST_SPEAKERS}: none is held out"
-    held = {u.speaker: u.split for u in hold_out(train) if u.split in missing}
-    chosen = tuple(replace(u, split=held.get(u.speaker, u.split)) for u in utterances)
+        return tuple(utterances), f"{count} training speakers, fewer than {LEAST_SPEAKERS}: none is held out"
+    new_split = {u.speaker: u.split for u in hold_out(train) if u.split in missing}
+    chosen = tuple(replace(u, split=new_split.get(u.speaker, u.split)) for u in utterances)
     return chosen, f"{' and '.join(missing)} speakers held out by a hash of their names"
 
 
 def _unrecorded(sets: Iterable[DataSet]) -> list[str]:
-    """The note on utterances that have a speaker and no recording."""
+    """Return the note on utterances with a speaker but no recording."""
     missing = [
         (line.value, name) for data in sets for name, line in data.speakers.items() if name not in data.utterances
     ]
     if not missing:
         return []
-    heard = {data.speakers[name].value for data in sets for name in data.utterances}
-    silent = sorted({speaker for speaker, _ in missing} - heard)
-    note = f"passed over {len(missing)} utterances of utt2spk that have no recording"
-    return [note + (f"; speakers left without recordings: {listing(silent)}" if silent else "")]
+    recorded = {data.speakers[name].value for data in sets for name in data.utterances}
+    silent = sorted({speaker for speaker, _ in missing} - recorded)
+    note = f"skipped {len(missing)} utterances of utt2spk without a recording"
+    return [note + (f"; speakers without recordings: {listing(silent)}" if silent else "")]
 
 
 def _unnamed(folder: Path, utterances: Iterable[Utterance]) -> list[str]:
-    """The note on recordings below the folder that wav.scp does not name."""
+    """Return the note on recordings below the folder that are not in wav.scp."""
     used = {os.path.realpath(u.path) for u in utterances}
     names = [name for path, name in audio_files(folder) if os.path.realpath(path) not in used]
-    return [f"passed over {len(names)} recordings that wav.scp does not name: {listing(names)}"] if names else []
+    return [f"skipped {len(names)} recordings that are not in wav.scp: {listing(names)}"] if names else []
 
 
 def _genders(sets: Iterable[DataSet], speakers: set[str]) -> list[str]:
-    """The note on spk2gender."""
+    """Return the note on the numbers of female and male speakers."""
     gender: dict[str, str] = {}
     for data in sets:
         for speaker, line in data.genders.items():
@@ -251,7 +267,7 @@ def _genders(sets: Iterable[DataSet], speakers: set[str]) -> list[str]:
 
 
 def _credit(folder: Path) -> str:
-    """The credit of speechocean762, or the first line of the folder's LICENSE or README with the folder's name."""
+    """Return the credit of the corpus: for others than speechocean762, the first line of its LICENSE or README."""
     root = folder.resolve()
     root = root.parent if root.name in SPLITS else root
     readable = [name for name in NOTES if (root / name).is_file() and os.access(root / name, os.R_OK)]

@@ -13,7 +13,7 @@ from rwae_audio.data.corpora.base import (
     nothing_found,
     once_each,
     other_files,
-    passed_over,
+    skipped_note,
 )
 from rwae_audio.files import read_text
 
@@ -25,44 +25,44 @@ CREDIT = (
 
 
 def read_librispeech(folder: Path) -> Corpus:
-    """Any subsets of the official tree: the folder that holds them, its parent, or one subset; split by their names.
+    """Read any subsets of LibriSpeech: `folder` contains them, is one of them, or is the parent of LibriSpeech/.
 
-    Texts from <speaker>-<chapter>.trans.txt where it is there. Ids start with the subset's name. Copies in another
-    format than FLAC are read as well.
+    The splits follow the names of the subsets. Texts come from <speaker>-<chapter>.trans.txt if it exists. Ids start with
+    the subset's name. Copies in other formats than FLAC are read as well.
     """
     root = folder / "LibriSpeech" if (folder / "LibriSpeech").is_dir() else folder
     root = root.parent if root.name.startswith(SPLITS) and not _subsets(root) else root
     subsets = [folder] if root == folder.parent else _subsets(root)
-    utterances, texts, twice = [], 0, 0
+    utterances, texts, copies = [], 0, 0
     elsewhere, unread = list[str](), list[str]()
     for subset in subsets:
         split = next(split for split in SPLITS if subset.name.startswith(split))
-        heard = _texts(subset)
+        text_of = _texts(subset)
         unread += [f"{subset.name}/{name}" for name in other_files(subset, beside=(".txt",))]
-        files, copies = once_each(audio_files(subset))
-        twice += copies
+        files, count = once_each(audio_files(subset))
+        copies += count
         for path, name in files:
             parts = name.split("/")
             if len(parts) == 3 and path.stem.startswith(f"{parts[0]}-{parts[1]}-"):
-                text = heard.get(path.stem)
+                text = text_of.get(path.stem)
                 texts += text is not None
                 utterances.append(Utterance(f"{subset.name}/{name}", parts[0], split, path, text))
             else:
                 elsewhere.append(f"{subset.name}/{name}")
     silent = {name.split("/")[1] for name in unread if name.count("/") > 1} - {u.speaker for u in utterances}
-    passed = passed_over(unread, silent)
+    skipped = skipped_note(unread, silent)
     if not utterances:
         looked_for = "train-*/, dev-*/ or test-*/ with <speaker>/<chapter>/*.flac (LibriSpeech)"
-        raise nothing_found(folder, looked_for, passed)
+        raise nothing_found(folder, looked_for, skipped)
     notes = (
         [] if texts == len(utterances) else [f"{len(utterances) - texts} of {len(utterances)} utterances have no text"]
     )
     if elsewhere:
-        notes.append(f"{len(elsewhere)} files passed over whose names are not LibriSpeech's: {listing(elsewhere)}")
-    if twice:
-        notes.append(f"{twice} files left out: the same utterance is there in another format")
+        notes.append(f"skipped {len(elsewhere)} files without a name of LibriSpeech: {listing(elsewhere)}")
+    if copies:
+        notes.append(f"skipped {copies} files: the same utterance exists in another format")
     credit = CREDIT.format(", ".join(subset.name for subset in subsets))
-    return Corpus("librispeech", tuple(utterances), {}, (*notes, *passed), credit=credit)
+    return Corpus("librispeech", tuple(utterances), {}, (*notes, *skipped), credit=credit)
 
 
 def _subsets(root: Path) -> list[Path]:
@@ -74,7 +74,7 @@ def _subsets(root: Path) -> list[Path]:
 
 
 def _texts(subset: Path) -> dict[str, str]:
-    """Lines such as `26-496-0000 WHAT WAS SAID`."""
+    """Return the words by utterance, from lines such as `26-496-0000 WHAT WAS SAID`."""
     texts = {}
     for path in subset.glob("*/*/*.trans.txt"):
         for line in read_text(path, "LibriSpeech's transcriptions").splitlines():

@@ -13,23 +13,23 @@ from rwae_audio.files import InputError
 
 
 def planned_sources(plan: Mapping[str, Any]) -> list[Source]:
-    """Return the sources that a plan keeps, of which JSON has made lists."""
+    """Return the sources of a plan, in which JSON has turned them into lists."""
     return [Source(*item) for item in plan["data"]]
 
 
 def planned_corpora(plan: Mapping[str, Any]) -> list[Corpus]:
-    """Return the corpora of a plan: `data`, `hold_out`, and the options of its readers, such as `timit`, by their names."""
+    """Return the corpora of a plan: its `data`, `hold_out`, and options of readers, such as `timit`."""
     options = {reader: plan[reader] for reader in READERS if reader in plan}
     return read_corpora(planned_sources(plan), [HeldOut(*item) for item in plan.get("hold_out", [])], options)
 
 
 def keep_content(plan: dict[str, Any], corpora: Iterable[Corpus]) -> None:
-    """Write into the plan which utterances the corpora have. Raises InputError when the run began with others."""
+    """Record the content of the corpora in the plan. Raises InputError if the run began with other utterances."""
     before = plan.get("content", {})
     content = {corpus.name: _content(corpus) for corpus in corpora}
-    for name, now in content.items():
-        if (then := before.get(name, now)) != now:
-            counts = f"{now['utterances']:,} now, {then['utterances']:,} then"
+    for name, new in content.items():
+        if (old := before.get(name, new)) != new:
+            counts = f"{new['utterances']:,} instead of {old['utterances']:,}"
             raise InputError(f"{name} has other utterances than when the run began ({counts}); expected the same")
     plan["content"] = content
 

@@ -1,4 +1,4 @@
-"""All readers of corpora: each turns a folder into a table of utterances."""
+"""The readers of corpora by name, and `read_corpus`, which calls one of them."""
 
 from __future__ import annotations
 
@@ -27,24 +27,32 @@ READERS: dict[str, Callable[..., Corpus]] = {
     "timit": read_timit,
 }
 
-BUILT_IN = ("demo", "demo-digits")  # in the package: no folder is needed
-NAMED_AFTER_FOLDER = ("folder", "kaldi")  # readers of anybody's corpora: these are called after their folder
+BUILT_IN = ("demo", "demo-digits")  # corpora in the package, which need no folder
+NAMED_AFTER_FOLDER = ("folder", "kaldi")  # readers whose corpora are called after their folder
 
 
 def read_corpus(name: str, folder: Path | None = None, **options: bool) -> Corpus:
-    """The corpus that the reader `name` finds in `folder` (the built-in ones need none). options: TIMIT's `with_sa` and
-    `partial`, as read_timit has them. Raises InputError."""
+    """Read a corpus.
+
+    Args:
+        name: The name of the reader, one of READERS.
+        folder: The folder of the corpus, or None for the built-in corpora.
+        options: TIMIT's `with_sa` and `partial`, as in `read_timit`.
+
+    Raises:
+        InputError: There is no such reader, folder or option, or the folder is not that corpus.
+    """
     if name not in READERS:
         raise InputError(f"there is no corpus {name!r}; {nearest(name, sorted(READERS))}")
-    if given := [option.replace("_", "-") for option, value in options.items() if value and name != "timit"]:
-        raise InputError(f"--{given[0]} is an option of timit; {name} has none")
+    if unknown := [option.replace("_", "-") for option, value in options.items() if value and name != "timit"]:
+        raise InputError(f"--{unknown[0]} is an option of timit; {name} has none")
     if name in BUILT_IN and folder is None:
         return READERS[name]()
     try:
-        there, is_folder = folder is not None and folder.exists(), folder is not None and folder.is_dir()
+        exists, is_folder = folder is not None and folder.exists(), folder is not None and folder.is_dir()
     except (OSError, ValueError):  # a name that is too long, or has a NUL byte
-        there = is_folder = False
+        exists = is_folder = False
     if folder is None or not is_folder:
-        what = "not a folder" if there else "missing"
-        raise InputError(f"the folder of {name}, {folder}, is {what}; expected the corpus's folder")
+        problem = "not a folder" if exists else "missing"
+        raise InputError(f"the folder of {name}, {folder}, is {problem}; expected the corpus's folder")
     return READERS[name](folder, **options) if name == "timit" else READERS[name](folder)
