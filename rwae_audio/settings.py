@@ -77,6 +77,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 def resolve(kind: type[Kind], table: Mapping[str, Any], where: str) -> Kind:
     """Return an instance of a dataclass with the values of a table, and its defaults for the rest.
 
+    A setting whose class has `from_table` is made by it, from its value and `where`.
+
     Args:
         kind: The dataclass.
         table: A value for each setting by its name.
@@ -122,6 +124,8 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise InputError(f"{where} is {value!r}; expected a list")
         return tuple(_checked(item, arguments[0], where) for item in value)
+    if hasattr(hint, "from_table"):
+        return hint.from_table(value, where)
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from made_up import SWITCHES
 from scipy.fft import dct
 
 from rwae_audio.data.features import Normaliser
@@ -16,13 +17,12 @@ from rwae_audio.inference.generation import Codes, codes_of_all, decoded, interp
 from rwae_audio.inference.streaming import frames_of
 from rwae_audio.model import RWAE, ModelConfig
 from rwae_audio.model.actions import Action, ActionEncoder, cosines, gumbel_softmax, one_hot, word_shape
-from rwae_audio.objectives import OBJECTIVES, base, objective_settings
-from rwae_audio.objectives.base import agreement, neighbours
+from rwae_audio.objectives import OBJECTIVES, actions, build_objective, objective_settings
+from rwae_audio.objectives.actions import Actions, agreement, neighbours, temperature
 from rwae_audio.objectives.divergences import mmd
 from rwae_audio.objectives.rwae_mmd import prior_terms
 from rwae_audio.randomness import generator
-from rwae_audio.training import trainer
-from rwae_audio.training.trainer import RunConfig, TrainConfig, temperature
+from rwae_audio.training.trainer import RunConfig
 
 SIZES = {"n_mels": 6, "static_dim": 4, "dynamic_dim": 3, "static_hidden": 8, "dynamic_hidden": 8, "prior_hidden": 8}
 SIZES |= {"decoder_hidden": 8, "dynamic_offset_variance": 0.0}
@@ -118,22 +118,26 @@ def test_a_neighbour_is_the_nearest_other_utterance() -> None:
 
 @pytest.mark.parametrize("name", WITH_ACTIONS)
 def test_actions_have_terms_and_a_prior(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "AGREEMENT", 3.0)
-    learned = {"static_posterior": "learned", "dynamic_posterior": "learned"} if name == "dsvae" else {}
+    monkeypatch.setattr(actions, "AGREEMENT", 3.0)
+    learned = {"posterior": "learned"} if name == "dsvae" else {}
     model, frames = new_model(**learned), frames_like()
-    objective = OBJECTIVES[name](objective_settings(name, action_weight=2.0), model.config).double()
-    output = model(frames, generator=generator(0, "posterior"), temperature=0.5)
-    output = output._replace(utterances=torch.arange(16), shapes=word_shape(frames, cepstra=4))
+    objective = build_objective(objective_settings(name, action_weight=2.0), model.config).double()
+    assert isinstance(objective, Actions)
+    objective.begin(model, 30, 100)
+    assert model.action_encoder is not None
+    assert model.action_encoder.temperature == temperature(0.3)
+    output = model(frames, generator=generator(0, "posterior"))
+    output = output._replace(utterances=torch.arange(16), raw_frames=frames)
     terms = objective(model, output, frames, generator(0, "prior"))
     assert set(terms) >= {"reconstruction", "static", "dynamic", "action", "agreement"}
     assert output.action is not None
     probabilities = output.action.logits.softmax(1)
-    other = neighbours(output.shapes, output.utterances)
+    other = neighbours(word_shape(frames), output.utterances)
     torch.testing.assert_close(terms["agreement"], -3 * agreement(probabilities, probabilities[other]))
     given = (probabilities * (5 * probabilities).log()).sum(1).mean()
     mean = probabilities.mean(0)
     aggregate = (mean * (5 * mean).log()).sum()
-    action = objective.action_prior(output.action, generator(0, "action"))
+    action = objective.inner.action_prior(output.action, generator(0, "action"))
     if name == "dsvae":  # no draw
         torch.testing.assert_close(terms["action"], 2 * action)
     if name == "dsvae":
@@ -147,23 +151,30 @@ def test_actions_have_terms_and_a_prior(name: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_at_the_start_the_action_is_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "AGREEMENT", 3.0)
-    model, frames, config = new_model(), frames_like(), objective_settings()
+    monkeypatch.setattr(actions, "AGREEMENT", 3.0)
+    model, frames = new_model(), frames_like()
+    objective = build_objective(objective_settings(action_start=2), model.config)
     output = model(frames, generator=generator(0, "posterior"))
     clusters = torch.arange(16) % 5
-    output = output._replace(utterances=torch.arange(16), shapes=word_shape(frames, cepstra=4), clusters=clusters)
-    terms = OBJECTIVES["rwae-mmd"](config, model.config)(model, output, frames, generator(0, "prior"))
+    objective.clusters = clusters
+    output = output._replace(utterances=torch.arange(16), raw_frames=frames)
+    objective.begin(model, 1, 100)
+    terms = objective(model, output, frames, generator(0, "prior"))
     assert output.action is not None
     right = torch.full((16, 5), 0.1 / 5, dtype=torch.float64)
     right[torch.arange(16), clusters] += 0.9
     expected = -3 * (right * output.action.logits.log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(terms["agreement"], expected)
+    objective.begin(model, 2, 100)
+    later = objective(model, output, frames, generator(0, "prior"))
+    probabilities = output.action.logits.softmax(1)
+    other = neighbours(word_shape(frames), torch.arange(16))
+    torch.testing.assert_close(later["agreement"], -3 * agreement(probabilities, probabilities[other]))
 
 
 def test_the_prior_learns_from_codes_that_stay_as_they_are() -> None:
     model, frames = new_model(), frames_like()
     output = model(frames, generator=generator(0, "posterior"))
-    output = output._replace(utterances=torch.arange(16), shapes=word_shape(frames, cepstra=4))
     term = prior_terms(2.0, model, output)["prior"]
     mean, variance = model.prior(output.dynamic.sample, output.action.sample)
     expected = -torch.distributions.Normal(mean, variance.sqrt()).log_prob(output.dynamic.sample).sum((1, 2)).mean()
@@ -184,9 +195,7 @@ def test_the_prior_learns_from_codes_that_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - set(WITH_ACTIONS)))
 def test_other_objectives_have_no_actions(name: str) -> None:
-    tables = {"model": {"actions": 4}, "objective": {"name": name}}
-    if name == "fhvae":
-        tables["model"] |= {"dynamic_per": "segment", "static_from": "segment"}
+    tables = {"model": {**SWITCHES[name], "actions": 4}, "objective": {"name": name}}
     with pytest.raises(InputError, match=f"{name} has no prior of actions"):
         RunConfig.of(tables)
     for wrong in (1, -3):
@@ -234,7 +243,7 @@ def test_the_prior_steps_as_it_scores_with_an_action() -> None:
 def test_one_code_is_kept_when_the_other_is_drawn() -> None:
     model = new_model().float().eval()
     normaliser, raw = Normaliser(torch.zeros(6), torch.ones(6)), frames_like(5, 9).float()
-    mel = RunConfig.of({"mel": {"n_mels": 6, "segment": 9}, "model": {**SIZES, "actions": 5}}).mel
+    mel = RunConfig.of({"mel": {"n_mels": 6, "segment": 9}, "model": {"actions": 5}}).mel
     codes = codes_of_all(model, normaliser, mel, raw)
     torch.testing.assert_close(codes.dynamic, model.encode_dynamic(raw, codes.static, None).mean)
     assert codes.action is not None
@@ -256,11 +265,10 @@ def test_one_code_is_kept_when_the_other_is_drawn() -> None:
 
 
 def test_the_temperature_falls_from_its_start_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "TEMPERATURES", (2.0, 0.5))
-    settings = TrainConfig(updates=100)
-    assert temperature(settings, 0) == 2.0
-    assert temperature(settings, 50) == pytest.approx(1.0)
-    assert temperature(settings, 100) == pytest.approx(0.5)
+    monkeypatch.setattr(actions, "TEMPERATURES", (2.0, 0.5))
+    assert temperature(0.0) == 2.0
+    assert temperature(0.5) == pytest.approx(1.0)
+    assert temperature(1.0) == pytest.approx(0.5)
 
 
 def test_a_recording_of_many_words_is_refused() -> None:

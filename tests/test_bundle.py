@@ -118,7 +118,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no format": (change_config(format="gone"), "has bundle format None"),
     "no mel table": (change_config(mel="gone"), "has no table 'mel'"),
     "unknown setting": (change_config(train={"sed": 1}), r"\[train\] has no setting 'sed'; did you mean 'seed'"),
-    "two numbers of mels": (change_config(mel={"n_mels": 40}), "n_mels is 80; expected .mel. n_mels, 40"),
+    "two numbers of mels": (change_config(mel={"n_mels": 40}), "has shape .*; expected "),
     "digest no text": (change_config(sha256=5), "expected 5…"),
     "cut short": (cut, "is not a whole safetensors file"),
     "empty": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "is not a whole safetensors file"),

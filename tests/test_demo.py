@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from rwae_audio.data.audio import read_audio
@@ -60,9 +61,15 @@ def test_phone_times_are_where_the_sound_is() -> None:
     assert np.mean(np.array(tilt["i"]) < 0) > 0.9
 
 
-def test_the_recipe_without_data_trains_on_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("config", "folder"), [(None, "demo"), ("paper-mmd", "demo-paper-mmd"), ("paper-gan", "demo-paper-gan")]
+)
+def test_the_recipe_without_data_trains_on_it(config: str | None, folder: str, tmp_path: Path) -> None:
+    """Also the paper's models. A run is called after its configuration."""
     tiny = ["train.updates=3", "model.static_hidden=8", "model.dynamic_hidden=8", "model.decoder_hidden=8"]
     words = [word for setting in [*tiny, "train.batch=8"] for word in ("--set", setting)]
+    if config:
+        words += ["--config", config]
     done = subprocess.run(
         [sys.executable, str(ROOT / "recipes/timit/train.py"), *words, "--no-tensorboard", "--threads", "1"],
         cwd=tmp_path,
@@ -75,5 +82,7 @@ def test_the_recipe_without_data_trains_on_it(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[0].startswith("no corpus was given")
     assert "18,336 trials, 672 of them target" in done.stdout
     assert "synthetic speech: these numbers say nothing about people" in done.stdout
-    assert json.loads((tmp_path / "runs/demo-rwae-mmd/eer.json").read_text())["demo"]["synthetic"] is True
-    assert "runs/demo-rwae-mmd/bundle" in done.stdout
+    assert json.loads((tmp_path / "runs" / folder / "eer.json").read_text())["demo"]["synthetic"] is True
+    assert f"runs/{folder}/bundle" in done.stdout
+    table = json.loads((tmp_path / "runs" / folder / "table.json").read_text())["demo"]
+    assert (config or "demo") in table

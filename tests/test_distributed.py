@@ -42,7 +42,7 @@ CASES = {
     "mmd": (objective_settings("rwae-mmd"), {}),
     "mmd-joint": (objective_settings("rwae-mmd", dynamic_match="joint"), {"feedback": True}),
     "smmd": (objective_settings("rwae-smmd"), {}),
-    "smmd-joint": (objective_settings("rwae-smmd", dynamic_match="joint"), {"static_posterior": "learned"}),
+    "smmd-joint": (objective_settings("rwae-smmd", dynamic_match="joint"), {"posterior": "learned"}),
     "gan": (objective_settings("rwae-gan"), {}),
     "plus": (objective_settings("rwae-plus"), {}),
     "plus-swap": (objective_settings("rwae-plus", swap_weight=2.0), {}),
@@ -50,7 +50,7 @@ CASES = {
     "c-dsvae": (objective_settings("c-dsvae"), SWITCHES["c-dsvae"]),
     "s3vae": (objective_settings("s3vae"), SWITCHES["s3vae"]),
     "fhvae": (objective_settings("fhvae"), SWITCHES["fhvae"]),
-    "dsvae": (objective_settings("dsvae"), {"dynamic_offset_variance": 0.0, "dynamic_posterior": "learned"}),
+    "dsvae": (objective_settings("dsvae"), {"dynamic_offset_variance": 0.0, "posterior": "learned"}),
 }
 B, T, STATIC, DYNAMIC = 12, 5, 4, 3  # of the measured penalties
 

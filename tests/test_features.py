@@ -26,8 +26,8 @@ from rwae_audio.data.features import (
 from rwae_audio.data.level import levelled
 from rwae_audio.files import InputError
 
-SMALL = MelConfig(n_fft=256, win_length=200, hop_length=80, n_mels=20)
-CONFIGS = {**PRESETS, "small": SMALL, "narrow": dataclasses.replace(SMALL, n_fft=250, f_min=60, f_max=7000)}
+SMALL = MelConfig(n_fft=256, hop_length=80, n_mels=20)
+CONFIGS = {**PRESETS, "small": SMALL, "narrow": dataclasses.replace(SMALL, sample_rate=14000, n_fft=250)}
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -82,11 +82,13 @@ def test_frames_are_librosas_on_real_speech(name: str, corpora: Path) -> None:
 
 
 def test_presets_are_the_documented_ones() -> None:
-    paper = {"n_fft": 400, "win_length": 400, "hop_length": 160, "power": 2.0, "segment": 20}
-    vocoder = {"n_fft": 1024, "win_length": 1024, "hop_length": 256, "power": 1.0}
-    both = {"sample_rate": 16000, "n_mels": 80, "floor": 1e-5, "f_max": 8000.0}
+    paper = {"n_fft": 400, "hop_length": 160, "power": 2.0, "segment": 20}
+    vocoder = {"n_fft": 1024, "hop_length": 256, "power": 1.0}
+    both = {"sample_rate": 16000, "n_mels": 80}
     assert (paper | both).items() <= PRESETS["paper"].to_table().items()
     assert (vocoder | both).items() <= PRESETS["vocoder"].to_table().items()
+    for config in PRESETS.values():
+        assert (config.win_length, config.f_min, config.f_max, config.floor) == (config.n_fft, 0.0, 8000.0, 1e-5)
     assert PRESETS["vocoder"].segment >= 40
     assert MelConfig() == PRESETS["paper"]
 
@@ -142,7 +144,7 @@ def test_silence_is_the_floor_and_loudness_a_shift() -> None:
 
 def test_filters_that_hold_no_bin_are_refused() -> None:
     with pytest.raises(InputError, match=r"n_mels is 80; expected fewer, or a longer n_fft"):
-        mel_filters(MelConfig(n_fft=128, win_length=128, hop_length=64))
+        mel_filters(MelConfig(n_fft=128, hop_length=64))
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -150,8 +152,8 @@ def test_settings_go_through_a_table_and_back(name: str) -> None:
     config = PRESETS[name]
     assert MelConfig.from_table(config.to_table()) == config
     assert MelConfig.from_table({"preset": name}) == config
-    changed = MelConfig.from_table({"preset": name, "n_mels": 40, "floor": 1})
-    assert changed == dataclasses.replace(config, n_mels=40, floor=1.0)
+    changed = MelConfig.from_table({"preset": name, "n_mels": 40, "power": 1})
+    assert changed == dataclasses.replace(config, n_mels=40, power=1.0)
     assert MelConfig.from_table({}) == PRESETS["paper"]
 
 
@@ -163,12 +165,8 @@ def test_settings_go_through_a_table_and_back(name: str) -> None:
         ({"preset": 3}, r"\[mel\] preset is 3; expected one of paper, vocoder"),
         ({"n_mels": "many"}, r"n_mels is 'many'; expected int"),
         ({"n_mels": 0}, r"n_mels is 0; expected more than 0"),
-        ({"floor": 0}, r"floor is 0\.0; expected more than 0"),
-        ({"floor": float("nan")}, r"floor is nan; expected more than 0"),
-        ({"win_length": 401}, r"win_length is 401; expected 2 to n_fft = 400"),
-        ({"hop_length": 401}, r"hop_length is 401; expected at most 400"),
-        ({"f_max": 8001}, r"f_max is \(0\.0, 8001\.0\); expected 0 to 8000"),
-        ({"f_min": 8000}, r"f_max is \(8000\.0, 8000\.0\)"),
+        ({"hop_length": 401}, r"hop_length is 401; expected at most n_fft = 400"),
+        ({"power": float("nan")}, r"power is nan; expected 1 "),
         ({"power": 3}, r"power is 3\.0; expected 1 \(magnitude\) or 2 \(power\)"),
         ({"center": False}, r"\[mel\] has no setting 'center'; expected one of "),
         ("paper", r"\[mel\] is 'paper'; expected a table of settings"),
@@ -250,7 +248,7 @@ def test_pauses_against_hand_labels(name: str, corpora: Path) -> None:
     [
         PRESETS["paper"],
         PRESETS["vocoder"],
-        MelConfig(n_fft=512, win_length=400, hop_length=400, n_mels=40),
+        MelConfig(n_fft=512, hop_length=400, n_mels=40),
     ],
 )
 def test_frames_of_blocks_are_those_of_the_whole(config: MelConfig) -> None:
@@ -271,8 +269,8 @@ def test_frames_of_blocks_are_those_of_the_whole(config: MelConfig) -> None:
     [
         PRESETS["paper"],
         PRESETS["vocoder"],
-        MelConfig(f_min=1200, n_mels=20),
-        MelConfig(sample_rate=22050, n_fft=2048, f_min=80, f_max=11025),
+        MelConfig(n_mels=20),
+        MelConfig(sample_rate=22050, n_fft=2048),
     ],
 )
 def test_filters_are_librosas(config: MelConfig) -> None:

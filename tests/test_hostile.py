@@ -617,6 +617,6 @@ def test_a_recipe_killed_three_times_ends_with_the_same_bits(killing: Killed, re
     for share in (0.2, 0.4, 0.8):
         killing.begin("recipe", tmp_path / "killed", share * seconds * moments.uniform(0.8, 1.2))
     assert killing.begin("recipe", tmp_path / "killed") == 0
-    for name in ("bundle/model.safetensors", "eer.json", "scores/rwae-mmd.static.txt"):
+    for name in ("bundle/model.safetensors", "eer.json", "scores/paper-mmd.static.txt"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert not [path for path in tmp_path.rglob("*") if ".part-" in path.name]

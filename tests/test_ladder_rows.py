@@ -42,9 +42,7 @@ def test_a_configuration_is_kept_as_differences_that_train_takes() -> None:
     tables["train"] = {**tables["train"], "seed": 7, "learning_rate": 1e-5}
     other = ladder_rows.differences(RunConfig.of(tables).tables())
     assert "seed" not in other["train"]
-    assert tomllib.loads(ladder_rows.toml(other)) == {
-        table: {k: list(v) if isinstance(v, tuple) else v for k, v in said.items()} for table, said in other.items()
-    }
+    assert tomllib.loads(ladder_rows.toml(other)) == json.loads(json.dumps(other))
     assert RunConfig.of({**other, "train": {**other["train"], "seed": 7}}) == RunConfig.of(tables)
     assert ladder_rows.differences({}) == {}
 

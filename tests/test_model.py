@@ -26,8 +26,8 @@ def frames(count: int = 3, steps: int = 9) -> torch.Tensor:
 
 OF_ONE_FRAME = {"static_from": "frame", "dynamic_norm": "none"}
 WAYS = [
-    {"static_pooling": pooling, "dynamic_norm": norm, "feedback": feedback}
-    for pooling in ("last", "mean-deviation")
+    {"static_network": network, "dynamic_norm": norm, "feedback": feedback}
+    for network in ("recurrent", "recurrent-last")
     for norm in ("none", "mean", "instance")
     for feedback in (False, True)
 ]
@@ -48,9 +48,8 @@ def test_padded_batch_equals_its_members(way: dict) -> None:
     members_alone(small(**way))
 
 
-@pytest.mark.parametrize("network", ["recurrent", "residual"])
-def test_padded_batch_equals_its_members_with_attention(network: str) -> None:
-    model = small(static_network=network, static_pooling="attentive").train()
+def test_padded_batch_equals_its_members_with_attention() -> None:
+    model = small(static_network="residual").train()
     for step in range(50):  # statistics that are not those of the first batch
         model(3 * frames(4, 12) + 1, generator=generator(step, "noise"))
     members_alone(model.eval())
@@ -75,10 +74,9 @@ SWITCHES = itertools.product(
 )
 
 
-@pytest.mark.parametrize("network", ["recurrent", "residual"])
-@pytest.mark.parametrize("pooling", ["mean-deviation", "attentive"])
-def test_every_static_encoder_trains_every_weight(network: str, pooling: str) -> None:
-    model = small(static_network=network, static_pooling=pooling).train()
+@pytest.mark.parametrize("network", ["recurrent", "recurrent-last", "residual"])
+def test_every_static_encoder_trains_every_weight(network: str) -> None:
+    model = small(static_network=network).train()
     output = model(frames(4, 5), frames(4, 8), generator(0, "noise"))
     (output.static.sample * torch.randn(4, 1, generator=generator(1, "weights"))).sum().backward()
     encoder = dict(model.static_encoder.named_parameters())
@@ -88,8 +86,7 @@ def test_every_static_encoder_trains_every_weight(network: str, pooling: str) ->
 @pytest.mark.parametrize(("posterior", "decoder", "feedback", "standardise"), SWITCHES)
 def test_every_switch_trains_every_weight(posterior: str, decoder: str, feedback: bool, standardise: bool) -> None:
     model = small(
-        static_posterior=posterior,
-        dynamic_posterior=posterior,
+        posterior=posterior,
         decoder=decoder,
         feedback=feedback,
         standardise=standardise,
@@ -106,9 +103,7 @@ def test_every_switch_trains_every_weight(posterior: str, decoder: str, feedback
 
 def test_posterior_kinds_have_the_variance_they_say() -> None:
     for kind in ("fixed", "learned"):
-        posterior = small(static_posterior=kind, static_variance=0.5)(
-            frames(2000), generator=generator(0, "noise")
-        ).static
+        posterior = small(posterior=kind, static_variance=0.5)(frames(2000), generator=generator(0, "noise")).static
         assert posterior.variance.mean().item() == pytest.approx(0.5)
         assert (posterior.sample - posterior.mean).var().item() == pytest.approx(0.5, rel=0.1)
 
@@ -268,9 +263,8 @@ def test_the_convolutional_decoder_sees_its_context_and_hears_the_voice_everywhe
         {"static_dim": 0},
         {"dynamic_variance": 0.0},
         {"static_variance": -1.0},
-        {"static_pooling": "last", "static_network": "residual"},
         {"static_network": "residual", "static_from": "frame", "dynamic_norm": "none"},
-        {"static_hidden": 6, "static_network": "residual", "static_pooling": "attentive"},
+        {"static_hidden": 6, "static_network": "residual"},
         {"embedding_window": -1},
         {"dynamic_look_ahead": -1},
         {"dynamic_look_ahead": 2, "dynamic_per": "segment"},

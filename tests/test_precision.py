@@ -22,7 +22,7 @@ from rwae_audio.training.loop import Interrupted
 
 CPU = torch.device("cpu")
 needs_bf16 = pytest.mark.skipif(not has_bf16(CPU), reason="this CPU has no bfloat16 arithmetic")
-CONVOLUTIONAL = {"static_network": "residual", "static_pooling": "attentive", "decoder": "convolutional"}
+CONVOLUTIONAL = {"static_network": "residual", "decoder": "convolutional"}
 
 
 def bf16(name: str = "rwae-plus", **switches: Any) -> trainer.RunConfig:
@@ -127,7 +127,7 @@ def test_over_time_is_nn_conv1d(shape: tuple[int, ...]) -> None:
 def test_a_padded_sequence_has_the_code_that_it_has_alone() -> None:
     """Networks skip the mask where nothing is padded; a mask of ones must give the same."""
     torch.manual_seed(0)
-    model = RWAE(ModelConfig(static_network="residual", static_pooling="attentive", static_hidden=16)).eval()
+    model = RWAE(ModelConfig(static_network="residual", static_hidden=16)).eval()
     frames = torch.randn(2, 40, 80)
     whole = model.static_encoder(frames, None).mean
     masked = model.static_encoder(frames, None, torch.tensor([40, 40])).mean

@@ -75,13 +75,13 @@ def test_a_run_leaves_what_the_readme_says(finished: tuple[Path, str], recording
         assert (folder / "plots" / f"{name}.png").stat().st_size > 5000
     assert list((folder / "tensorboard").glob("events*"))
     report = json.loads((folder / "eer.json").read_text())[recordings.name]
-    row = json.loads((folder / "table.json").read_text())[recordings.name]["rwae-mmd"]
+    row = json.loads((folder / "table.json").read_text())[recordings.name]["paper-mmd"]
     assert {**report, "codes": row["codes"], "collapsed": row["collapsed"]} == row
     assert report["synthetic"] is False
     assert set(report) >= {"trials", "static", "dynamic", "gap"}
     assert set(report["dynamic"]) >= {"eer", "plain", "centred", "interval", "min_dcf"}
     table = json.loads((folder / "table.json").read_text())[recordings.name]
-    assert set(table) == {"rwae-mmd", "rwae-mmd:non-speech", "untrained", "log-mel", "log-mel-mvn"}
+    assert set(table) == {"paper-mmd", "paper-mmd:non-speech", "untrained", "log-mel", "log-mel-mvn"}
     assert "run/bundle" in printed
     assert len(re.findall(r"^update \d+/6", printed, re.M)) == 2
 
@@ -90,7 +90,7 @@ def test_the_scores_of_a_run_give_its_eer(finished: tuple[Path, str], recordings
     from rwae_audio.evaluation.verification import eer, read_scores
 
     folder, _ = finished
-    scores, _, target = read_scores(folder / "scores/rwae-mmd.static.txt")
+    scores, _, target = read_scores(folder / "scores/paper-mmd.static.txt")
     assert eer(scores, target) == pytest.approx(
         json.loads((folder / "eer.json").read_text())[recordings.name]["static"]["eer"], abs=1e-9
     )
@@ -116,10 +116,10 @@ def test_two_corpora_are_tested_and_one_has_two_folders(
     eers, tables = (json.loads((folder / f"{name}.json").read_text()) for name in ("eer", "table"))
     assert set(eers) == set(tables) == names
     for name in names:
-        assert tables[name]["rwae-mmd"]["static"] == eers[name]["static"]
-        assert (folder / "scores" / name / "rwae-mmd.static.txt").is_file()
+        assert tables[name]["paper-mmd"]["static"] == eers[name]["static"]
+        assert (folder / "scores" / name / "paper-mmd.static.txt").is_file()
         assert (folder / "plots" / name / "swaps.png").is_file()
-    heard = (folder / "scores" / recordings.name / "rwae-mmd.static.txt").read_text()
+    heard = (folder / "scores" / recordings.name / "paper-mmd.static.txt").read_text()
     assert "s0/" not in heard
     log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for line in log:
@@ -201,7 +201,7 @@ def test_two_processes_leave_one_run_like_that_of_one(
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    folder = tmp_path / "runs" / f"{recordings.name}-rwae-mmd"
+    folder = tmp_path / "runs" / f"{recordings.name}-paper-mmd"
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
     def names(of: Path) -> set[str]:

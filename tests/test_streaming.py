@@ -23,7 +23,7 @@ KINDS = {
     "full": {"dynamic_sees_static": True, "static_from": "segment", "decoder": "frame"},
     "fhvae": {"objective": "fhvae"},
     "dbse": {"objective": "dbse"},
-    "long windows": {"static_network": "residual", "static_pooling": "attentive", "embedding_window": 110},
+    "long windows": {"static_network": "residual", "embedding_window": 110},
     "ahead": {"dynamic_look_ahead": 4, "dynamic_norm": "none", "decoder": "convolutional"},
     "all ahead": {"dynamic_look_ahead": 3, "feedback": True, "decoder": "convolutional"},
 }

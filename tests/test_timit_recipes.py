@@ -22,7 +22,7 @@ TINY = [
     *("--set", "train.updates=6", "--set", "train.evaluate_every=6", "--set", "train.batch=8"),
     *("--set", "model.static_hidden=8", "--set", "model.dynamic_hidden=8", "--set", "model.prior_hidden=8"),
     *("--set", "model.decoder_hidden=8", "--set", "model.static_window=30"),
-    *("--set", "mel.n_mels=20", "--set", "model.n_mels=20", "--threads", "1", "--no-tensorboard"),
+    *("--set", "mel.n_mels=20", "--threads", "1", "--no-tensorboard"),
 ]
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from rwae_audio.data.corpora.base import Utterance
 from rwae_audio.data.features import MelConfig, Normaliser
+from rwae_audio.data.perturb import CHANNELS
 from rwae_audio.data.store import Batch, FrameStore, Sampler
 from rwae_audio.files import InputError
 from rwae_audio.model import RWAE, ModelConfig, Output
@@ -28,6 +29,7 @@ from rwae_audio.training import trainer
 from rwae_audio.training.checkpoint import RunState, load_checkpoint
 from rwae_audio.training.health import code_state, collapse_warning
 from rwae_audio.training.loop import Interrupted, interruptible
+from rwae_audio.training.perturbations import PERTURBATIONS, Channel, Colour, Mel, Perturbation, Tract, perturbed_views
 from rwae_audio.training.trainer import (
     RunConfig,
     TrainConfig,
@@ -36,7 +38,7 @@ from rwae_audio.training.trainer import (
     new_objective,
     train,
 )
-from rwae_audio.training.views import through_channels
+from rwae_audio.training.views import Views
 
 MODEL = ModelConfig(
     n_mels=8,
@@ -53,7 +55,7 @@ CONFIG = RunConfig(
     MelConfig(n_mels=8, segment=6),
     MODEL,
     objective_settings(),
-    TrainConfig(updates=8, batch=6, evaluate_every=3, mel_warp=0.1, tract_warp=0.1),
+    TrainConfig(updates=8, batch=6, evaluate_every=3, perturb=(Tract(factor=0.1), Mel(factor=0.1))),
 )
 
 
@@ -112,7 +114,8 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     tmp_path: Path, objective: ObjectiveSettings, stop_at: int
 ) -> None:
     model = replace(MODEL, **{"dynamic_offset_variance": 4.0, **SWITCHES[objective.name]})
-    train = replace(CONFIG.train, channel=("equaliser",), colour=0.2)
+    perturb = (*CONFIG.train.perturb, Channel(kinds=("equaliser",)), Colour(deviation=0.2))
+    train = replace(CONFIG.train, perturb=perturb)
     config = replace(CONFIG, model=model, objective=objective, train=train)
     whole = run(tmp_path / "whole", config)
     with pytest.raises(Interrupted, match=f"update {stop_at + 1} of 8"):
@@ -161,7 +164,7 @@ def test_the_dynamic_encoder_alone_hears_another_channel(tmp_path: Path, monkeyp
         return forward(model, frames, *args, **more)
 
     monkeypatch.setattr(RWAE, "forward", watched)
-    run(tmp_path, replace(CONFIG, train=replace(CONFIG.train, updates=2, mel_warp=0.0, colour=0.5)))
+    run(tmp_path, replace(CONFIG, train=replace(CONFIG.train, updates=2, perturb=(Colour(deviation=0.5),))))
     for frames, dynamic_frames in seen:
         curves = dynamic_frames - frames
         torch.testing.assert_close(curves, curves[:, :1].expand_as(curves), atol=1e-4, rtol=0)
@@ -170,21 +173,72 @@ def test_the_dynamic_encoder_alone_hears_another_channel(tmp_path: Path, monkeyp
 
 
 def test_one_window_of_the_static_encoder_goes_through_a_channel() -> None:
-    config = replace(CONFIG, train=replace(CONFIG.train, channel=("equaliser",)))
+    channel = Channel(kinds=("equaliser",))
     window = torch.randn(64, 5, 8, generator=generator(0, "frames"))
-    pairs, alone = (Batch(window, window, second, torch.arange(64)) for second in (window, None))
-    first, again, later = (through_channels(pairs, config, step) for step in (3, 3, 4))
+    pairs, alone, neither = Views(window, window, window), Views(window, window), Views(window)
+
+    def through(views: Views, step: int) -> Views:
+        return channel.apply(views, generator(0, "channel", step), CONFIG.mel)
+
+    first, again, later = (through(pairs, step) for step in (3, 3, 4))
     assert first.frames is window
     assert first.static_frames is window
     assert first.second_frames is not None
     assert 0.2 < (first.second_frames != window).any(2).any(1).float().mean() < 0.8
     assert torch.equal(first.second_frames, again.second_frames)
     assert not torch.equal(first.second_frames, later.second_frames)
-    assert torch.equal(through_channels(alone, config, 3).static_frames, first.second_frames)
-    neither = Batch(window, None, None, torch.arange(64))
-    assert through_channels(neither, config, 3) is neither
-    with pytest.raises(ValueError, match="channel has 'fog'"):
-        TrainConfig(channel=("fog",))
+    assert torch.equal(through(alone, 3).static_frames, first.second_frames)
+    assert through(neither, 3) is neither
+
+
+def test_every_channel_has_a_name_in_the_settings() -> None:
+    assert Channel().kinds == tuple(CHANNELS)
+
+
+def test_perturbations_follow_the_order_of_the_list_and_normalised_frames_come_last() -> None:
+    window = torch.randn(6, 5, 8, generator=generator(0, "frames"))
+    batch, normaliser = Batch(window, window, None, torch.arange(6)), Normaliser(torch.ones(8), 2 * torch.ones(8))
+
+    def views(*perturb: Perturbation, step: int = 1) -> Views:
+        return perturbed_views(batch, perturb, normaliser, CONFIG.mel, 0, step)
+
+    tract, colour, mel = Tract(factor=0.3), Colour(), Mel()
+    plain = views()
+    assert torch.equal(plain.frames, normaliser(window))
+    assert plain.dynamic_frames is None
+    whole = views(tract, colour, mel)
+    assert torch.equal(whole.frames, views(tract).frames)  # each has random numbers of its own
+    assert torch.equal(whole.dynamic_input, views(tract, mel, colour).dynamic_input)  # normalised frames come last
+    assert not torch.allclose(whole.dynamic_input, views(colour, tract, mel).dynamic_input)
+    assert not torch.equal(whole.dynamic_input, views(tract, colour, mel, step=2).dynamic_input)
+
+
+@pytest.mark.parametrize(
+    ("perturb", "says"),
+    [
+        (["tract"], r"\[train\] perturb has 'tract'; expected a table"),
+        ([{"factor": 0.1}], r"\[train\] perturb has the name None; expected one of channel, colour, mel, tract"),
+        ([{"name": ["tract"]}], r"\[train\] perturb has the name \['tract'\]; did you mean 'tract'\?"),
+        ([{"name": "trakt"}], r"\[train\] perturb has the name 'trakt'; did you mean 'tract'\?"),
+        ([{"name": "tract", "factr": 0.1}], r"\[train\.perturb\.tract\] has no setting 'factr'; did you mean 'factor'"),
+        ([{"name": "mel", "factor": 0}], r"\[train\.perturb\.mel\] factor is 0\.0; expected more than 0 and less than"),
+        ([{"name": "colour", "deviation": "x"}], r"\[train\.perturb\.colour\] deviation is 'x'; expected float"),
+        ([{"name": "channel", "kinds": ["fog"]}], r"\[train\.perturb\.channel\] kinds is 'fog'; expected one of"),
+        ([{"name": "mel"}, {"name": "mel"}], r"\[train\] perturb has 'mel' twice; expected each name once"),
+        ({"name": "mel"}, r"\[train\] perturb is \{'name': 'mel'\}; expected a list"),
+    ],
+)
+def test_a_perturbation_that_does_not_fit_is_one_line(perturb: Any, says: str) -> None:
+    with pytest.raises(InputError, match=f"^{says}") as error:
+        RunConfig.of({"train": {"perturb": perturb}})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", PERTURBATIONS)
+def test_a_perturbation_is_read_as_it_is_written(name: str) -> None:
+    config = RunConfig.of({"train": {"perturb": [{"name": name}]}})
+    assert config.train.perturb == (PERTURBATIONS[name](),)
+    assert RunConfig.of(json.loads(json.dumps(config.tables()))) == config
 
 
 def test_training_moves_the_loss_down(tmp_path: Path) -> None:
@@ -302,7 +356,7 @@ def test_another_voice_is_one_in_all_windows_of_an_utterance(tmp_path: Path, mon
     config = replace(
         CONFIG,
         objective=objective_settings("rwae-plus"),
-        train=replace(CONFIG.train, updates=2, mel_warp=0.0, tract_warp=0.3),
+        train=replace(CONFIG.train, updates=2, perturb=(Tract(factor=0.3),)),
     )
     monkeypatch.setattr(Sampler, "draw", ramp)
     monkeypatch.setattr(f"{train.__module__}.normalised", lambda batch, *_: (batch.frames, batch.static_frames))
@@ -347,7 +401,7 @@ def test_learning_rate_warms_up_and_falls(monkeypatch: pytest.MonkeyPatch) -> No
         ({"objective": 3}, r"\[objective\] is 3; expected a table of settings"),
         ({"objective": {"name": 3}}, r"\[objective\] name is 3; expected one of rwae-mmd, "),
         ({"mel": {"preset": "papre"}}, "did you mean 'paper'"),
-        ({"mel": {"n_mels": 40}}, r"\[model\] n_mels is 80; expected \[mel\] n_mels, 40"),
+        ({"model": {"n_mels": 40}}, r"\[model\] has no setting 'n_mels'; expected it in \[mel\]"),
         ({"objective": {"name": "dsvae"}}, "expected dynamic_offset_variance 0"),
     ],
 )

@@ -152,8 +152,9 @@ def test_a_table_of_what_judges_said(tmp_path: Path) -> None:
     text = (tmp_path / "an4-dev/table.md").read_text()
     assert (tmp_path / "an4-dev/plot.png").read_bytes()[:4] == b"\x89PNG"
     judged = (
-        "25.0 [0.0, 50.0] | 50.0 [50.0, 50.0] | 50.0 [0.0, 100.0] | 75.0 [50.0, 100.0] | 100.0 [100.0, 100.0] | "
-        "75.0 [50.0, 100.0] | 75.0 [50.0, 100.0] | 20.0 [10.0, 30.0] | 1.00 | 0.640 | 1.00 | 1.5 | 1.0"
+        "25.0 [0.0, 50.0] | 25.0 [0.0, 50.0] | 75.0 [50.0, 100.0] | 75.0 [50.0, 100.0] | 20.0 [10.0, 30.0] | 1.00 | "
+        "100.0 | 100.0 | 100.0 | 50.0 [0.0, 100.0] | 50.0 [50.0, 50.0] | 75.0 [50.0, 100.0] | 100.0 [100.0, 100.0] | "
+        "0.640 | 1.00 | 1.5 | 1.0"
     )
     assert f"| good | {judged} |" in text
     assert text.index("| good |") < text.index("| bad |")
@@ -163,6 +164,18 @@ def test_a_table_of_what_judges_said(tmp_path: Path) -> None:
     limits = tables.thresholds(tmp_path / "an4-dev")
     assert all(0.6 <= limit <= 0.7 for limit in limits.values())
     assert f"speakers: {limits['resemblyzer']:.3f} and {limits['voicefilter']:.3f}." in text
+
+
+def test_the_cer_of_a_row_is_pooled() -> None:
+    rows = [said("a", cer=0.5, letters=10.0, deletions=5.0), said("b", cer=0.0, letters=30.0, deletions=0.0)]
+    written = [dict(zip(tables.COLUMNS, line.split(","), strict=True)) for line in tables.as_csv(rows).split()[1:]]
+    limits = dict.fromkeys(tables.ENCODERS, 0.5)
+    judged = tables.measures(written, limits)
+    assert tables.bracketed(judged, "cer", 100)[0] == pytest.approx(12.5)
+    assert tables.cell(judged, "deletions") == "12.5"
+    older = [{key: value for key, value in row.items() if key not in ("letters", *tables.EDITS)} for row in written]
+    assert tables.bracketed(tables.measures(older, limits), "cer", 100)[0] == pytest.approx(25.0)
+    assert tables.cell(tables.measures(older, limits), "deletions") == ""
 
 
 def test_how_much_more_often_ours_is_accepted() -> None:
@@ -243,7 +256,7 @@ OPINIONS = SimpleNamespace(  # judges whose encoders tell a recording by its lev
     SPEAKERS=dict.fromkeys(tables.ENCODERS, lambda: lambda s: np.array([np.cos(np.mean(s)), np.sin(np.mean(s))])),
     whisper=lambda threads: lambda samples: f"{np.mean(samples):.1f}",
     dnsmos=lambda: lambda samples: judges.Quality(1.0, 2.0, 3.0),
-    character_error_rate=lambda text, heard: float(text != heard),
+    character_errors=lambda text, heard: judges.CharacterErrors(3, 3 * int(text != heard), 0, 0),
     fundamental=lambda samples: np.full(4, 100.0),
     pitch=lambda source, made, theirs: judges.Pitch(1.0, float(len(theirs)), 0.5),
     mel_cepstral_distortion=lambda said, made: float(np.abs(said - made[: len(said)]).mean()),

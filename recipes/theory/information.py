@@ -42,11 +42,10 @@ NETWORK = ModelConfig(
     decoder_hidden=16,
     static_from="segment",
     static_stride=1,
-    static_pooling="last",
-    static_posterior="fixed",
+    static_network="recurrent-last",
+    posterior="fixed",
     static_variance=FIXED_VARIANCE,
     dynamic_norm="none",
-    dynamic_posterior="fixed",
     dynamic_variance=FIXED_VARIANCE,
     dynamic_offset_variance=0.0,
     standardise=True,
@@ -217,7 +216,7 @@ def train(name: Trained, beta: float) -> RWAE:
     """
     config = NETWORK
     if name != "rwae-mmd":
-        config = replace(config, static_posterior="learned", dynamic_posterior="learned", standardise=name != "dsvae")
+        config = replace(config, posterior="learned", standardise=name != "dsvae")
     weights = {"static_weight": beta, "dynamic_weight": beta}
     settings = objective_settings("dsvae", **weights)
     if name != "dsvae":

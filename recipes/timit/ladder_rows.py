@@ -157,11 +157,21 @@ def differences(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return tables of plain values as TOML, whose strings, numbers and lists are those of JSON."""
+    """Return tables of plain values as TOML."""
     parts = (
-        f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in table.items()) for name, table in tables.items()
+        f"[{name}]\n" + "".join(f"{key} = {toml_value(value)}\n" for key, value in table.items())
+        for name, table in tables.items()
     )
     return "\n".join(parts)
+
+
+def toml_value(value: Any) -> str:
+    """Return a plain value as TOML, whose strings and numbers are those of JSON."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{key} = {toml_value(part)}' for key, part in value.items())} }}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(toml_value, value))}]"
+    return json.dumps(value)
 
 
 def read_list(place: Path) -> Trials:

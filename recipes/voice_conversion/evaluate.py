@@ -2,6 +2,7 @@
 
     python recipes/voice_conversion/evaluate.py --data an4=DIR                                   200 pairs of test speakers
     python recipes/voice_conversion/evaluate.py --data an4=DIR --data timit=DIR --list timit     TIMIT's sentences
+    python recipes/voice_conversion/evaluate.py --data kaldi=speechocean762 --list natural-test    natural sentences
     python recipes/voice_conversion/evaluate.py --data an4=DIR --list an4-dev --bundle new=RUN/bundle --rows rwae new
     python recipes/voice_conversion/evaluate.py --no-judge                                       the tables once more
 
@@ -48,7 +49,7 @@ class System(NamedTuple):
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="an4, and timit for its list")
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="the corpora of the list")
     parser.add_argument("--list", choices=tuple(LISTS), default="an4-test", help="of pairs/ (an4-test)")
     parser.add_argument("--bundle", action="append", default=[], metavar="NAME=DIR", help="another row: this bundle's")
     parser.add_argument("--adain", action="append", default=[], metavar="NAME=DIR", help="a row: train_adain_vc.py's")
@@ -270,7 +271,8 @@ class Judges:
             vector = self.embed[encoder](made)
             said[f"{encoder}_target"] = float(vector @ self.voice(encoder, pair.references))
             said[f"{encoder}_source"] = float(vector @ self.voice(encoder, own)) if own else np.nan
-        said["cer"] = self.opinions.character_error_rate(self.utterances[source].text or "", self.hear(made))
+        errors = self.opinions.character_errors(self.utterances[source].text or "", self.hear(made))
+        said |= {"cer": errors.rate, **errors._asdict()}
         said |= self.rate(made)._asdict()
         theirs = np.concatenate([self.pitch(name) for name in pair.references])
         said |= self.opinions.pitch(self.pitch(source), self.opinions.fundamental(made), theirs)._asdict()

@@ -34,7 +34,7 @@ NAME = "rwae-train"
 LATEST = "checkpoints/latest.safetensors"  # in a run's folder
 EXAMPLES = """
     {0}                                      the built-in demo corpus (synthetic), about 6 minutes
-    {0} --data timit=DIR                     TIMIT: the paper's benchmark
+    {0} --data timit=DIR                     TIMIT, with the paper's model (paper-mmd)
     {0} --config rwae-plus --data an4=DIR --data librispeech=DIR --test an4
                                              several corpora; tested on one of them, or on more
     {0} --resume runs/an4-rwae-mmd           go on after an interruption
@@ -59,7 +59,8 @@ def arguments(argv: list[str] | None, command: str) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = ", ".join(sorted(path.stem for path in CONFIGURATIONS.glob("*.toml")))
-    helped = f"a TOML file of differences from the defaults, or the name of one in the package: {names}"
+    default = "paper-mmd, or demo for the demo corpus"
+    helped = f"a TOML file of differences from the defaults, or a name of the package's: {names} (default: {default})"
     parser.add_argument("--config", metavar="FILE", help=helped)
     add_data(parser, "a corpus to train on")
     add_test(parser)
@@ -140,16 +141,15 @@ def new_plan(options: argparse.Namespace, command: str) -> dict[str, Any]:
     """
     from rwae_audio.data.corpora import Source
 
-    source = options.config
+    source = options.config or configuration("paper-mmd" if options.data else "demo")
     if (options.partial or options.with_sa) and not any(item.startswith("timit=") for item in options.data):
         raise InputError(f"{'--partial' if options.partial else '--with-sa'} is for timit; expected --data timit=DIR")
     if not options.data:
         tell("no corpus was given (--data NAME=DIR): training on the built-in demo corpus of synthetic speech")
-        source = source or configuration("demo")
     tables = tables_of(source, options.set, options.seed)
     return {
         "config": tables,
-        "name": options.config.stem if options.config else tables.get("objective", {}).get("name", "rwae-mmd"),
+        "name": source.stem,
         **data_plan(options, [Source("demo", "", "demo")]),
         "timit": {"with_sa": options.with_sa, "partial": options.partial},
         "init": str(options.init) if options.init else None,
@@ -170,7 +170,7 @@ def train(options: argparse.Namespace, plan: dict[str, Any], command: str, locks
     if options.threads:
         torch.set_num_threads(options.threads)
     experiment = prepare_planned(config, plan, tell)
-    name = f"{'-'.join(plan['test'])}-{config.objective.name.rpartition(':')[2]}"
+    name = "-".join(dict.fromkeys([*plan["test"], plan["name"]]))
     folder = options.resume or from_first(lambda: new_folder(options.out, name))
     if FIRST:
         if not options.resume:

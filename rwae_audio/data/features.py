@@ -7,7 +7,7 @@ import functools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,34 +28,45 @@ def _expect(fine: bool, name: str, value: Any, expected: str) -> None:
 
 @dataclass(frozen=True)
 class MelConfig:
-    """Settings of the log-mel transform; the defaults are the preset `paper`.
+    """The settings of log-mel frames: a Hann window, slaney mel scale and slaney norm, log max(·, floor).
 
-    The transform has a Hann window, Slaney's mel scale and norm, and log max(·, floor). Frame t is centred on sample
-    t · hop_length. The waveform is mirrored at its ends.
+    The defaults are the preset `paper`. Frame t is centred on sample t · hop_length, and a waveform is mirrored at its
+    ends. Mels reach from 0 Hz to half the sample rate. Raises InputError when the values do not fit together.
 
-    Frequencies are in Hz, lengths in samples, `segment` in frames. Raises InputError when the values do not fit together.
+    Attributes:
+        sample_rate: Samples a second.
+        n_fft: Samples in a window and its Fourier transform, an even number.
+        hop_length: Samples between two frames, at most `n_fft`.
+        n_mels: Mel bins.
+        power: 2 for the mels of the power spectrum, 1 for those of the magnitude.
+        segment: Frames in a training segment.
     """
 
+    f_min: ClassVar[float] = 0.0
+    floor: ClassVar[float] = 1e-5  # the least mel value
     sample_rate: int = 16000
     n_fft: int = 400
-    win_length: int = 400
     hop_length: int = 160
     n_mels: int = 80
-    f_min: float = 0.0
-    f_max: float = 8000.0
-    power: float = 2.0  # 2: mel of the power spectrum; 1: of the magnitude
-    floor: float = 1e-5
-    segment: int = 20  # frames in a training segment
+    power: float = 2.0
+    segment: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "segment", "floor"):
+        for name in ("sample_rate", "n_fft", "hop_length", "n_mels", "segment"):
             _expect(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
         _expect(self.n_fft % 2 == 0, "n_fft", self.n_fft, "an even number")
-        _expect(2 <= self.win_length <= self.n_fft, "win_length", self.win_length, f"2 to n_fft = {self.n_fft}")
-        _expect(self.hop_length <= self.win_length, "hop_length", self.hop_length, f"at most {self.win_length}")
-        nyquist = self.sample_rate / 2
-        _expect(0 <= self.f_min < self.f_max <= nyquist, "f_min, f_max", (self.f_min, self.f_max), f"0 to {nyquist:g}")
+        _expect(self.hop_length <= self.n_fft, "hop_length", self.hop_length, f"at most n_fft = {self.n_fft}")
         _expect(self.power in (1, 2), "power", self.power, "1 (magnitude) or 2 (power)")
+
+    @property
+    def win_length(self) -> int:
+        """The samples in a window."""
+        return self.n_fft
+
+    @property
+    def f_max(self) -> float:
+        """The highest frequency, in Hz: half the sample rate."""
+        return self.sample_rate / 2
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], where: str = "[mel]") -> MelConfig:
@@ -89,7 +100,7 @@ class MelConfig:
 PRESETS = {
     "paper": MelConfig(),
     # the settings that SpeechBrain's 16 kHz HiFi-GAN (speechbrain/tts-hifigan-libritts-16kHz) was trained on
-    "vocoder": MelConfig(n_fft=1024, win_length=1024, hop_length=256, power=1.0, segment=40),
+    "vocoder": MelConfig(n_fft=1024, hop_length=256, power=1.0, segment=40),
 }
 
 

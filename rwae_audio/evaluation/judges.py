@@ -192,17 +192,39 @@ def letters(text: str) -> str:
     return re.sub(r"[^A-Z]", "", text)
 
 
-def character_error_rate(text: str, transcript: str) -> float:
-    """Return the edits from `text` to `transcript`, both by `letters`, for each character of `text`.
+class CharacterErrors(NamedTuple):
+    """The edits that lead from a text to its transcript, both by `letters`, and the number of letters of the text."""
 
-    Raises InputError for a text without letters.
+    letters: int
+    substitutions: int
+    deletions: int
+    insertions: int
+
+    @property
+    def rate(self) -> float:
+        """The character error rate. It can exceed 1."""
+        return (self.substitutions + self.deletions + self.insertions) / self.letters
+
+
+def character_errors(text: str, transcript: str) -> CharacterErrors:
+    """Count the character errors of a transcript with jiwer.
+
+    Raises InputError for a text without letters, and where jiwer is not installed.
     """
-    from torchaudio.functional import edit_distance
-
     reference = letters(text)
     if not reference:
         raise InputError(f"{text!r} has no letters; expected a text to compare with")
-    return edit_distance(reference, letters(transcript)) / len(reference)
+    try:
+        import jiwer
+    except ImportError as error:
+        raise InputError(f"jiwer cannot be imported ({error}); expected {EXTRA}") from error
+    found = jiwer.process_characters(reference, letters(transcript))
+    return CharacterErrors(len(reference), found.substitutions, found.deletions, found.insertions)
+
+
+def character_error_rate(text: str, transcript: str) -> float:
+    """Return the edits from `text` to `transcript` for each character of `text`. Raises InputError as character_errors does."""
+    return character_errors(text, transcript).rate
 
 
 def mel_cepstral_distortion(first: np.ndarray, second: np.ndarray) -> float:

@@ -1,5 +1,6 @@
-"""Weak supervision: a categorical code a of what a whole sequence does (in speech: which word), when only their number is
-known (Han et al. 2021, section 3.4).
+"""A categorical code a of the action of a whole sequence (in speech: the word), of which only the number is known.
+
+This is the weak supervision of Han et al. 2021, section 3.4.
 
 Knows shapes, not losses. B sequences, T frames, A actions.
 """
@@ -22,14 +23,19 @@ STRETCHES = 8  # that a sequence of any length is averaged into before its actio
 
 
 class Action(NamedTuple):
-    """q(a | z^m_{1:T}) as logits (B, A), and a draw (B, A): one-hot without a generator, else relaxed."""
+    """The logits (B, A) of q(a | z^m_{1:T}) and a draw (B, A): one-hot without a generator, else relaxed."""
 
     logits: Tensor
     sample: Tensor
 
 
 class ActionEncoder(Network):
-    """q(a | z^m_{1:T}): convolutions over the codes less their mean over time, which says nothing of their order."""
+    """The encoder q(a | z^m_{1:T}): convolutions over the codes minus their mean over time.
+
+    The objective sets `temperature`, that of the draw.
+    """
+
+    temperature = 1.0
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -45,15 +51,13 @@ class ActionEncoder(Network):
         )
         self.head = nn.Sequential(nn.Linear(STRETCHES * hidden, hidden), nn.ReLU(), nn.Linear(hidden, config.actions))
 
-    def forward(
-        self, codes: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None, temperature: float = 1.0
-    ) -> Action:
-        """codes z^m (B, T, dynamic_dim), padded on the right where `lengths` (B,) says so → a; temperature: of the draw."""
+    def forward(self, codes: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Action:
+        """Return the action of codes z^m (B, T, dynamic_dim), padded on the right where `lengths` (B,) says so."""
         parts = [codes] if lengths is None else [code[None, :n] for code, n in zip(codes, lengths, strict=True)]
         logits = torch.cat([self._logits(part) for part in parts])
         if generator is None:
             return Action(logits, one_hot(logits.argmax(-1), logits.shape[-1]).to(logits))
-        return Action(logits, gumbel_softmax(logits, temperature, generator))
+        return Action(logits, gumbel_softmax(logits, self.temperature, generator))
 
     def _logits(self, codes: Tensor) -> Tensor:
         codes = codes - codes.mean(1, keepdim=True)
@@ -61,7 +65,7 @@ class ActionEncoder(Network):
 
 
 def one_hot(actions: Tensor, count: int) -> Tensor:
-    """Numbers (...,) from 0 → (..., count), float32."""
+    """Return numbers (...,) from 0 as vectors (..., count), float32."""
     return F.one_hot(actions, count).float()
 
 
@@ -76,9 +80,9 @@ def gumbel_softmax(logits: Tensor, temperature: float, generator: torch.Generato
 
 
 def word_shape(frames: Tensor, steps: int = 20, cepstra: int = 13) -> Tensor:
-    """What a word sounds like, whoever says it: frames (B, T, n_mels), raw log-mels → (B, steps · cepstra).
+    """Return the sound of each word, whoever says it, (B, steps · cepstra), from raw log-mels (B, T, n_mels).
 
-    The first cepstra of `steps` interpolated frames between the first and the last loud one, each cepstrum less its mean
+    It is the first cepstra of `steps` interpolated frames between the first and the last loud one, each cepstrum minus its mean
     and over its deviation. A frame is loud above 0.55 of the way from an utterance's lowest to its highest mean.
     """
     energy = frames.mean(-1)
@@ -98,7 +102,7 @@ def word_shape(frames: Tensor, steps: int = 20, cepstra: int = 13) -> Tensor:
 
 
 def cosines(size: int, count: int) -> Tensor:
-    """The first `count` vectors of the orthonormal DCT-II, (size, count)."""
+    """Return the first `count` vectors of the orthonormal DCT-II, (size, count)."""
     angles = (torch.arange(size) + 0.5)[:, None] * torch.arange(count) * math.pi / size
     basis = angles.cos() * (2 / size) ** 0.5
     basis[:, 0] /= 2**0.5

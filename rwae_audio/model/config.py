@@ -12,32 +12,39 @@ PosteriorKind = Literal["fixed", "learned"]
 
 @dataclass(frozen=True)
 class ModelConfig(Settings):
-    """Sizes, and every choice that the paper leaves open.
+    """The sizes of the networks, and every choice that the paper leaves open.
 
-    static_from      where the static code's frames lie: the training `segment`, or `another` window of the same utterance,
-                     `static_window` frames long; the encoder reads every `static_stride`-th of them. Or the segment's
-                     first `frame`, as a feature, alone: the dynamic code is read off what is left of the others' features
-                     without it (DBSE)
-    embedding_window    an utterance's static vector is the mean of its codes over windows of so many frames, or of as many
-                     as in training (0)
-    static_network   `recurrent`: an LSTM (the paper's); `residual`: blocks of convolutions, as in ECAPA-TDNN
-    static_pooling   the code is read off the LSTM's `last` state, the `mean` and `deviation` of its states over time, or
-                     the same under weights that it learns (`attentive`)
-    dynamic_norm     what is taken from each mel bin of the dynamic encoder's input: nothing, its `mean` over the
-                     sequence, or mean and deviation (`instance` norm)
-    *_posterior      `fixed` (variance `*_variance`) or `learned` (starts at `*_variance`)
-    dynamic_offset_variance    variance of a noise that all frames of a sequence share, on top of each frame's own: what
-                     is constant over time could else be averaged out of the frames' noise, and the voice is constant
-    standardise      batch-standardise the means of z^m, so that a fixed posterior variance bounds what they can carry:
-                     (dynamic_dim / 2) · ln(1 + 1 / dynamic_variance) nats a frame
-    feedback         the dynamic posterior sees z^m_{t-1} (the paper's q) or only x_{≤t}
-    dynamic_sees_static    the dynamic posterior is q(z^m | z^c, x): z^c stands beside each of its frames (Li & Mandt's
-                     full q). Where it is a whole utterance that is encoded, z^c is the utterance's mean
-    dynamic_look_ahead    how many frames after its own a code is read off as well
-    dynamic_per      z^m is one code a `frame`, or one a `segment` that all its frames share, read off the last state
-    decoder          `recurrent`: an LSTM over [z^c, z^m_t] (the paper's figure); `frame`: frame by frame (its formula);
-                     `convolutional`: ConvNeXt blocks over the codes, each of which z^c modulates
-    actions          how many actions there are, one a sequence (0: none): a code a beside z^c and z^m_t
+    Attributes:
+        n_mels: Mel bins of the frames, which a configuration says in [mel].
+        static_dim: Dimensions of the static code z^c.
+        dynamic_dim: Dimensions of a dynamic code z^m.
+        static_hidden: Width of the static encoder.
+        dynamic_hidden: Width of the dynamic encoder.
+        prior_hidden: Width of the dynamic prior.
+        decoder_hidden: Width of the decoder.
+        static_from: The static code is read off the training `segment` (the paper), `another` window of the utterance,
+            or the first `frame` of the segment alone (DBSE).
+        static_window: Frames in that other window.
+        static_stride: The static encoder reads every so many frames.
+        embedding_window: Frames in the windows over which a recording's static vector is the mean; 0 for those of
+            training.
+        static_network: The code is read off an LSTM's last state (`recurrent-last`, the paper), off mean and deviation of
+            its states (`recurrent`), or off both under learned weights, of convolutions as in ECAPA-TDNN (`residual`).
+        posterior: Both codes have a `fixed` variance, or a `learned` one that starts at it.
+        static_variance: Variance of the static posterior.
+        dynamic_norm: What is taken from each bin of the dynamic encoder's input: nothing, its mean over the segment, or
+            mean and deviation (`instance`).
+        dynamic_variance: Variance of the dynamic posterior.
+        dynamic_offset_variance: Variance of noise that all frames of a segment share, which hides what is constant.
+        standardise: Means of z^m are standardised over the batch, so that a fixed variance bounds what they carry, to
+            dynamic_dim / 2 · ln(1 + 1 / dynamic_variance) nats a frame.
+        feedback: The dynamic posterior sees the code of the frame before (the paper).
+        dynamic_sees_static: The dynamic posterior sees z^c (Li & Mandt's full q); of a whole utterance, its mean.
+        dynamic_look_ahead: Frames after its own that a dynamic code is read off as well.
+        dynamic_per: z^m is one code a `frame`, or one a `segment` (FHVAE).
+        decoder: `recurrent` is an LSTM over the codes (the paper's figure), `frame` has no state (its formula), and
+            `convolutional` is ConvNeXt blocks that z^c modulates.
+        actions: The number of actions, one of which each sequence has; 0 for a model without.
     """
 
     table: ClassVar[str] = "model"
@@ -52,12 +59,10 @@ class ModelConfig(Settings):
     static_window: int = at_least(1, 60)
     static_stride: int = at_least(1, 2)
     embedding_window: int = at_least(0, 0)
-    static_network: Literal["recurrent", "residual"] = "recurrent"
-    static_pooling: Literal["last", "mean-deviation", "attentive"] = "mean-deviation"
-    static_posterior: PosteriorKind = "fixed"
+    static_network: Literal["recurrent", "recurrent-last", "residual"] = "recurrent"
+    posterior: PosteriorKind = "fixed"
     static_variance: float = between(0, 100, 0.25, open_low=True)
     dynamic_norm: Literal["none", "mean", "instance"] = "mean"
-    dynamic_posterior: PosteriorKind = "fixed"
     dynamic_variance: float = between(0, 100, 0.25, open_low=True)
     dynamic_offset_variance: float = between(0, 100, 8.0)
     standardise: bool = True
@@ -73,8 +78,6 @@ class ModelConfig(Settings):
         if self.actions == 1:
             raise ValueError("[model] actions is 1; expected 0 (none), or 2 or more")
         if self.static_network == "residual":
-            if self.static_pooling == "last":
-                raise ValueError('[model] static_pooling is "last"; a residual static_network needs another')
             if self.static_hidden % 4:
                 raise ValueError(
                     f"[model] static_hidden is {self.static_hidden}; expected a multiple of 4 for residual blocks"
@@ -94,5 +97,5 @@ class ModelConfig(Settings):
 
     @property
     def by_segment(self) -> bool:
-        """Is z^m_t another where its segment begins elsewhere? Then recordings are encoded in segments as in training."""
+        """Whether z^m_t depends on where its segment begins. Recordings are then encoded in segments as in training."""
         return self.dynamic_per == "segment" or self.static_from == "frame"

@@ -34,7 +34,7 @@ class DynamicEncoder(Network):
         inputs = config.static_hidden if config.static_from == "frame" else config.n_mels
         self.frames_lstm = nn.LSTM(inputs + config.static_dim * config.dynamic_sees_static, hidden, batch_first=True)
         self.codes_lstm = nn.LSTM(hidden + config.dynamic_dim * config.feedback, hidden, batch_first=True)
-        self.head = GaussianHead(hidden, config.dynamic_dim, config.dynamic_posterior, config.dynamic_variance)
+        self.head = GaussianHead(hidden, config.dynamic_dim, config.posterior, config.dynamic_variance)
         self.norm = Standardise(config.dynamic_dim) if config.standardise else None
 
     def forward(

@@ -26,12 +26,17 @@ class Posterior(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What one pass gives: static (B, static_dim), dynamic (B, T, dynamic_dim), reconstruction (B, T, n_mels).
+    """The codes and the reconstruction of one pass, and what the trainer adds for objectives that need it.
 
-    second: the static code of another window of the same utterances, where one was given; action: of a model with
-    actions. For objectives that need it, the trainer adds the static encoder's window (B, S, n_mels), None where it is
-    the frames themselves, which of the training utterances each row is of, (B,), and for actions what each sounds like,
-    (B, d), by `word_shape`, and, at the start, the cluster of such shapes that it is in, (B,).
+    Attributes:
+        static: The posterior of z^c, (B, static_dim).
+        dynamic: The posterior of z^m, (B, T, dynamic_dim).
+        reconstruction: Decoded frames, (B, T, n_mels).
+        second: The static posterior of another window of the same utterances, where one was given.
+        action: The action of each sequence, in a model with actions.
+        static_frames: The static encoder's window, (B, S, n_mels); None where it is the frames themselves. By the trainer.
+        utterances: The training utterance of each row, (B,). By the trainer.
+        raw_frames: The raw log-mels of the segment as they were drawn, (B, T, n_mels). By the trainer.
     """
 
     static: Posterior
@@ -41,12 +46,14 @@ class Output(NamedTuple):
     action: Action | None = None
     static_frames: Tensor | None = None
     utterances: Tensor | None = None
-    shapes: Tensor | None = None
-    clusters: Tensor | None = None
+    raw_frames: Tensor | None = None
 
 
 def frame_mask(lengths: Tensor | None, frames: Tensor) -> Tensor:
-    """(B, T, 1) in the frames' dtype: 1 inside each sequence, 0 in its padding. `lengths` (B,), or None for no padding."""
+    """Return 1 inside each sequence and 0 in its padding, (B, T, 1), in the frames' dtype.
+
+    lengths: (B,), or None for no padding.
+    """
     steps = torch.arange(frames.shape[1], device=frames.device)
     if lengths is None:
         return torch.ones(frames.shape[0], frames.shape[1], 1, dtype=frames.dtype, device=frames.device)
@@ -54,7 +61,7 @@ def frame_mask(lengths: Tensor | None, frames: Tensor) -> Tensor:
 
 
 def mean_deviation(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over time, each (B, d), of values (B, T, d) inside the mask (B, T, 1)."""
+    """Return mean and standard deviation over time, each (B, d), of values (B, T, d) inside the mask (B, T, 1)."""
     values, mask = in_float32(values), in_float32(mask)
     count = mask.sum(1)
     mean = (values * mask).sum(1) / count
@@ -63,7 +70,7 @@ def mean_deviation(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def last_state(states: Tensor, lengths: Tensor | None) -> Tensor:
-    """The last one, (B, hidden), of each sequence of states (B, T, hidden)."""
+    """Return the last state (B, hidden) of each sequence of states (B, T, hidden)."""
     if lengths is None:
         return states[:, -1]
     return states[torch.arange(len(states), device=states.device), lengths - 1]
@@ -108,7 +115,7 @@ def full_precision(values: Tensor) -> contextlib.AbstractContextManager:
 
 
 class GaussianHead(nn.Module):
-    """States (..., hidden) → a Posterior (..., d) of one of the two kinds, computed in float32."""
+    """A map from states (..., hidden) to a Posterior (..., d) of one of the two kinds, computed in float32."""
 
     def __init__(self, hidden: int, dim: int, kind: PosteriorKind, variance: float) -> None:
         super().__init__()
@@ -135,7 +142,7 @@ class GaussianHead(nn.Module):
 
 
 def normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
-    """Standard normal numbers in the dtype (at least float32) and on the device of `like`.
+    """Return standard normal numbers in the dtype (at least float32) and on the device of `like`.
 
     They are drawn on the CPU, so that devices agree, and in float32 for 16-bit numbers, so that precisions do.
 
@@ -146,8 +153,10 @@ def normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator, like
 
 
 class Standardise(nn.BatchNorm1d):
-    """Rows (N, d) → mean 0 and variance 1 in each column: over the rows of all processes in training, by the running
-    statistics otherwise. nn.BatchNorm1d without weights, to which it leaves whatever one process can do alone."""
+    """A batch norm without weights: rows (N, d) get mean 0 and variance 1 in each column.
+
+    In training the statistics are those of the rows of all processes, otherwise the running ones.
+    """
 
     running_mean: Tensor
     running_var: Tensor

@@ -25,8 +25,14 @@ from rwae_audio.model.static_encoder import FrameStaticEncoder, StaticEncoder
 
 
 class Sample(NamedTuple):
-    """Sequences from the priors: frames (n, T, n_mels), normalised, of static (n, static_dim), dynamic (n, T, dynamic_dim)
-    and action (n, A), None in a model without."""
+    """Sequences from the priors, with their codes.
+
+    Attributes:
+        frames: Normalised log-mels, (n, T, n_mels).
+        static: Static codes, (n, static_dim).
+        dynamic: Dynamic codes, (n, T, dynamic_dim).
+        action: Actions, (n, A); None in a model without.
+    """
 
     frames: Tensor
     static: Tensor
@@ -54,15 +60,16 @@ class RWAE(nn.Module):
         lengths: Tensor | None = None,
         dynamic_frames: Tensor | None = None,
         second_frames: Tensor | None = None,
-        temperature: float = 1.0,
     ) -> Output:
         """Encode, draw (means without a generator) and decode.
 
-        frames (B, T, n_mels), padded on the right where `lengths` (B,) says so. static_frames (B, S, n_mels) is the
-        static encoder's window of the same utterances, the frames themselves when None; dynamic_frames (B, T, n_mels)
-        what the dynamic encoder sees instead of the frames (a perturbed copy); second_frames (B, S, n_mels) a second
-        window for the static encoder, whose code nothing is decoded from. temperature: of the draw of an action. What a
-        convolutional decoder makes of the last `context` frames before a padding hangs on what stands there.
+        What a convolutional decoder makes of the last `context` frames before a padding depends on what stands there.
+
+        Args:
+            frames: (B, T, n_mels), padded on the right where `lengths` (B,) says so.
+            static_frames: (B, S, n_mels), the static encoder's window of the same utterances; None for the frames.
+            dynamic_frames: (B, T, n_mels), a perturbed copy of the frames for the dynamic encoder; None for the frames.
+            second_frames: (B, S, n_mels), a second window for the static encoder. Nothing is decoded from its code.
         """
         if static_frames is None:
             static = self.static_encoder(frames, generator, lengths)
@@ -73,7 +80,7 @@ class RWAE(nn.Module):
         second = None if second_frames is None else self.static_encoder(second_frames, generator)
         action = None
         if self.action_encoder is not None:
-            action = self.action_encoder(dynamic.sample, generator, lengths, temperature)
+            action = self.action_encoder(dynamic.sample, generator, lengths)
         decoded = self.decoder(static.sample, dynamic.sample, None if action is None else action.sample)
         return Output(static, dynamic, decoded, second, action)
 
@@ -109,7 +116,7 @@ class RWAE(nn.Module):
     def encode_dynamic(
         self, frames: Tensor, static: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None
     ) -> Posterior:
-        """frames (B, T, n_mels), and z^c (B, static_dim) for an encoder that sees it → z^m, (B, T, dynamic_dim).
+        """Return z^m (B, T, dynamic_dim) of frames (B, T, n_mels), given z^c (B, static_dim) for an encoder that sees it.
 
         Where z^c is the first frame's, the encoder sees h_t − h_1 instead of the frames.
         """
@@ -129,5 +136,5 @@ class RWAE(nn.Module):
 
 
 def parameters(model: nn.Module) -> int:
-    """How many numbers are trained."""
+    """Return the number of trained weights."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,4 +1,4 @@
-"""q(z^c | x): who speaks, from a window of frames."""
+"""The static encoder q(z^c | x), which reads the voice off a window of frames."""
 
 from __future__ import annotations
 
@@ -12,43 +12,42 @@ from rwae_audio.model.posterior import GaussianHead, Network, Posterior, frame_m
 
 
 class StaticEncoder(Network):
-    """q(z^c | x_{1:S}): an LSTM over every `static_stride`-th frame of the window, or convolutions, pooled over time."""
+    """The encoder q(z^c | x_{1:S}): an LSTM over every `static_stride`-th frame, or convolutions, pooled over time."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         hidden = config.static_hidden
-        if config.static_network == "recurrent":
-            self.lstm = nn.LSTM(config.n_mels, hidden, batch_first=True)
-        else:
+        if config.static_network == "residual":
             self.convolutions = ResidualConvolutions(config.n_mels, hidden, config.static_stride)
             hidden = self.convolutions.width
-        if config.static_pooling == "attentive":
             self.attention = AttentivePooling(hidden)
-        pooled = hidden * (1 if config.static_pooling == "last" else 2)
-        self.head = GaussianHead(pooled, config.static_dim, config.static_posterior, config.static_variance)
+        else:
+            self.lstm = nn.LSTM(config.n_mels, hidden, batch_first=True)
+        pooled = hidden * (1 if config.static_network == "recurrent-last" else 2)
+        self.head = GaussianHead(pooled, config.static_dim, config.posterior, config.static_variance)
 
     def forward(self, frames: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Posterior:
-        """frames (B, S, n_mels), padded on the right where `lengths` (B,) says so → z^c, (B, static_dim)."""
+        """Return z^c of frames (B, S, n_mels), padded on the right where `lengths` (B,) says so."""
         stride = self.config.static_stride
-        kept = None if lengths is None else (lengths + stride - 1) // stride
-        if self.config.static_network == "recurrent":
-            states, _ = self.lstm(frames[:, ::stride])
-        else:
+        strided = None if lengths is None else (lengths + stride - 1) // stride
+        if self.config.static_network == "residual":
             states = self.convolutions(frames, lengths)
-        return self.head(self._pooled(states, kept), generator)
+        else:
+            states, _ = self.lstm(frames[:, ::stride])
+        return self.head(self._pooled(states, strided), generator)
 
     def _pooled(self, states: Tensor, lengths: Tensor | None) -> Tensor:
-        """States (B, S, hidden), lengths (B,) → what the code is read off, (B, hidden) or twice as wide."""
-        if self.config.static_pooling == "last":
+        """Return the input of the head, (B, hidden) or twice as wide, from states (B, S, hidden) and lengths (B,)."""
+        if self.config.static_network == "recurrent-last":
             return last_state(states, lengths)
-        if self.config.static_pooling == "attentive":
+        if self.config.static_network == "residual":
             return self.attention(states, None if lengths is None else frame_mask(lengths, states))
         return torch.cat(mean_deviation(states, frame_mask(lengths, states)), dim=-1)
 
 
 class FrameFeatures(Network):
-    """Features h_{1:T} of all frames, by an LSTM of both directions."""
+    """The features h_{1:T} of all frames, by an LSTM of both directions."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -56,7 +55,7 @@ class FrameFeatures(Network):
         self.project = nn.Linear(2 * config.static_hidden, config.static_hidden)
 
     def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """frames (B, T, n_mels), padded on the right where `lengths` (B,) says so → h, (B, T, static_hidden)."""
+        """Return h (B, T, static_hidden) of frames (B, T, n_mels), padded on the right where `lengths` (B,) says so."""
         if lengths is None:
             return self.project(self.lstm(frames)[0])
         packed = pack_padded_sequence(frames, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -65,7 +64,7 @@ class FrameFeatures(Network):
 
 
 class FrameStaticEncoder(Network):
-    """q(z^c | h_1): z^c is read off the first frame's features alone, whose backward half has seen the other frames.
+    """The encoder q(z^c | h_1), which reads z^c off the first frame's features, the backward half of which has seen all frames.
 
     Berman, Naiman, Arbiv, Fadlon, Azencot: "Sequential Disentanglement by Extracting Static Information From A Single
     Sequence Element", ICML 2024, arXiv 2406.18131; the layers are those of their published speech model.
@@ -76,8 +75,8 @@ class FrameStaticEncoder(Network):
         hidden = config.static_hidden
         self.features = FrameFeatures(config)
         self.first = nn.Linear(hidden, hidden)
-        self.head = GaussianHead(hidden, config.static_dim, config.static_posterior, config.static_variance)
+        self.head = GaussianHead(hidden, config.static_dim, config.posterior, config.static_variance)
 
     def forward(self, frames: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Posterior:
-        """frames (B, T, n_mels) → z^c, (B, static_dim)."""
+        """Return z^c (B, static_dim) of frames (B, T, n_mels)."""
         return self.head(torch.tanh(self.first(self.features(frames, lengths)[:, 0])), generator)

@@ -1,4 +1,4 @@
-"""What a model is trained to do: one file a method, chosen by `[objective] name`."""
+"""The objectives that a model is trained with: one file a method, chosen by `[objective] name`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rwae_audio.files import InputError
+from rwae_audio.model import ModelConfig
+from rwae_audio.objectives.actions import Actions
 from rwae_audio.objectives.base import Objective, ObjectiveSettings
 from rwae_audio.objectives.baselines.c_dsvae import CDsvae
 from rwae_audio.objectives.baselines.dbse import Dbse
@@ -44,12 +46,12 @@ def objective_class(name: str) -> type[Objective]:
     if not kind or not all(part.isidentifier() for part in module.split(".")):
         raise InputError(f"[objective] name is {name!r}; {nearest(name, list(OBJECTIVES))} (or module:Class)")
     try:
-        found = getattr(importlib.import_module(module), kind)
+        objective = getattr(importlib.import_module(module), kind)
     except (ImportError, AttributeError) as error:
         raise InputError(f"[objective] name is {name!r}, which cannot be imported ({error})") from error
-    if not (isinstance(found, type) and issubclass(found, Objective)):
+    if not (isinstance(objective, type) and issubclass(objective, Objective)):
         raise InputError(f"[objective] name is {name!r}; expected a subclass of rwae_audio.objectives.Objective")
-    return found
+    return objective
 
 
 def objective_settings(table: Mapping[str, Any] | str = DEFAULT, **changes: Any) -> ObjectiveSettings:
@@ -64,4 +66,13 @@ def objective_settings(table: Mapping[str, Any] | str = DEFAULT, **changes: Any)
     return resolve(objective_class(name).Settings, {**given, **changes, "name": name}, "[objective]")
 
 
-__all__ = ["OBJECTIVES", "Objective", "ObjectiveSettings", "objective_class", "objective_settings"]
+def build_objective(settings: ObjectiveSettings, model: ModelConfig) -> Objective:
+    """Return the objective of these settings for a model, with terms of the model's actions where it has any.
+
+    Raises ValueError where they do not go together.
+    """
+    objective = objective_class(settings.name)(settings, model)
+    return Actions(objective, model) if model.actions else objective
+
+
+__all__ = ["OBJECTIVES", "Objective", "ObjectiveSettings", "build_objective", "objective_class", "objective_settings"]

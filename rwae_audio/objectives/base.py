@@ -1,29 +1,28 @@
-"""What every objective is: named, weighted terms whose sum is the loss, and perhaps critics with steps of their own."""
+"""The base of all objectives: named, weighted terms, the sum of which is the loss, and perhaps critics."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from rwae_audio.distributed import gather
-from rwae_audio.model import RWAE, Action, ModelConfig, Output
-from rwae_audio.model.actions import one_hot
-from rwae_audio.objectives.divergences import entropy, mmd, squared_distances
+from rwae_audio.model import RWAE, ModelConfig, Output
 from rwae_audio.settings import Settings, at_least
 
-AGREEMENT = 200.0  # weight of what an action says of its neighbour's
+if TYPE_CHECKING:
+    from rwae_audio.data.store import Sampler
 
 
 @dataclass(frozen=True)
 class ObjectiveSettings(Settings):
-    """What every objective can be set to.
+    """The settings that every objective has.
 
-    static_weight, dynamic_weight    β1 and β2 of R-WAE; the weights of the two KL terms of DSVAE
+    Attributes:
+        name: The objective: `rwae-mmd`, `rwae-smmd`, `rwae-gan`, `rwae-plus`, a baseline, or `module:Class`.
+        static_weight: β1, the weight of the penalty (of a VAE: the KL term) on z^c.
+        dynamic_weight: β2, the weight of the penalty (of a VAE: the KL term) on z^m.
     """
 
     table: ClassVar[str] = "objective"
@@ -32,18 +31,8 @@ class ObjectiveSettings(Settings):
     dynamic_weight: float = at_least(0, 10.0)
 
 
-@dataclass(frozen=True)
-class ActionSettings(ObjectiveSettings):
-    """The settings of an objective that has a prior of actions.
-
-    action_weight    of the distance between actions and Cat(1/A), in a model that has any
-    """
-
-    action_weight: float = at_least(0, 50.0)
-
-
 class Objective(nn.Module):
-    """Called with a pass's output, it gives the terms; what it learns itself (critics) is trained by `step_critics`.
+    """A map from the output of a pass to the terms of the loss.
 
     Attributes:
         Settings: The class of its settings, which the table [objective] is resolved against.
@@ -64,74 +53,38 @@ class Objective(nn.Module):
             raise ValueError(
                 f'[objective] {config.name} has a dynamic code a {expected}; expected dynamic_per = "{expected}"'
             )
-        if model.actions and not isinstance(config, ActionSettings):
-            raise ValueError(f"[objective] {config.name} has no prior of actions; expected actions = 0")
         self.config = config
 
-    def meet(self, segments: Tensor) -> None:
-        """Told before training how many segments each training utterance has, (U,): for what is learned an utterance."""
+    def meet(self, sampler: Sampler, seed: int) -> None:
+        """Look at the training utterances before training, for what is learned or known an utterance."""
+
+    def begin(self, model: RWAE, step: int, updates: int) -> None:
+        """Prepare for update `step` of all `updates`, counted from 0, before the model's pass."""
 
     def joint_parameters(self) -> list[nn.Parameter]:
-        """What the objective learns together with the model, by the model's optimizer and down the same loss."""
+        """Return the weights of the objective that the model's optimizer trains, down the same loss."""
         return []
 
     def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, Tensor]:
-        """One step of the critics on the codes of this pass, and what to log. Leaves no gradient in the model."""
+        """Make one step of the critics on the codes of this pass, and return values to log.
+
+        No gradient is left in the model.
+        """
         return {}
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """frames (B, T, n_mels), normalised → term → weighted scalar. Leaves no gradient in the critics."""
+        """Return the weighted terms, scalars by name, of a pass on normalised frames (B, T, n_mels).
+
+        No gradient is left in the critics.
+        """
         raise NotImplementedError
-
-    def action_terms(self, output: Output, generator: torch.Generator) -> dict[str, Tensor]:
-        """The terms of a model with actions, none of one without; at the start the cluster in the neighbour's place."""
-        if output.action is None:
-            return {}
-        prior = self.config.action_weight * self.action_prior(output.action, generator)
-        if output.clusters is not None:
-            start = F.cross_entropy(output.action.logits, output.clusters, label_smoothing=0.1)
-            return {"action": prior, "agreement": AGREEMENT * start}
-        probabilities = gather(output.action.logits).softmax(-1)
-        assert output.shapes is not None
-        assert output.utterances is not None
-        other = neighbours(gather(output.shapes), gather(output.utterances))
-        return {
-            "action": prior,
-            "agreement": -AGREEMENT * agreement(probabilities, probabilities[other]),
-        }
-
-    def action_prior(self, action: Action, generator: torch.Generator) -> Tensor:
-        """KL(Q_a ‖ Cat(1/A)) + MMD²(Q_a, Cat(1/A)) of the aggregated posterior Q_a, over the global batch."""
-        sample = gather(action.sample)
-        drawn = torch.randint(sample.shape[-1], sample.shape[:1], generator=generator).to(sample.device)
-        kl = math.log(sample.shape[-1]) - entropy(gather(action.logits).softmax(-1).mean(0))
-        return kl + mmd(sample, one_hot(drawn, sample.shape[-1]).to(sample), 1 / sample.shape[-1])
 
 
 def drawn_action(output: Output) -> Tensor | None:
-    """The action (B, A) that was drawn in this pass, if the model has any."""
+    """Return the action (B, A) that was drawn in this pass, or None in a model without actions."""
     return None if output.action is None else output.action.sample
 
 
-def neighbours(shapes: Tensor, utterances: Tensor) -> Tensor:
-    """Of each sequence: which other one, (B,), sounds most like it: shapes (B, d), by `word_shape`. utterances (B,): which
-    they are, as one can be drawn twice."""
-    distances = squared_distances(shapes, shapes)
-    return distances.masked_fill(utterances[:, None] == utterances, math.inf).argmin(1)
-
-
-def agreement(first: Tensor, second: Tensor) -> Tensor:
-    """The mutual information, in nats, of the actions of two sequences, by their probabilities (B, A): a scalar.
-
-    Ji, Henriques, Vedaldi, "Invariant Information Clustering for Unsupervised Image Classification and Segmentation", ICCV
-    2019. It is highest (ln A) where both always have the same action and all actions are as frequent. Of pairs of
-    neighbours instead of perturbed copies: Van Gansbeke et al., "SCAN: Learning to Classify Images without Labels", ECCV 2020.
-    """
-    joint = first.T @ second / len(first)
-    joint = (joint + joint.T) / 2
-    return 2 * entropy(joint.sum(0)) - entropy(joint.flatten())
-
-
 def squared_error(reconstruction: Tensor, frames: Tensor) -> Tensor:
-    """Σ_t c(x_t, G(z^c, z^m_t)), c squared L2, averaged over the batch. Both (B, T, n_mels) → scalar."""
+    """Return Σ_t c(x_t, G(z^c, z^m_t)) with c squared L2, averaged over the batch, of frames (B, T, n_mels)."""
     return (reconstruction - frames).square().sum((1, 2)).mean()

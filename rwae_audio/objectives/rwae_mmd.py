@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from rwae_audio.distributed import average, gather
 from rwae_audio.model import RWAE, Output, normal
-from rwae_audio.objectives.base import ActionSettings, Objective, drawn_action, squared_error
+from rwae_audio.objectives.actions import ActionSettings, HasActions
+from rwae_audio.objectives.base import drawn_action, squared_error
 from rwae_audio.objectives.divergences import mmd
 from rwae_audio.settings import at_least
 
@@ -20,8 +21,9 @@ from rwae_audio.settings import at_least
 class RwaeSettings(ActionSettings):
     """The settings of R-WAE with penalties of either kind.
 
-    prior_weight     of the prior's log-likelihood of the codes as they are: the part of KL(Q ‖ P_{z^m_t | z̃^m_{<t}}) that
-                     moves the prior. An MMD or a critic alone leaves how it goes on from its own samples loosely fixed
+    Attributes:
+        prior_weight: Weight of the prior's log-likelihood of the codes, which moves the prior alone. An MMD or a critic
+            leaves loosely fixed how the prior goes on from its own samples.
     """
 
     prior_weight: float = at_least(0, 0.0)
@@ -31,15 +33,18 @@ class RwaeSettings(ActionSettings):
 class MmdSettings(RwaeSettings):
     """The settings of R-WAE with MMD penalties.
 
-    dynamic_match    compares z̃^m_t with its prior alone (`marginal`) or beside the code before it (`joint`)
+    Attributes:
+        dynamic_match: A code is compared with its prior alone (`marginal`) or beside the code before it (`joint`).
     """
 
     name: str = "rwae-mmd"
     dynamic_match: Literal["marginal", "joint"] = "marginal"
 
 
-class RwaeMmd(Objective):
-    """L = Σ_t E c(x_t, G(z^c, z^m_t)) + β1 · MMD²(Q_{z^c}, N(0, I)) + β2 · Σ_t MMD²(Q_{z^m_t}, P_{z^m_t | z̃^m_{<t}})
+class RwaeMmd(HasActions):
+    """The objective of R-WAE with MMD penalties:
+
+    L = Σ_t E c(x_t, G(z^c, z^m_t)) + β1 · MMD²(Q_{z^c}, N(0, I)) + β2 · Σ_t MMD²(Q_{z^m_t}, P_{z^m_t | z̃^m_{<t}})
 
     The prior's samples follow the posterior's history, so the pair i = j shares one and is left out.
     """
@@ -56,25 +61,24 @@ class RwaeMmd(Objective):
             "static": self.config.static_weight * static,
             "dynamic": self.config.dynamic_weight * dynamic,
             **prior_terms(self.config.prior_weight, model, output),
-            **self.action_terms(output, generator),
         }
 
 
 def static_penalty(static: Tensor, generator: torch.Generator) -> Tensor:
-    """MMD² between the aggregated posterior's samples (B, d) and as many of N(0, I), over the global batch."""
+    """Return MMD² between the aggregated posterior's samples (B, d) and as many of N(0, I), over the global batch."""
     return mmd(gather(static), gather(normal(static.shape, generator, static)))
 
 
 def prior_draws(
     model: RWAE, dynamic: Tensor, generator: torch.Generator, action: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """What the prior draws after the posterior's history z̃^m_{<t} (and given a), and its variance, each (B, T, d)."""
+    """Return draws of the prior given the posterior's history z̃^m_{<t} (and a), and its variance, each (B, T, d)."""
     mean, variance = model.prior(dynamic, action)
     return mean + variance.sqrt() * normal(mean.shape, generator, mean), variance
 
 
 def with_history(codes: Tensor, history: Tensor) -> Tensor:
-    """Each code beside the one before it: (B, T, d), (B, T, d) → (B, T, 2d); a zero code stands before the first."""
+    """Return each code beside the one before it in the history, (B, T, 2d); a zero code stands before the first."""
     return torch.cat([F.pad(history, (0, 0, 1, 0))[:, :-1], codes], dim=-1)
 
 

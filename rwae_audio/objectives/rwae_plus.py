@@ -1,6 +1,6 @@
-"""R-WAE+: the paper's objective, and what its model says besides: a sequence has *one* static code.
+"""The objective R-WAE+: the paper's, with a contrast that holds a sequence to *one* static code.
 
-So any two windows of an utterance must give the same code, a constraint on the coupling that the paper never uses.
+Any two windows of an utterance must give the same code. The paper's model implies it, and its objective never uses it.
 """
 
 from __future__ import annotations
@@ -16,26 +16,29 @@ from rwae_audio.model import RWAE, ModelConfig, Output
 from rwae_audio.objectives.base import Objective, ObjectiveSettings, squared_error
 from rwae_audio.objectives.divergences import frozen
 from rwae_audio.objectives.rwae_mmd import dynamic_penalty, static_penalty
-from rwae_audio.settings import at_least, between
+from rwae_audio.settings import at_least
+
+TEMPERATURE = 0.1  # of both contrasts
 
 
 @dataclass(frozen=True)
 class PlusSettings(ObjectiveSettings):
     """The settings of R-WAE+.
 
-    pair_weight     β3: the static codes of two windows of an utterance are told from the batch's others, at the
-                    `temperature`
-    swap_weight     of the static code, read back from a decoding with another utterance's dynamic codes, by the same contrast
+    Attributes:
+        pair_weight: β3, the weight of the contrast between the static codes of two windows of an utterance.
+        swap_weight: Weight of the contrast with static codes read back from decodings of other utterances' dynamic codes.
     """
 
     name: str = "rwae-plus"
     pair_weight: float = at_least(0, 100.0)
-    temperature: float = between(0, 100, 0.1, open_low=True)
     swap_weight: float = at_least(0, 0.0)
 
 
 class RwaePlus(Objective):
-    """L = Σ_t E c(x_t, G) + β1 · MMD²(Q_{z^c}, N(0, I)) + β2 · Σ_t MMD²(Q_{z^m_t}, P_{z^m_t}) + β3 · NCE(z^c, z^c') [+ swap]
+    """The objective of R-WAE+:
+
+    L = Σ_t E c(x_t, G) + β1 · MMD²(Q_{z^c}, N(0, I)) + β2 · Σ_t MMD²(Q_{z^m_t}, P_{z^m_t}) + β3 · NCE(z^c, z^c') [+ swap]
 
     z^c' is the code of another window of the same utterance. Raises ValueError where the static code does not come from
     `another` window.
@@ -58,16 +61,19 @@ class RwaePlus(Objective):
             "reconstruction": squared_error(output.reconstruction, frames),
             "static": config.static_weight * static,
             "dynamic": config.dynamic_weight * dynamic,
-            "pair": config.pair_weight * contrast(first, second, config.temperature),
+            "pair": config.pair_weight * contrast(first, second, TEMPERATURE),
         }
         if config.swap_weight:
-            terms["swap"] = config.swap_weight * swap(model, output, config.temperature)
+            terms["swap"] = config.swap_weight * swap(model, output, TEMPERATURE)
         return terms
 
 
 def swap(model: RWAE, output: Output, temperature: float) -> Tensor:
-    """Is the voice in what is decoded? `contrast` of the batch's static codes with those that the static encoder, taken as
-    it is, reads off decodings of each with another sequence's dynamic codes: a scalar, nats."""
+    """Return the contrast of static codes with those read back from decodings, a scalar, nats.
+
+    Each static code is decoded with the dynamic codes of another sequence. The static encoder that reads the decoding is
+    taken as it is.
+    """
     static, dynamic = output.static.sample, output.dynamic.sample
     others = gather(dynamic).roll(1, 0)[local(len(dynamic) * world_size())]
     decoded = model.decoder(static, others)
@@ -80,7 +86,7 @@ def swap(model: RWAE, output: Output, temperature: float) -> Tensor:
 
 
 def contrast(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """InfoNCE, both ways: which of the batch's second windows belongs to a first one? Codes (n, d) → scalar, nats.
+    """Return InfoNCE, both ways, of codes (n, d) of the first and the second windows of a batch: a scalar, nats.
 
     van den Oord, Li, Vinyals, "Representation learning with contrastive predictive coding", 2018; by the cosine.
     """

@@ -21,7 +21,8 @@ FEATURES = 8  # how many are learned
 class SmmdSettings(ObjectiveSettings):
     """The settings of R-WAE with scaled MMD penalties.
 
-    dynamic_match    compares z̃^m_t with its prior alone (`marginal`) or beside the code before it (`joint`)
+    Attributes:
+        dynamic_match: A code is compared with its prior alone (`marginal`) or beside the code before it (`joint`).
     """
 
     name: str = "rwae-smmd"
@@ -29,7 +30,9 @@ class SmmdSettings(ObjectiveSettings):
 
 
 class RwaeSmmd(Objective):
-    """L = Σ_t E c(x_t, G) + β1 · MMD²(Q_{z^c}, N(0, I)) + β2 · max_φ Σ_t SMMD²_φ(Q_{z^m_t}, P_{z^m_t | z̃^m_{<t}})
+    """The objective of R-WAE with scaled MMD penalties:
+
+    L = Σ_t E c(x_t, G) + β1 · MMD²(Q_{z^c}, N(0, I)) + β2 · max_φ Σ_t SMMD²_φ(Q_{z^m_t}, P_{z^m_t | z̃^m_{<t}})
 
     φ are learned features of z^m_t (`joint`: of z^m_{t-1} and z^m_t); they ascend, the encoder and the prior descend.
     """
@@ -61,7 +64,7 @@ class RwaeSmmd(Objective):
         }
 
     def penalty(self, dynamic: Tensor, drawn: Tensor) -> Tensor:
-        """Σ_t SMMD² of the posterior's samples and the prior's draws, both (B, T, d), over the global batch."""
+        """Return Σ_t SMMD² of the posterior's samples and the prior's draws, both (B, T, d), over the global batch."""
         dynamic, drawn = gather(dynamic), gather(drawn)
         if self.config.dynamic_match == "joint":
             dynamic, drawn = with_history(dynamic, dynamic), with_history(drawn, dynamic)

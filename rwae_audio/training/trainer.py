@@ -1,4 +1,4 @@
-"""A run: one readable loop, checkpoints that are whole, and a resumed run that equals the uninterrupted one."""
+"""The training of a model: one update, the look at the development speakers, and a run that can be resumed."""
 
 from __future__ import annotations
 
@@ -12,46 +12,39 @@ import torch
 from torch import Tensor
 
 from rwae_audio.data.features import MelConfig, Normaliser
-from rwae_audio.data.perturb import CHANNELS
 from rwae_audio.data.store import Batch, Sampler
 from rwae_audio.devices import bf16_or_float32
 from rwae_audio.distributed import local, mean_gradients, rank, start
 from rwae_audio.files import InputError
 from rwae_audio.model import RWAE, ModelConfig
-from rwae_audio.model.actions import word_shape
 from rwae_audio.model.posterior import run_in_bf16
-from rwae_audio.objectives import Objective, ObjectiveSettings, objective_class, objective_settings
+from rwae_audio.objectives import Objective, ObjectiveSettings, build_objective, objective_settings
 from rwae_audio.randomness import generator
 from rwae_audio.settings import Settings, at_least, between, resolve
 from rwae_audio.training.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.training.health import DETERMINISTIC, code_state, collapse_warning, collapsed_codes
 from rwae_audio.training.loop import MetricsLog, clip_gradients, train_loop
-from rwae_audio.training.views import normalised, perturbed_views
+from rwae_audio.training.perturbations import Perturbation, check_names, perturbed_views
+from rwae_audio.training.views import normalised
 
 WARMUP = 50  # updates
 GRADIENT_CLIP = 50.0  # the largest norm of all gradients
-TEMPERATURES = 1.0, 0.3  # of the draw of an action (Gumbel-softmax): the first update's, and the last one's
 
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
-    """One run: how many updates on how much, how fast, and how often the development speakers are asked.
+    """The settings of a run.
 
-    batch       sequences an update, of all processes together
-    learning_rate    the highest; it rises for WARMUP updates and falls along a cosine to zero
-    tract_warp  the frequency axis of all that is drawn of an utterance is stretched by one factor, up to this far from 1,
-                drawn anew each time: another vocal tract that says the same (Jaitly & Hinton 2013)
-    mel_warp    the mel axis of the dynamic encoder's input is stretched by up to this factor, drawn anew each sequence
-    colour      standard deviation, in nats, of a smooth random curve over the mel axis that is added to the dynamic encoder's
-                input, drawn anew each sequence: what is said is left when the spectrum as a whole is another one
-    channel     what the static encoder's second window (its only one, where the objective has no second) goes through, each
-                with a chance of a half, drawn anew: names of perturb.CHANNELS in their order
-    precision   of the networks' passes: `float32`, or `bf16`, bfloat16 by autocast, where the device computes in it. Losses,
-                distances, statistics and the optimizer are float32 in any case
-    choose      what makes a checkpoint the best one on development speakers: the `gap` between dynamic and static EER, or
-                the least reconstruction `error`
-    action_start    for so many updates an action is to be the cluster (k-means) of what the utterance sounds like; then what
-                it agrees on with its neighbour's, in a model with actions
+    Attributes:
+        seed: All random numbers follow from it.
+        updates: Updates of the weights in all.
+        batch: Sequences in an update, of all processes together.
+        learning_rate: The highest rate of Adam; it rises for WARMUP updates and falls along a cosine to zero.
+        evaluate_every: Updates between two looks at the development speakers.
+        perturb: A list of perturbations of the training speech, such as `{ name = "tract", factor = 0.25 }`.
+        precision: The networks run in `float32`, or in `bf16` where the device computes in it. Losses stay in float32.
+        choose: The best checkpoint has the widest `gap` between dynamic and static EER, or the least reconstruction
+            `error`.
     """
 
     table: ClassVar[str] = "train"
@@ -60,19 +53,13 @@ class TrainConfig(Settings):
     batch: int = at_least(2, 128)
     learning_rate: float = between(0, 1, 4e-3, open_low=True)
     evaluate_every: int = at_least(1, 250)
-    tract_warp: float = between(0, 0.5, 0.0)
-    mel_warp: float = between(0, 0.5, 0.0)
-    colour: float = between(0, 10, 0.0)
-    channel: tuple[str, ...] = ()
+    perturb: tuple[Perturbation, ...] = ()
     precision: Literal["float32", "bf16"] = "float32"
     choose: Literal["gap", "error"] = "gap"
-    action_start: int = at_least(0, 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.channel:
-            if name not in CHANNELS:
-                raise ValueError(f"[train] channel has {name!r}; expected some of {', '.join(CHANNELS)}")
+        check_names(self.perturb)
 
 
 @dataclass(frozen=True)
@@ -98,14 +85,17 @@ class RunConfig:
         if not isinstance(objective := tables.get("objective", {}), Mapping):
             raise InputError(f"[objective] is {objective!r}; expected a table of settings")
         foreign = ":" in str(objective.get("name", "")) and not outside
+        mel, model = MelConfig.from_table(tables.get("mel", {})), tables.get("model", {})
+        if isinstance(model, Mapping):
+            if "n_mels" in model:
+                raise InputError("[model] has no setting 'n_mels'; expected it in [mel]")
+            model = {**model, "n_mels": mel.n_mels}
         config = cls(
-            MelConfig.from_table(tables.get("mel", {})),
-            resolve(ModelConfig, tables.get("model", {}), "[model]"),
+            mel,
+            resolve(ModelConfig, model, "[model]"),
             ObjectiveSettings(str(objective["name"])) if foreign else objective_settings(objective),
             resolve(TrainConfig, tables.get("train", {}), "[train]"),
         )
-        if config.mel.n_mels != config.model.n_mels:
-            raise InputError(f"[model] n_mels is {config.model.n_mels}; expected [mel] n_mels, {config.mel.n_mels}")
         try:
             if not foreign:
                 new_objective(config)
@@ -114,12 +104,14 @@ class RunConfig:
         return config
 
     def tables(self) -> dict[str, Any]:
-        """Plain tables for JSON, from which `of` makes the same configuration."""
-        return {**asdict(self), "mel": self.mel.to_table()}
+        """Return plain tables for JSON, from which `of` makes the same configuration."""
+        tables = {**asdict(self), "mel": self.mel.to_table()}
+        del tables["model"]["n_mels"]  # that of [mel]
+        return tables
 
 
 class Board(Protocol):
-    """Where a run shows itself; rwae_audio.training.board has the TensorBoard one."""
+    """A display of a run, such as the TensorBoard one of rwae_audio.training.board."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
     def pictures(self, step: int, model: RWAE, normaliser: Normaliser, batch: Batch) -> None: ...
@@ -163,7 +155,7 @@ def train(
 
 
 class Trainer:
-    """One run: what learns, what it learns from, and where it stands."""
+    """The state of one run: the model, its objective, the training speech, and the position."""
 
     def __init__(
         self,
@@ -187,13 +179,10 @@ class Trainer:
         if initial is not None:
             self.model.load_state_dict(initial.state_dict())
         self.model.to(self.device).train()
-        self.objective = new_objective(config, sampler.segments).to(self.device)
+        self.objective = new_objective(config, sampler).to(self.device)
         self.learned = [*self.model.parameters(), *self.objective.joint_parameters()]
         self.optimizer = torch.optim.Adam(self.learned, lr=settings.learning_rate, fused=True)
         self.state = RunState(self.model, self.optimizer, self.objective)
-        self.clusters = None
-        if config.model.actions and settings.action_start:
-            self.clusters = shape_clusters(sampler, config).to(self.device)
         self.sampler, self.normaliser = sampler.to(self.device), normaliser.to(self.device)
         self.rows = local(settings.batch)
         self.bf16 = bf16_or_float32(settings.precision, self.device, say)
@@ -220,19 +209,18 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
         batch = self.sampler.draw(settings.batch, generator(seed, "batch", step), self.rows)
-        shapes = word_shape(batch.frames) if self.config.model.actions else None
-        views = perturbed_views(batch, self.normaliser, self.config, step)
+        views = perturbed_views(batch, settings.perturb, self.normaliser, self.config.mel, seed, step)
+        self.objective.begin(self.model, step, settings.updates)
         output = self.model(
             views.frames,
             views.static_frames,
             generator(seed, "posterior", step),
             dynamic_frames=views.dynamic_frames,
             second_frames=views.second_frames,
-            temperature=temperature(settings, step),
         )
-        output = output._replace(static_frames=views.static_frames, utterances=batch.utterances, shapes=shapes)
-        if step < settings.action_start and self.clusters is not None:
-            output = output._replace(clusters=self.clusters[batch.utterances])
+        output = output._replace(
+            static_frames=views.static_frames, utterances=batch.utterances, raw_frames=batch.frames
+        )
         critics = self.objective.step_critics(self.model, output, generator(seed, "critic", step))
         terms = self.objective(self.model, output, views.frames, generator(seed, "prior", step))
         loss = torch.stack(list(terms.values())).sum()
@@ -265,7 +253,7 @@ class Trainer:
         self.save()
         self.say(epoch_line(position, self.settings.updates, values))
         for code in collapsed:
-            self.say(collapse_warning(code, codes, getattr(self.config.model, f"{code}_posterior")))
+            self.say(collapse_warning(code, codes, self.config.model.posterior))
 
     def save(self) -> None:
         """Write the checkpoint that the run goes on with."""
@@ -279,33 +267,23 @@ class Trainer:
 
 
 def new_model(config: RunConfig) -> RWAE:
-    """The model as it is before the first update; its weights depend on the seed alone."""
+    """Return the model as it is before the first update. Its weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(config.train.seed, "weights").initial_seed() % 2**31)
         return RWAE(config.model)
 
 
-def new_objective(config: RunConfig, segments: Tensor | None = None) -> Objective:
-    """The objective with what it learns, if it learns anything, as that is before its first step.
+def new_objective(config: RunConfig, sampler: Sampler | None = None) -> Objective:
+    """Return the objective as it is before its first step.
 
-    segments: how many each training utterance has, (U,); None where there is nothing to train on yet.
+    sampler: The training utterances; None where there is nothing to train on yet.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(config.train.seed, "critics").initial_seed() % 2**31)
-        objective = objective_class(config.objective.name)(config.objective, config.model)
-        if segments is not None:
-            objective.meet(segments)
+        objective = build_objective(config.objective, config.model)
+        if sampler is not None:
+            objective.meet(sampler, config.train.seed)
         return objective
-
-
-def shape_clusters(sampler: Sampler, config: RunConfig) -> Tensor:
-    """The cluster (U,) of each training utterance by `word_shape` of its first segment: k-means, one cluster an action."""
-    from sklearn.cluster import KMeans
-
-    shapes = word_shape(sampler.store.gather(sampler.starts, sampler.segment)).numpy()
-    state = generator(config.train.seed, "clusters").initial_seed() % 2**31
-    found = KMeans(config.model.actions, n_init=10, random_state=state).fit_predict(shapes)
-    return torch.from_numpy(found).long()
 
 
 def learning_rate(settings: TrainConfig, step: int) -> float:
@@ -314,14 +292,8 @@ def learning_rate(settings: TrainConfig, step: int) -> float:
     return rate * 0.5 * (1 + math.cos(math.pi * step / settings.updates))
 
 
-def temperature(settings: TrainConfig, step: int) -> float:
-    """Return the temperature of the draw of an action in update `step`, counted from 0: it falls in equal ratios."""
-    first, last = TEMPERATURES
-    return first * (last / first) ** (step / settings.updates)
-
-
 def epoch_line(position: Position, updates: int, values: Mapping[str, float]) -> str:
-    """One line for those who watch."""
+    """Return the line on an epoch that is printed."""
     parts = [f"update {position.step}/{updates}", f"{position.seconds:.0f} s", f"loss {values['train/loss']:.1f}"]
     for name in ("static_eer", "dynamic_eer"):
         if f"dev/{name}" in values:

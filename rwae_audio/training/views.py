@@ -1,26 +1,20 @@
-"""Views of a batch: what each network sees of the same utterances, perturbed as the configuration says."""
+"""The views of a batch: what each network sees of the same utterances."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from rwae_audio.data.features import Normaliser
-from rwae_audio.data.perturb import channelled, equalised, warp_frequencies, warp_mels
 from rwae_audio.data.store import Batch
-from rwae_audio.randomness import generator
-
-if TYPE_CHECKING:
-    from rwae_audio.training.trainer import RunConfig
 
 
 @dataclass(frozen=True)
 class Views:
-    """Normalised log-mels of the same B utterances, on the model's device.
+    """Log-mels of the same B utterances, raw or normalised.
 
     Attributes:
         frames: (B, T, n_mels), the target of the reconstruction.
@@ -34,63 +28,37 @@ class Views:
     second_frames: Tensor | None = None
     dynamic_frames: Tensor | None = None
 
+    @property
+    def present(self) -> dict[str, Tensor]:
+        """The views that are not None, by name."""
+        parts = {view.name: getattr(self, view.name) for view in fields(self)}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @property
+    def dynamic_input(self) -> Tensor:
+        """The frames that the dynamic encoder sees."""
+        return self.frames if self.dynamic_frames is None else self.dynamic_frames
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Views:
+        """Return the views with `change` made to each of them."""
+        return replace(self, **{name: change(part) for name, part in self.present.items()})
+
+    def together(self, change: Callable[[Tensor], Tensor]) -> Views:
+        """Return the views with all windows changed in one call, one after another in time.
+
+        change: Maps frames (B, T, n_mels) to frames of the same shape, each frame on its own.
+        """
+        present = self.present
+        changed = change(torch.cat([*present.values()], 1)).split([part.shape[1] for part in present.values()], 1)
+        return replace(self, **dict(zip(present, changed, strict=True)))
+
+
+def raw_views(batch: Batch) -> Views:
+    """Return the raw log-mels of a batch as views."""
+    return Views(batch.frames, batch.static_frames, batch.second_frames)
+
 
 def normalised(batch: Batch, normaliser: Normaliser, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Return the segment and the static encoder's window of a batch as the model wants them."""
-    plain = views(batch.to(device), normaliser.to(device))
-    return plain.frames, plain.static_frames
-
-
-def views(batch: Batch, normaliser: Normaliser) -> Views:
-    """Return the views of a batch without any perturbation."""
-    static, second = (None if part is None else normaliser(part) for part in (batch.static_frames, batch.second_frames))
-    return Views(normaliser(batch.frames), static, second)
-
-
-def perturbed_views(batch: Batch, normaliser: Normaliser, config: RunConfig, step: int) -> Views:
-    """Return the views of a batch that update `step` is made with.
-
-    First the voice of an utterance changes, alike in all its windows. Then one window of the static encoder goes through
-    another channel, and last what the dynamic encoder sees changes alone.
-    """
-    settings = config.train
-
-    def noise(purpose: str) -> torch.Generator:
-        return generator(settings.seed, purpose, step)
-
-    if settings.tract_warp:
-        batch = in_one(batch, lambda frames: warp_frequencies(frames, settings.tract_warp, noise("tract"), config.mel))
-    batch = through_channels(batch, config, step)
-    seen = views(batch, normaliser)
-    heard = None
-    if settings.colour:
-        heard = normaliser(equalised(batch.frames, settings.colour, noise("colour")))
-    if settings.mel_warp:
-        heard = warp_mels(seen.frames if heard is None else heard, settings.mel_warp, noise("warp"))
-    return replace(seen, dynamic_frames=heard)
-
-
-def in_one(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
-    """Return the batch with all its windows changed in one call, one after another in time.
-
-    change: Maps frames (B, T, n_mels) to frames of the same shape, each frame on its own.
-    """
-    parts = {name: getattr(batch, name) for name in ("frames", "static_frames", "second_frames")}
-    present = {name: part for name, part in parts.items() if part is not None}
-    changed = change(torch.cat([*present.values()], 1)).split([part.shape[1] for part in present.values()], 1)
-    return replace(batch, **dict(zip(present, changed, strict=True)))
-
-
-def through_channels(batch: Batch, config: RunConfig, step: int) -> Batch:
-    """Return the batch with one window of the static encoder through random channels, and the other one as it was.
-
-    An objective without a second window has its only one changed. A static code that is read off the segment itself has
-    no window, and nothing changes.
-    """
-    settings = config.train
-    name = "static_frames" if batch.second_frames is None else "second_frames"
-    window = getattr(batch, name)
-    if window is None or not settings.channel:
-        return batch
-    noise = generator(settings.seed, "channel", step)
-    return replace(batch, **{name: channelled(window, settings.channel, noise, config.mel)})
+    """Return the segment and the static encoder's window of a batch, normalised, on the model's device."""
+    views = raw_views(batch.to(device)).each(normaliser.to(device))
+    return views.frames, views.static_frames

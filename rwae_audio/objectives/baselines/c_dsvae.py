@@ -14,22 +14,18 @@ from rwae_audio.objectives.base import ObjectiveSettings
 from rwae_audio.objectives.baselines.dsvae import Dsvae
 from rwae_audio.objectives.baselines.s3vae import INFORMATION, shared_information, shuffled_static
 from rwae_audio.objectives.rwae_plus import contrast
-from rwae_audio.settings import at_least, between
 
+CONTRAST = 1.0  # γ, the weight of both contrasts
+TEMPERATURE = 0.5  # of both contrasts
 CHANNEL = 0.5  # standard deviation of the other voice's smooth curve over the mel axis, in deviations of a bin
 WARP = 0.15  # its vocal tract: the mel axis is stretched by up to this
 
 
 @dataclass(frozen=True)
 class CDsvaeSettings(ObjectiveSettings):
-    """The settings of C-DSVAE.
-
-    contrast_weight    γ of both contrasts, at the `temperature`
-    """
+    """The settings of C-DSVAE."""
 
     name: str = "c-dsvae"
-    contrast_weight: float = at_least(0, 1.0)
-    temperature: float = between(0, 100, 0.1, open_low=True)
 
 
 class CDsvae(Dsvae):
@@ -51,8 +47,8 @@ class CDsvae(Dsvae):
         same_words = model.encode_dynamic(other_voice, output.static.sample, None).mean
 
         def told_apart(codes: Tensor, positives: Tensor) -> Tensor:
-            nce = contrast(gather(codes.flatten(1)), gather(positives.flatten(1)), self.config.temperature)
-            return self.config.contrast_weight * nce
+            nce = contrast(gather(codes.flatten(1)), gather(positives.flatten(1)), TEMPERATURE)
+            return CONTRAST * nce
 
         return {
             **super().forward(model, output, frames, generator),

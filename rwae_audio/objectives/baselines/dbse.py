@@ -11,18 +11,15 @@ from torch import Tensor
 from rwae_audio.model import RWAE, ModelConfig, Output
 from rwae_audio.objectives.base import ObjectiveSettings, squared_error
 from rwae_audio.objectives.baselines.dsvae import Dsvae
-from rwae_audio.settings import at_least
+
+ALONE = 5.0  # λ, the weight of the reconstruction from the static code alone
 
 
 @dataclass(frozen=True)
 class DbseSettings(ObjectiveSettings):
-    """The settings of DBSE.
-
-    alone_weight    λ, of what the static code gives without the dynamic one
-    """
+    """The settings of DBSE."""
 
     name: str = "dbse"
-    alone_weight: float = at_least(0, 5.0)
 
 
 class Dbse(Dsvae):
@@ -46,5 +43,5 @@ class Dbse(Dsvae):
         alone = model.decoder(output.static.sample, torch.zeros_like(output.dynamic.sample))
         return {
             **super().forward(model, output, frames, generator),
-            "static_alone": self.config.alone_weight * squared_error(alone, frames),
+            "static_alone": ALONE * squared_error(alone, frames),
         }

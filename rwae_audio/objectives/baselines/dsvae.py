@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from rwae_audio.model import RWAE, Action, ModelConfig, Output
-from rwae_audio.objectives.base import ActionSettings, Objective, ObjectiveSettings, drawn_action, squared_error
+from rwae_audio.objectives.actions import ActionSettings, HasActions
+from rwae_audio.objectives.base import ObjectiveSettings, drawn_action, squared_error
 from rwae_audio.objectives.divergences import entropy, kl_gaussians
 
 
@@ -21,7 +22,7 @@ class DsvaeSettings(ActionSettings):
     name: str = "dsvae"
 
 
-class Dsvae(Objective):
+class Dsvae(HasActions):
     """The negative evidence bound (up to a constant), with q factorised, or full where the
     model has `dynamic_sees_static`:
 
@@ -48,9 +49,8 @@ class Dsvae(Objective):
             "reconstruction": squared_error(output.reconstruction, frames),
             "static": self.config.static_weight * static_kl,
             "dynamic": self.config.dynamic_weight * dynamic_kl,
-            **self.action_terms(output, generator),
         }
 
     def action_prior(self, action: Action, generator: torch.Generator) -> Tensor:
-        """E_x KL(q(a | x) ‖ Cat(1/A)): the bound's own term, where R-WAE matches the aggregate."""
+        """Return E_x KL(q(a | x) ‖ Cat(1/A)): the bound's own term, where R-WAE matches the aggregate."""
         return math.log(action.logits.shape[-1]) - entropy(action.logits.softmax(-1)).mean()

@@ -4,6 +4,7 @@ Representations from Sequential Data", NeurIPS 2017."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,20 +14,19 @@ from rwae_audio.model import RWAE, ModelConfig, Output
 from rwae_audio.objectives.base import ObjectiveSettings, squared_error
 from rwae_audio.objectives.baselines.dsvae import Dsvae
 from rwae_audio.objectives.divergences import kl_gaussians, squared_distances
-from rwae_audio.settings import at_least
 
+if TYPE_CHECKING:
+    from rwae_audio.data.store import Sampler
+
+DISCRIMINATION = 10.0  # α, the weight of telling an utterance from the others by its static codes
 VARIANCE = 0.25  # σ² of z2 around its utterance's μ2, whose own variance is 1; the paper's
 
 
 @dataclass(frozen=True)
 class FhvaeSettings(ObjectiveSettings):
-    """The settings of FHVAE.
-
-    discriminative_weight    α: how much an utterance must be told from the others by its static codes
-    """
+    """The settings of FHVAE."""
 
     name: str = "fhvae"
-    discriminative_weight: float = at_least(0, 10.0)
 
 
 class Fhvae(Dsvae):
@@ -55,9 +55,13 @@ class Fhvae(Dsvae):
                 f'[objective] fhvae is given static_from and dynamic_sees_static {given}; expected "segment" and true'
             )
         self.dim = model.static_dim
-        self.meet(torch.ones(1))
+        self.hold(torch.ones(1))
 
-    def meet(self, segments: Tensor) -> None:
+    def meet(self, sampler: Sampler, seed: int) -> None:
+        self.hold(sampler.segments)
+
+    def hold(self, segments: Tensor) -> None:
+        """Make a new table for utterances that have so many segments each, (U,)."""
         self.means = nn.Parameter(torch.randn(len(segments), self.dim))  # at first, as its prior has it
         self.register_buffer("segments", segments.to(self.means.dtype), persistent=False)
 
@@ -75,5 +79,5 @@ class Fhvae(Dsvae):
             "static": self.config.static_weight * kl_gaussians(static.mean, static.variance, own, VARIANCE).mean(),
             "dynamic": self.config.dynamic_weight * kl_gaussians(*one, 0.0, 1.0).mean(),
             "means": -log_prior.mean(),
-            "discrimination": self.config.discriminative_weight * F.cross_entropy(likelihoods, output.utterances),
+            "discrimination": DISCRIMINATION * F.cross_entropy(likelihoods, output.utterances),
         }

@@ -15,8 +15,8 @@ from rwae_audio.model import RWAE, ModelConfig, Output, Posterior
 from rwae_audio.objectives.base import ObjectiveSettings
 from rwae_audio.objectives.baselines.dsvae import Dsvae
 from rwae_audio.objectives.divergences import log_densities, mutual_information
-from rwae_audio.settings import at_least
 
+CONSISTENCY = 10.0  # λ1, the weight of the triplets
 MARGIN = 1.0  # of the triplets
 PREDICTION = 10.0  # λ2
 INFORMATION = 1.0  # λ3
@@ -24,13 +24,9 @@ INFORMATION = 1.0  # λ3
 
 @dataclass(frozen=True)
 class S3vaeSettings(ObjectiveSettings):
-    """The settings of S3VAE.
-
-    consistency_weight    λ1: static codes of the same frames in another order are nearer than those of another utterance
-    """
+    """The settings of S3VAE."""
 
     name: str = "s3vae"
-    consistency_weight: float = at_least(0, 10.0)
 
 
 class S3vae(Dsvae):
@@ -61,20 +57,23 @@ class S3vae(Dsvae):
         predicted = self.energy(output.dynamic.sample)[..., 0]
         return {
             **super().forward(model, output, frames, generator),
-            "consistency": self.config.consistency_weight * triplet,
+            "consistency": CONSISTENCY * triplet,
             "prediction": PREDICTION * (predicted - frames.mean(2)).square().sum(1).mean(),
             "information": INFORMATION * shared_information(output).sum(),
         }
 
 
 def shuffled_static(model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> Posterior:
-    """q(z^c | the frames that the static encoder saw, in another order); frames (B, T, n_mels): the pass's own."""
+    """Return the static posterior of the frames that the static encoder saw, in another order.
+
+    frames: (B, T, n_mels), those of the pass.
+    """
     seen = frames if output.static_frames is None else output.static_frames
     return model.static_encoder(shuffled(seen, generator), generator)
 
 
 def shared_information(output: Output) -> Tensor:
-    """I(z^c; z^m_t) over the global batch, (T,), nats."""
+    """Return I(z^c; z^m_t) over the global batch, (T,), nats."""
     mean, variance, sample = (gather(part) for part in output.static)
     means, variances, samples = (gather(part).transpose(0, 1) for part in output.dynamic)
     return mutual_information(log_densities(sample, mean, variance), log_densities(samples, means, variances))
