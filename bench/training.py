@@ -23,8 +23,8 @@ from rwae_audio.training.trainer import RunConfig, Trainer
 ROOT = Path(__file__).parents[1]
 CONFIGURATIONS = {
     "converter": ROOT / "recipes/voice_conversion/converter.toml",
-    "rwae-plus": ROOT / "recipes/timit/conf/rwae-plus.toml",
-    "rwae-mmd": ROOT / "recipes/timit/conf/rwae-mmd.toml",
+    "rwae-plus": ROOT / "rwae_audio/assets/conf/rwae-plus.toml",
+    "rwae-mmd": ROOT / "rwae_audio/assets/conf/rwae-mmd.toml",
 }
 
 

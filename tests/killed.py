@@ -21,6 +21,7 @@ from made_up import TINY
 from test_trainer import CONFIG, run
 
 from rwae_audio import files
+from rwae_audio.commands import train as rwae_train
 from rwae_audio.data.corpora import read_corpus
 from rwae_audio.data.features import MelConfig, Normaliser
 from rwae_audio.data.store import FrameStore, open_store
@@ -106,16 +107,15 @@ def train(folder: Path) -> None:
 
 
 def recipe(folder: Path) -> None:
-    """The whole of recipes/timit/train.py in `folder`, from the beginning or from where it was; but for drawing, which
+    """The whole of rwae-train in `folder`, from the beginning or from where it was; but for drawing, which
     takes longer than all the rest."""
     plots._save = lambda figure, path: files.write_text(path, "a picture")
-    sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/timit"))
-    import train as script
     from test_recipes import TINY as SETTINGS
 
     begin = ["--data", f"folder={folder.parent / 'recordings'}", "--out", str(folder), *SETTINGS]
     begun = (folder / "run.json").exists()
-    script.main([*(["--resume", str(folder), "--threads", "1"] if begun else begin), "--no-tensorboard"])
+    code = rwae_train.main([*(["--resume", str(folder), "--threads", "1"] if begun else begin), "--no-tensorboard"])
+    assert code == 0
 
 
 JOBS = {

@@ -247,7 +247,7 @@ def test_it_is_trained_and_goes_on(
         ("train.frames=12", "[train] frames is 12; expected a multiple of 8, 16 or more"),
         ("train.frames=8", "[train] frames is 8; expected a multiple of 8, 16 or more"),
         ("train.batch=0", "[train] batch is 0; expected 1 or more"),
-        ("train.annealed=1.0", "[train] annealed is 1.0; expected at least 0 and under 1"),
+        ("train.annealed=1.0", "[train] annealed is 1.0; expected 0 or more and less than 1"),
         ("adain.width=0", "[adain] width is 0; expected 1 or more"),
         ("trian.updates=5", "there is a table [trian]; expected [adain] and [train]"),
     ],

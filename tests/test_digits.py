@@ -82,7 +82,8 @@ def test_the_demo_is_a_second_each_and_no_recording_twice() -> None:
         assert 0.1 < np.abs(audio.samples).max() < 1
 
 
-def test_a_file_without_its_padding_is_the_same_sound(tmp_path: Path) -> None:
+def test_a_file_without_its_padding_is_the_same_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RECIPE.parent / "demo"))
     import make_demo_digits as recipe
 
     sound = 0.1 * np.random.default_rng(0).standard_normal(16000)

@@ -1,4 +1,4 @@
-"""`train.py --download`: fetched, checked and unpacked whole, or one line that says what to put where.
+"""`rwae-train --download`: fetched, checked and unpacked whole, or one line that says what to put where.
 
 The archives are made up, and come from a server on this machine.
 """
@@ -10,7 +10,6 @@ import hashlib
 import io
 import re
 import socket
-import sys
 import tarfile
 import threading
 import zipfile
@@ -24,14 +23,10 @@ import soundfile
 from made_up import speech
 from test_commands import listing, refused
 
-from rwae_audio.commands.common import guarded
+from rwae_audio.commands import train
 from rwae_audio.data.corpora import READERS, download, read_corpus
 from rwae_audio.data.corpora.download import Archive, archives
 from rwae_audio.files import InputError
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/timit"))
-
-import train as recipe
 
 
 def sound(name: str) -> bytes:
@@ -117,12 +112,12 @@ Fetch = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def fetch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fetch:
-    """fetch(table, name): what `train.py --download name --to corpora` does with that table."""
+    """fetch(table, name): what `rwae-train --download name --to corpora` does with that table."""
     monkeypatch.chdir(tmp_path)
 
     def call(table: dict[str, Archive], name: str = "it") -> tuple[int, str, str]:
         monkeypatch.setattr(download, "archives", lambda: table)
-        code = guarded(partial(recipe.main, ["--download", name, "--to", "corpora"]), "train.py")
+        code = train.main(["--download", name, "--to", "corpora"])
         return (code, *capsys.readouterr())
 
     return call
@@ -182,7 +177,7 @@ def test_what_will_not_do_is_one_line_and_leaves_nothing(
     address: str, expected: str, server: str, fetch: Fetch, tmp_path: Path
 ) -> None:
     done = fetch(known(f"{server}/{address}"))
-    refused(done, "train.py", "")
+    refused(done, "rwae-train", "")
     assert re.search(expected, done[2]), done[2]
     if "expected a whole archive" not in expected and "member" not in expected:
         by_hand = tmp_path / "corpora" / address.partition("?")[0]
@@ -200,12 +195,12 @@ def test_without_a_network_it_says_what_to_put_where_and_then_takes_it(
     table = known(nowhere)
     done = fetch(table)
     place = tmp_path / "corpora/an4.tar.gz"
-    refused(done, "train.py", f"cannot fetch {nowhere} ([Errno 111] Connection refused); expected the archive")
+    refused(done, "rwae-train", f"cannot fetch {nowhere} ([Errno 111] Connection refused); expected the archive")
     assert f"put it at {place} " in done[2]
     assert listing(tmp_path) == []
     place.parent.mkdir()
     place.write_bytes(SERVED["an4.tar.gz"][:-9])
-    refused(fetch(table), "train.py", "(it was cut short or altered)")
+    refused(fetch(table), "rwae-train", "(it was cut short or altered)")
     place.write_bytes(SERVED["an4.tar.gz"])
     assert fetch(table)[0] == 0
     assert place.is_file()  # whoever put it there may want it
@@ -223,7 +218,7 @@ def test_a_silent_server_is_given_up(fetch: Fetch, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(download, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/an4.tar.gz"
-        refused(fetch(known(address)), "train.py", f"cannot fetch {address} (timed out)")
+        refused(fetch(known(address)), "rwae-train", f"cannot fetch {address} (timed out)")
     assert socket.getdefaulttimeout() is None
 
 
@@ -234,7 +229,7 @@ def test_a_bar_shows_how_far_it_is(server: str, tmp_path: Path, capsys: pytest.C
 
 def test_where_nothing_can_be_written_is_one_line(server: str, fetch: Fetch, tmp_path: Path) -> None:
     (tmp_path / "corpora").write_text("a file")
-    refused(fetch(known(f"{server}/an4.tar.gz")), "train.py", "cannot make corpora")
+    refused(fetch(known(f"{server}/an4.tar.gz")), "rwae-train", "cannot make corpora")
 
 
 def test_the_table_names_readers_and_has_a_digest_for_all(fetch: Fetch) -> None:
@@ -252,7 +247,7 @@ def test_the_table_names_readers_and_has_a_digest_for_all(fetch: Fetch) -> None:
         assert re.fullmatch(f"[0-9a-f]{{{lengths[algorithm]}}}", digest)
         assert archive.corpus in READERS
         assert archive.file_name.endswith((".tar.gz", ".zip"))
-    refused(fetch(table, "an5"), "train.py", "nothing to download by the name an5; did you mean 'an4'?")
+    refused(fetch(table, "an5"), "rwae-train", "nothing to download by the name an5; did you mean 'an4'?")
 
 
 def test_members_go_below_the_folder_that_is_asked_for() -> None:

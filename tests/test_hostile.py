@@ -28,8 +28,7 @@ from made_up import speech
 from safetensors import safe_open
 from test_commands import listing, refused
 
-from rwae_audio.commands import eer, embed, vc
-from rwae_audio.commands.common import guarded
+from rwae_audio.commands import eer, embed, train, vc
 from rwae_audio.data.audio import write_audio
 from rwae_audio.data.corpora import read_corpus
 from rwae_audio.data.features import MelConfig
@@ -40,12 +39,7 @@ from rwae_audio.evaluation.trials import Trials, read_trials, write_trials
 from rwae_audio.files import InputError, only_one, read_json, whole_file, whole_folder, write_json, write_text
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "recipes/timit"))
-
-import train as recipe  # noqa: E402
-
-COMMANDS = {"rwae-vc": vc.main, "rwae-embed": embed.main, "rwae-eer": eer.main}
-COMMANDS["train.py"] = lambda argv: guarded(lambda: recipe.main(argv), "train.py")
+COMMANDS = {"rwae-vc": vc.main, "rwae-embed": embed.main, "rwae-eer": eer.main, "rwae-train": train.main}
 TINY = ["--set=train.updates=2", "--set=train.evaluate_every=1", "--set=train.batch=4", "--threads=1"]
 TINY += [f"--set=model.{part}_hidden=8" for part in ("static", "dynamic", "prior", "decoder")]
 TINY += ["--set=model.static_window=30"]
@@ -163,7 +157,7 @@ def test_a_folder_that_may_not_be_written_to_is_one_line(
             refused(done, "rwae-vc", f"{name}: Permission denied; expected a folder that can be written to")
         refused(run("rwae-embed", *sounds, "-o", folder / "x.safetensors", *bundle), "rwae-embed", "Permission denied")
         refused(run("rwae-eer", *trials, *bundle, "--scores", folder / "s.txt"), "rwae-eer", "Permission denied")
-        code, _, err = run("train.py", *data, "--out", folder / "run")
+        code, _, err = run("rwae-train", *data, "--out", folder / "run")
         assert (code, err.count("\n")) == (2, 1), err
         assert "expected another folder in RWAE_CACHE" in err
     assert listing(folder) == before
@@ -262,7 +256,7 @@ def test_a_run_on_a_full_disk_is_one_line(recordings: Path, tmp_path: Path, run:
         for leave in (0, 12288, 40960):
             (disk / "filler").unlink(missing_ok=True)
             fill(disk, leave)
-            code, _, err = run("train.py", "--data", f"folder={recordings}", "--out", disk / f"run-{leave}", *TINY)
+            code, _, err = run("rwae-train", "--data", f"folder={recordings}", "--out", disk / f"run-{leave}", *TINY)
             assert (code, err.count("\n")) == (2, 1), err
             assert re.search("(No space left on device|File too large|cannot make)", err)
             assert not [path for path in disk.rglob("*") if ".part-" in path.name]
@@ -312,8 +306,8 @@ def test_a_device_or_a_pipe_is_never_opened_nor_replaced(
         words = ("--trials", path, "--audio-dir", recordings)
         refused(run("rwae-eer", *words, *bundle), "rwae-eer", "is not a regular file; expected a trial list")
         data = ("--data", f"folder={recordings}")
-        refused(run("train.py", *data, "--config", path), "train.py", "is not a regular file")
-        refused(run("train.py", "--data", f"folder={path}"), "train.py", "is not a folder")
+        refused(run("rwae-train", *data, "--config", path), "rwae-train", "is not a regular file")
+        refused(run("rwae-train", "--data", f"folder={path}"), "rwae-train", "is not a folder")
     refused(run("rwae-vc", sound, sound, "-o", pipe, "--force", *bundle), "rwae-vc", "it is a device or a pipe")
     (tmp_path / "trials.txt").write_text("1 s0/0.wav s0/1.wav\n0 s0/0.wav s1/0.wav\n")
     words = ("--trials", tmp_path / "trials.txt", "--audio-dir", recordings, "--scores", pipe)
@@ -367,7 +361,7 @@ def test_nul_bytes_are_one_line(recordings: Path, bundle_folder: Path, tmp_path:
     bad.write_bytes(b"0.5 target\n0.1 nontarget\n\0\0\n")
     refused(run("rwae-eer", "--from-scores", bad), "rwae-eer", "bad holds a NUL byte; expected a score file")
     bad.write_bytes(b"[model]\n\0\n")
-    refused(run("train.py", "--data", f"folder={recordings}", "--config", bad), "train.py", "is not TOML")
+    refused(run("rwae-train", "--data", f"folder={recordings}", "--config", bad), "rwae-train", "is not TOML")
     (tmp_path / "nul.wav").write_bytes(bytes(5000))
     words = (tmp_path / "nul.wav", recordings / "s0/0.wav", "-o", tmp_path / "x.wav", "--bundle", bundle_folder)
     refused(run("rwae-vc", *words), "rwae-vc", "nul.wav cannot be read as audio")
@@ -377,7 +371,7 @@ def test_nul_bytes_are_one_line(recordings: Path, bundle_folder: Path, tmp_path:
     plan = {"config": {}, "name": "x", "data": [["folder", "\0", "x"]], "test": ["x"], "command": ""}
     (tmp_path / "run").mkdir()
     write_json(tmp_path / "run/run.json", plan)
-    refused(run("train.py", "--resume", tmp_path / "run"), "train.py", "is missing; expected the corpus's folder")
+    refused(run("rwae-train", "--resume", tmp_path / "run"), "rwae-train", "is missing; expected the corpus's folder")
     assert not (tmp_path / "x.wav").exists()
 
 
@@ -387,7 +381,7 @@ BENT = '{"config": {}, "name": "x", "data": [["an4", 3, "an4"]], "test": ["an4"]
 @pytest.mark.parametrize("plan", ["[]", "3", "{}", '{"config": 1, "data": 2}', BENT, "[" * 100_000])
 def test_a_run_json_that_is_none_is_one_line(plan: str, tmp_path: Path, run: Run) -> None:
     (tmp_path / "run.json").write_text(plan)
-    refused(run("train.py", "--resume", tmp_path), "train.py", "run.json is not the plan of a run", "is not JSON")
+    refused(run("rwae-train", "--resume", tmp_path), "rwae-train", "run.json is not the plan of a run", "is not JSON")
     assert listing(tmp_path) == ["run.json"]
 
 
@@ -462,7 +456,7 @@ def test_a_name_that_is_no_text_is_one_line(recordings: Path, tmp_path: Path, ru
     except OSError:
         pytest.skip("this file system takes UTF-8 names alone")
     refused(
-        run("train.py", "--data", f"folder={tmp_path}"), "train.py", "is not UTF-8; expected a name for trial lists"
+        run("rwae-train", "--data", f"folder={tmp_path}"), "rwae-train", "is not UTF-8; expected a name for trial lists"
     )
 
 
@@ -487,10 +481,10 @@ with only_one(Path({str(folder)!r})):
         try:
             assert other.stdout is not None
             assert other.stdout.readline() == "held\n"
-            done = run("train.py", "--resume", folder)
+            done = run("rwae-train", "--resume", folder)
         finally:
             other.kill()
-    refused(done, "train.py", f"another process is at work in {folder}; expected one at a time")
+    refused(done, "rwae-train", f"another process is at work in {folder}; expected one at a time")
     with only_one(folder):
         pass
     assert listing(folder) == [".lock", "run.json"]

@@ -18,6 +18,7 @@ from made_up_runs import made_up_run
 from test_recipes import TINY
 
 from rwae_audio.commands.common import guarded
+from rwae_audio.commands.runs import CONFIGURATIONS, command_line
 from rwae_audio.evaluation import probes
 from rwae_audio.evaluation.verification import eer, fold
 
@@ -29,7 +30,6 @@ import ladder  # noqa: E402
 import ladder_rows  # noqa: E402
 import ladder_runs  # noqa: E402
 import ladder_table  # noqa: E402
-import train  # noqa: E402
 
 ROWS = {"rwae-mmd", "dsvae", "rwae-plus", "rwae-plus-longer", "rwae-gan"}
 
@@ -331,15 +331,19 @@ def test_a_name_for_one_row_only(words: list[str]) -> None:
 
 
 def test_a_command_means_the_same_on_another_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    config = ROOT / "recipes/timit/conf/dsvae.toml"
-    monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(config), "--data", f"an4={tmp_path}", "--seed", "1"])
+    def called(*words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words)])
+        return command_line("rwae-train").removeprefix("rwae-train ")
+
+    config, converter = CONFIGURATIONS / "dsvae.toml", "recipes/voice_conversion/converter.toml"
     assert (
-        train.command()
-        == "python recipes/timit/train.py --config recipes/timit/conf/dsvae.toml --data an4=$AN4 --seed 1"
+        called("--config", config, "--data", f"an4={tmp_path}", "--seed", 1)
+        == "--config dsvae --data an4=$AN4 --seed 1"
     )
-    monkeypatch.setattr(sys, "argv", ["train.py", f"--config={config}", f"--data=an4={tmp_path}", "--set=train.seed=1"])
-    again = "--config recipes/timit/conf/dsvae.toml --data an4=$AN4 --set train.seed=1"
-    assert train.command() == f"python recipes/timit/train.py {again}"
+    again = "--config dsvae --data an4=$AN4 --set train.seed=1"
+    assert called(f"--config={config}", f"--data=an4={tmp_path}", "--set=train.seed=1") == again
+    assert called("--config", ROOT / converter) == f"--config {converter}"
+    monkeypatch.chdir(ROOT / "recipes/timit")
+    assert called("--config", "dsvae") == "--config dsvae"
     own = tmp_path / "own.toml"
-    monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(own)])
-    assert train.command() == f"python recipes/timit/train.py --config {own}"
+    assert called("--config", own) == f"--config {own}"

@@ -38,7 +38,7 @@ def test_scores_in_float16_give_the_same_rates() -> None:
 
 
 def test_a_configuration_is_kept_as_differences_that_train_takes() -> None:
-    tables = read_toml(ROOT / "recipes/timit/conf/rwae-plus.toml")
+    tables = read_toml(ROOT / "rwae_audio/assets/conf/rwae-plus.toml")
     tables["train"] = {**tables["train"], "seed": 7, "learning_rate": 1e-5}
     other = ladder_rows.differences(RunConfig.of(tables).tables())
     assert "seed" not in other["train"]

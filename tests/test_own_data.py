@@ -9,7 +9,6 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,10 +21,6 @@ from rwae_audio.evaluation.trials import read_trials
 from rwae_audio.inference.bundle import load_bundle
 from rwae_audio.settings import tomllib
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/timit"))
-
-import train
-
 ROOT = Path(__file__).parent.parent
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 PAGE = (ROOT / "recipes/timit/OWN_DATA.md").read_text(encoding="utf-8")
@@ -33,7 +28,7 @@ COMMANDS = [
     line
     for block in re.findall(r"^```\n(.*?)^```$", PAGE, re.M | re.S)
     for line in block.splitlines()
-    if line.startswith(("python ", "rwae-", "awk "))
+    if line.startswith(("rwae-", "awk "))
 ]
 TINY = (
     "--no-tensorboard --threads 1 --set train.updates=2 --set train.evaluate_every=1 --set train.batch=4 "
@@ -46,12 +41,9 @@ def follow(command: str, printed: io.StringIO) -> None:
     """Do what the page says: in this process what is ours (torch loads once), in a shell what is not."""
     program, *words = shlex.split(command)
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        if program == "python":
-            assert (ROOT / words[0]).samefile(str(train.__file__))
-            # a page is followed from the checkout; here from another folder
-            code = train.main([*(word.replace("recipes/", f"{ROOT}/recipes/") for word in words[1:]), *TINY.split()])
-        elif program in SCRIPTS:
+        if program in SCRIPTS:
             module, _, function = SCRIPTS[program].partition(":")
+            words += TINY.split() if program == "rwae-train" else []
             code = getattr(importlib.import_module(module), function)(words)
         else:
             code = subprocess.run(command, shell=True, timeout=60).returncode
@@ -81,7 +73,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[
 
 def test_the_page_goes_from_recordings_to_a_voice() -> None:
     words = [command.split()[0] for command in COMMANDS]
-    assert words == ["python", "awk", "rwae-eer", "rwae-vc"]
+    assert words == ["rwae-train", "awk", "rwae-eer", "rwae-vc"]
     assert "(recipes/timit/OWN_DATA.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -45,7 +45,7 @@ def test_the_wheel_is_whole(wheel: Path) -> None:
     assert "rwae_audio/py.typed" in names
     assert any(name.startswith("rwae_audio/assets/") for name in names)
     assert any(name.endswith("/licenses/LICENSE") for name in names)
-    for command in ("eer", "embed", "vc"):
+    for command in ("eer", "embed", "train", "vc"):
         assert f"rwae-{command} = rwae_audio.commands.{command}:main" in entry_points
     assert f"\nVersion: {rwae_audio.__version__}\n" in metadata
     assert "\nRequires-Python: >=3.10\n" in metadata
@@ -81,5 +81,7 @@ def test_the_wheel_works_elsewhere(wheel: Path, tmp_path: Path) -> None:
         weights = [entry.file_size for entry in archive.infolist() if entry.filename.endswith(".safetensors")]
     assert len(weights) == 2
     assert sum(weights) <= 15e6
+    name = python("-c", "from rwae_audio.commands.runs import configuration; print(configuration('rwae-plus'))").strip()
+    assert (tmp_path / "site/rwae_audio/assets/conf/rwae-plus.toml").samefile(name)
     code = "import rwae_audio.data.corpora.timit, sys; print(sys.modules['rwae_audio.data.corpora.timit'].__file__)"
     assert Path(python("-c", code).strip()).resolve().is_relative_to((tmp_path / "site").resolve())

@@ -17,6 +17,7 @@ import pytest
 import soundfile
 from safetensors.numpy import load_file
 
+from rwae_audio.commands.common import new_folder
 from rwae_audio.files import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -256,6 +257,7 @@ def test_a_run_goes_on_from_a_bundle(
         (["--data", "folder={}", "--set", "decoder"], "expected TABLE.KEY=VALUE"),
         (["--data", "folder={}", "--config", "broken.toml"], "is not TOML"),
         (["--data", "folder={}", "--config", "none.toml"], "does not exist"),
+        (["--data", "folder={}", "--config", "rwae-pluss"], "did you mean 'rwae-plus'?"),
         (["--data", "folder={}", "--out", "there"], "is there already"),
         (["--data", "folder={}", "--init", "none"], "expected a bundle"),
         (["--resume", "nowhere"], "does not exist"),
@@ -274,15 +276,10 @@ def test_bad_input_is_one_line_and_exit_2(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.toml", "there"]
 
 
-def test_a_run_killed_before_its_first_file_leaves_its_name_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "recipes/timit"))
-    import train as recipe
-
+def test_a_run_killed_before_its_first_file_leaves_its_name_free(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/.lock").touch()
-    assert recipe.new_folder(tmp_path / "run", "an4") == tmp_path / "run"
+    assert new_folder(tmp_path / "run", "an4") == tmp_path / "run"
     (tmp_path / "run/run.json").touch()
     with pytest.raises(InputError, match="is there already"):
-        recipe.new_folder(tmp_path / "run", "an4")
+        new_folder(tmp_path / "run", "an4")

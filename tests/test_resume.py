@@ -16,9 +16,9 @@ import pytest
 from made_up import speech
 from test_trainer import CONFIG, run
 
-from rwae_audio.commands.resume import add_resume, check_beside_resume, keep_content, lengthened, moved, read_plan
+from rwae_audio.commands.runs import add_run, check_beside_resume, lengthened, moved, read_plan
 from rwae_audio.data.audio import write_audio
-from rwae_audio.data.corpora import Corpus, Source, Utterance, read_corpus
+from rwae_audio.data.corpora import Corpus, Source, Utterance, keep_content, read_corpus
 from rwae_audio.evaluation.experiment import prepare
 from rwae_audio.evaluation.experiment import run as train_and_show
 from rwae_audio.files import InputError, read_tensors
@@ -38,11 +38,9 @@ SMALL = {
 
 def options(*words: str) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser()
-    add_resume(parser)
-    for name in ("data", "set"):
-        parser.add_argument(f"--{name}", action="append", default=[])
+    add_run(parser)
+    parser.add_argument("--data", action="append", default=[])
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--threads", type=int)
     parser.add_argument("--no-tensorboard", action="store_true")
     parser.add_argument("--with-sa", action="store_true")
     return parser, parser.parse_args(words)
@@ -82,10 +80,11 @@ def test_each_recipe_refuses_in_one_line(script: str, option: str, tmp_path: Pat
 
 
 def test_a_plan_that_is_none_is_said(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"data": [["an4", "/a", "an4"]], "test": 3}')
-    assert read_plan(tmp_path, {"data": list})["data"] == [["an4", "/a", "an4"]]
+    plan = {"config": {}, "data": [["an4", "/a", "an4"]], "command": "x", "test": 3}
+    (tmp_path / "run.json").write_text(json.dumps(plan))
+    assert read_plan(tmp_path, test=int) == plan
     with pytest.raises(InputError, match=r"run\.json is not the plan of a run"):
-        read_plan(tmp_path, {"data": list, "test": list})
+        read_plan(tmp_path, test=list)
 
 
 def test_corpora_that_have_moved(tmp_path: Path) -> None:
@@ -122,9 +121,9 @@ def test_the_corpora_have_to_hold_what_they_held() -> None:
 
 def test_a_longer_run_keeps_the_command_that_began_it(tmp_path: Path) -> None:
     plan = {"config": {"train": {"updates": 8, "seed": 1}}, "command": "python x.py"}
-    assert lengthened(plan, [], tmp_path, LATEST, "x.py") == plan
-    assert lengthened(plan, ["train.updates=8"], tmp_path, LATEST, "x.py") == plan
-    longer = lengthened(plan, ["train.updates=9"], tmp_path, LATEST, "x.py")
+    assert lengthened(plan, [], tmp_path, LATEST, "python x.py") == plan
+    assert lengthened(plan, ["train.updates=8"], tmp_path, LATEST, "python x.py") == plan
+    longer = lengthened(plan, ["train.updates=9"], tmp_path, LATEST, "python x.py")
     assert longer["config"] == {"train": {"updates": 9, "seed": 1}}
     assert longer["before"] == ["python x.py"]
     assert longer["command"] == f"python x.py --resume {tmp_path} --set train.updates=9"
@@ -145,7 +144,7 @@ def test_a_finished_run_goes_on_to_more_updates_and_not_to_fewer(
     assert all(np.array_equal(whole[name], parts[name]) for name in whole)
     plan = {"config": {"train": {"updates": 8}}, "command": "x"}
     with pytest.raises(InputError, match=r"train\.updates=7: the run in .* has made 8; expected 8 or more"):
-        lengthened(plan, ["train.updates=7"], tmp_path / "parts", LATEST, "x.py")
+        lengthened(plan, ["train.updates=7"], tmp_path / "parts", LATEST, "python x.py")
 
 
 # TensorBoard

@@ -241,7 +241,7 @@ def test_a_bundle_and_the_vectors_of_the_written_files_have_the_same_table(
     assert 0 <= low <= high <= 1
     assert len({row[name]["test"]["eer"] for name in row}) > 3
     text = (tmp_path / "own/robustness.md").read_text()
-    assert text.count("\n| ") == 1 + 1 + len(CONDITIONS) + 1
+    assert text.count("\n|") == 1 + 1 + len(CONDITIONS) + 1
     assert (tmp_path / "own/robustness.png").read_bytes().startswith(b"\x89PNG")
 
     assert call("--write", tmp_path / "degraded") == 0

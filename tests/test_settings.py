@@ -11,14 +11,14 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from rwae_audio.files import InputError
+from rwae_audio.files import ASSETS, InputError
 from rwae_audio.model import ModelConfig
 from rwae_audio.objectives import OBJECTIVES
 from rwae_audio.settings import Settings, at_least, between, nearest, read_toml, resolve
 from rwae_audio.training.trainer import RunConfig, TrainConfig
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-CONFIGURATIONS = sorted(RECIPES.rglob("*.toml"))
+CONFIGURATIONS = sorted([*RECIPES.rglob("*.toml"), *ASSETS.rglob("*.toml")])
 
 
 @dataclass(frozen=True)

@@ -94,3 +94,28 @@ def test_a_file_fits_one_sitting_and_a_function_one_screen(folder: str) -> None:
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60:  # type: ignore[operator]
                 long.append(f"{path.name}: {node.name}")
     assert not long
+
+
+def test_only_commands_print_and_exit() -> None:
+    loud = []
+    for path in FILES:
+        if path.parent.name != "commands":
+            calls = [
+                node.func
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Call)
+            ]
+            loud += [path.name for call in calls if ast.unparse(call) in ("print", "sys.exit", "exit", "quit")]
+    assert not loud
+
+
+def test_a_recipe_imports_from_its_own_folder_and_from_the_package() -> None:
+    scripts = sorted((PROJECT / "recipes").glob("*/*.py"))
+    across = []
+    for path in scripts:
+        others = {script.stem for script in scripts} - {script.stem for script in path.parent.glob("*.py")}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            across += [f"{path.parent.name}/{path.name}: {name}" for name in names if name in others]
+    assert not across

@@ -21,9 +21,7 @@ from rwae_audio.evaluation.verification import (
     eer,
     eer_threshold,
     fold,
-    format_table,
     interval,
-    markdown_table,
     min_dcf,
     report,
     report_scores,
@@ -286,25 +284,6 @@ def test_a_score_file_of_a_system_gives_its_static_row(tmp_path: Path) -> None:
     assert again == {"trials": len(trials), "target_trials": 18, **said["static"]}
     nameless = report_scores(scores["static"], None, trials.target)
     assert nameless == {**again, "interval": None}
-
-
-def test_tables_show_percent_and_say_what_is_synthetic() -> None:
-    row = {
-        "static": {"eer": 0.0471, "interval": [0.031, 0.0649], "min_dcf": 0.25},
-        "dynamic": {"eer": 0.4, "interval": None, "min_dcf": 1.0},
-        "gap": 0.3529,
-        "synthetic": False,
-    }
-    alone = {**row, "dynamic": None, "gap": None}
-    assert markdown_table({"rwae": row, "mel": alone}).splitlines() == [
-        "| system | static EER % | dynamic EER % | gap | minDCF |",
-        "|---|---:|---:|---:|---:|",
-        "| rwae | 4.7 [3.1, 6.5] | 40.0 | 35.3 | 0.250 |",
-        "| mel | 4.7 [3.1, 6.5] |  |  | 0.250 |",
-    ]
-    assert "synthetic" not in format_table({"rwae": row})
-    for table in (format_table, markdown_table):
-        assert "synthetic speech" in table({"rwae": {**row, "synthetic": True}}).lower()
 
 
 def test_the_lists_of_an4_are_all_pairs_of_their_speakers_utterances(corpora: Path) -> None:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from made_up import speech
 from torch import nn
 
+from rwae_audio.conversion.vocoders import discriminators
 from rwae_audio.conversion.vocoders.neural import Vocoder, VocoderConfig, load_vocoder
+from rwae_audio.conversion.vocoders.settings import TrainConfig
+from rwae_audio.conversion.vocoders.spectra import SIZES, Spectra, mel_distance, overlapped, spectral_distance
+from rwae_audio.conversion.vocoders.speech import Speech, draw
 from rwae_audio.data.features import PRESETS, log_mel, mel_filters
 from rwae_audio.devices import has_bf16
 from rwae_audio.model.posterior import run_in_bf16
-
-RECIPE = Path(__file__).parent.parent / "recipes/voice_conversion"
-sys.path.insert(0, str(RECIPE))
-import discriminators  # noqa: E402
-import vocoder_speech  # noqa: E402
-import vocoder_training  # noqa: E402
-from spectra import SIZES, Spectra, mel_distance, overlapped, spectral_distance  # noqa: E402
-from vocoder_speech import Speech  # noqa: E402
 
 CPU, MEL = torch.device("cpu"), PRESETS["vocoder"]
 needs_bf16 = pytest.mark.skipif(not has_bf16(CPU), reason="this CPU has no bfloat16 arithmetic")
@@ -108,8 +101,8 @@ def numbered(counts: list[int]) -> Speech:
 
 
 def test_crops_lie_within_a_recording_and_are_drawn_alike() -> None:
-    heard, settings = numbered([9, 4, 7]), vocoder_training.TrainConfig(batch=3000, frames=5, decoded=0.25)
-    log_mels, f0, samples = vocoder_speech.draw(heard, settings, 0)
+    heard, settings = numbered([9, 4, 7]), TrainConfig(batch=3000, frames=5, decoded=0.25)
+    log_mels, f0, samples = draw(heard, settings, 0)
     assert (log_mels.shape, f0.shape, samples.shape) == ((3000, 5, 80), (3000, 5), (3000, 4 * 256))
     assert log_mels.dtype == f0.dtype == samples.dtype == torch.float32
     begins, counts = f0[:, 0].unique(return_counts=True)
@@ -120,9 +113,7 @@ def test_crops_lie_within_a_recording_and_are_drawn_alike() -> None:
     assert torch.equal(log_mels.abs(), f0[..., None].expand(-1, -1, 80))
     decoded = (log_mels < 0).any(-1).any(-1)
     assert float(decoded.float().mean()) == pytest.approx(0.25, abs=0.03)
-    for mine, again, other in zip(
-        (log_mels, f0), vocoder_speech.draw(heard, settings, 0), vocoder_speech.draw(heard, settings, 1), strict=False
-    ):
+    for mine, again, other in zip((log_mels, f0), draw(heard, settings, 0), draw(heard, settings, 1), strict=False):
         assert torch.equal(mine, again)
         assert not torch.equal(mine, other)
 

@@ -17,19 +17,19 @@ from test_ladder import recordings
 from torch import nn
 
 from rwae_audio.commands.common import guarded
+from rwae_audio.conversion.vocoders import speech as vocoder_speech
+from rwae_audio.conversion.vocoders import training
 from rwae_audio.conversion.vocoders.neural import Vocoder, VocoderConfig, load_vocoder
+from rwae_audio.conversion.vocoders.settings import RunConfig
+from rwae_audio.conversion.vocoders.speech import Speech
 from rwae_audio.data.corpora import an4, folder
 from rwae_audio.data.features import PRESETS
 from rwae_audio.devices import has_bf16
 from rwae_audio.evaluation import judges
 from rwae_audio.files import read_tensors
 
-RECIPE = Path(__file__).parent.parent / "recipes/voice_conversion"
-sys.path.insert(0, str(RECIPE))
-import train_vocoder  # noqa: E402
-import vocoder_speech  # noqa: E402
-import vocoder_training  # noqa: E402
-from vocoder_speech import Speech  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/voice_conversion"))
+import train_vocoder
 
 CPU = torch.device("cpu")
 AGAINST = ("train.adversarial=0.1", "train.matching=0.1", "train.width=4")
@@ -71,7 +71,7 @@ def stopped(folder: Path, plan: str, *how: str) -> int:
     """Begin a run of this plan that Ctrl-C stops during its first look, or that is stopped as `how` says."""
     folder.mkdir()
     (folder / "run.json").write_text(plan)
-    write = vocoder_training.MetricsLog.write
+    write = training.MetricsLog.write
 
     def then_stop(log: object, values: dict) -> None:
         write(log, values)
@@ -79,7 +79,7 @@ def stopped(folder: Path, plan: str, *how: str) -> int:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vocoder_training.MetricsLog, "write", then_stop)
+        patch.setattr(training.MetricsLog, "write", then_stop)
         return call("--resume", str(folder), "--threads", "1", *how)
 
 
@@ -197,7 +197,7 @@ def test_the_log_of_a_vocoder_has_what_judges_hear(
     words += ["--set", "vocoder.width=8", "--set", "vocoder.blocks=1"]
     read = vocoder_speech.read_speech
 
-    def with_texts(plan: dict, split: str, config: vocoder_training.RunConfig) -> Speech:
+    def with_texts(plan: dict, split: str, config: RunConfig) -> Speech:
         speech = read(plan, split, config)  # a folder has no texts
         return replace(speech, texts=("AB",) * len(speech.texts))
 
@@ -236,12 +236,12 @@ def test_what_judges_hear_of_a_vocoder(monkeypatch: pytest.MonkeyPatch) -> None:
     offsets = frames * np.arange(4)
     silence, f0 = np.zeros(3 * frames * 256, np.float16), np.zeros(3 * frames, np.float32)
     heard = Speech(silence, **parts, f0=f0, offsets=offsets, mel=mel, texts=("ABCD", "", "ABCD"))
-    vocoder, ears = Vocoder(VocoderConfig(width=8, blocks=1)), vocoder_training.Ears()
-    found = ears.judge(vocoder, heard, 2)
+    vocoder, judge = Vocoder(VocoderConfig(width=8, blocks=1)), training.Judges()
+    found = judge.judge(vocoder, heard, 2)
     assert len(asked) == 8  # two recordings that have a text, two kinds of frames, two vocoders
     assert set(asked) == {(frames - 1) * 256}
     assert (found["griffin_lim_decoded_mos"], found["natural_mos"], found["decoded_cer"]) == (1.5, 2.5, 0.25)
     assert found["score"] == pytest.approx(2.5 / 5 - 0.25)
-    assert ears.judge(vocoder, heard, 2) == found
+    assert judge.judge(vocoder, heard, 2) == found
     assert len(asked) == 12
     assert vocoder.training

@@ -16,6 +16,7 @@ from scipy.linalg import sqrtm
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from rwae_audio.evaluation.bootstrap import draw_counts
 from rwae_audio.inference.bundle import Bundle
 from rwae_audio.inference.generation import Codes, codes_of_all, decoded, inferred, new_voices, new_words
 from rwae_audio.objectives.divergences import entropy
@@ -113,8 +114,8 @@ def by_speaker(right: Tensor, speakers: Tensor) -> Measured:
     """Return the mean of right (N,), with bootstrap draws of speakers (N,)."""
     everyone = speakers.unique()
     means = np.array([float(right[speakers == s].mean()) for s in everyone])
-    rows = np.random.default_rng(0).integers(len(means), size=(REPLICATES, len(means)))
-    return Measured(float(right.mean()), means[rows].mean(1).tolist())
+    counts = draw_counts(len(means), REPLICATES, np.random.default_rng(0))
+    return Measured(float(right.mean()), (counts @ means / len(means)).tolist())
 
 
 def inception(probabilities: Tensor) -> tuple[float, float, float]:
@@ -169,12 +170,10 @@ def clusters(assigned: np.ndarray, words: np.ndarray, speakers: Tensor) -> dict[
     rows, columns = linear_sum_assignment(-table)
     name = dict(zip(rows.tolist(), columns.tolist(), strict=True))
     right = torch.tensor([float(name[int(a)] == y) for a, y in zip(assigned, words, strict=True)], dtype=torch.float64)
-    rng, everyone = np.random.default_rng(0), speakers.unique().numpy()
-    places = [np.flatnonzero(speakers.numpy() == s) for s in everyone]
-    chosen = [
-        np.concatenate([places[i] for i in rng.integers(len(places), size=len(places))]) for _ in range(REPLICATES)
-    ]
-    draws = [float(normalized_mutual_info_score(words[c], assigned[c])) for c in chosen]
+    everyone, numbers = np.unique(speakers.numpy(), return_inverse=True)
+    counts = draw_counts(len(everyone), REPLICATES, np.random.default_rng(0))
+    chosen = (np.repeat(np.arange(len(numbers)), copies[numbers]) for copies in counts)
+    draws = [float(normalized_mutual_info_score(words[rows], assigned[rows])) for rows in chosen]
     return {
         "cluster_accuracy": by_speaker(right, speakers),
         "nmi": Measured(float(normalized_mutual_info_score(words, assigned)), draws),

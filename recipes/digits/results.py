@@ -10,17 +10,19 @@ trained each time a run is measured. k-means needs no run.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from rwae_audio.commands.common import Parser, guarded
+from rwae_audio.evaluation.tables import markdown_table, marked, with_interval
+from rwae_audio.evaluation.verification import interval
 from rwae_audio.files import InputError, read_json, read_text, write_json, write_text
 
 NAME = "results.py"
 HERE = Path(__file__).parent
-BEGIN, END = "<!-- results.json: begin -->", "<!-- results.json: end -->"
 ORDER = ("rwae-mmd+actions", "rwae-gan+actions", "dsvae+actions", "rwae-mmd", "rwae-gan", "dsvae", "k-means")
 COMPARED = (
     ("rwae-mmd+actions", "rwae-mmd"),
@@ -60,10 +62,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the recipe, and return its exit code."""
     options = arguments(argv)
-    from train import read_plan
+    from rwae_audio.commands.runs import read_plan
+    from rwae_audio.data.corpora import by_corpus, planned_sources
 
-    plans = {run: read_plan(run) for run in options.runs}
-    if len({plan["corpus"] for plan in plans.values()}) > 1:
+    plans = {run: read_plan(run, name=str) for run in options.runs}
+    corpora = {name for plan in plans.values() for name in by_corpus(planned_sources(plan))}
+    if len(corpora) > 1:
         raise InputError("the runs have different corpora; expected runs of one corpus")
     for run in options.runs:
         if not (run / "bundle").is_dir():
@@ -72,11 +76,11 @@ def main(argv: list[str] | None = None) -> int:
     by_name = {**groups(measured), "k-means": measured["k-means"]}
     rows = {name: row(measures) for name, measures in by_name.items()}
     for run in options.runs:
-        rows[plans[run]["name"]]["command"] = plans[run]["command"].rpartition(" --seed")[0]
+        rows[plans[run]["name"]]["command"] = re.sub(r" --(seed|out|threads|minutes) \S+", "", plans[run]["command"])
     ordered = {name: rows[name] for name in sorted(rows, key=lambda n: ORDER.index(n) if n in ORDER else len(ORDER))}
     differences = [difference(by_name, a, b) for a, b in COMPARED if a in by_name and b in by_name]
     results = {
-        "corpus": plans[options.runs[0]]["corpus"],
+        "corpus": corpora.pop(),
         "real": measured["real"],
         **ordered,
         "differences": differences,
@@ -167,8 +171,7 @@ def row(runs: list[dict[str, Any]]) -> dict[str, Any]:
             continue
         draws = np.mean([measures[name]["draws"] for measures in runs], axis=0)
         values = [measures[name]["value"] for measures in runs]
-        low, high = np.quantile(draws, [0.025, 0.975])
-        merged[name] = {"mean": float(np.mean(values)), "interval": [float(low), float(high)], "by_seed": values}
+        merged[name] = {"mean": float(np.mean(values)), "interval": interval(draws), "by_seed": values}
     return merged
 
 
@@ -183,8 +186,7 @@ def difference(runs: dict[str, list[dict[str, Any]]], name: str, other: str) -> 
     result: dict[str, Any] = {"row": name, "minus": other}
     for measure in COLUMNS:
         if all(measure in measures for measures in (*runs[name], *runs[other])):
-            low, high = np.quantile(gap(measure, "draws"), [0.025, 0.975])
-            result[measure] = {"difference": float(gap(measure, "value")), "interval": [float(low), float(high)]}
+            result[measure] = {"difference": float(gap(measure, "value")), "interval": interval(gap(measure, "draws"))}
     return result
 
 
@@ -200,43 +202,34 @@ def difference_line(entry: dict[str, Any]) -> str:
 
 
 def rendered(readme: str, results: dict[str, Any]) -> str:
-    """Return the README with a new table between its two marks."""
-    before, _, rest = readme.partition(BEGIN)
-    _, mark, after = rest.partition(END)
-    if not mark:
-        raise InputError(f"the README has no marks {BEGIN} … {END} for the table; expected both")
+    """Return the README with a new table between its marks. Raises InputError without them."""
     commands = [
         f"- `{name}`, seeds {', '.join(map(str, entry['seeds']))}: `{entry['command']}`"
         for name, entry in results.items()
         if isinstance(entry, dict) and "command" in entry
     ]
-    lines = [table(results), "\n".join(commands), "\n".join(map(difference_line, results["differences"]))]
-    return f"{before}{BEGIN}\n\n" + "\n\n".join(line for line in lines if line) + f"\n\n{END}{after}"
+    parts = [table(results), "\n".join(commands), "\n".join(map(difference_line, results["differences"]))]
+    return marked(readme, "results.json", "\n\n".join(part for part in parts if part))
 
 
 def table(results: dict[str, Any]) -> str:
-    """Return the table in Markdown, with real test speech last."""
+    """Return the rows in Markdown, real test speech last."""
+    rows = {name: entry for name, entry in results.items() if isinstance(entry, dict) and name != "real"}
+    real = results["real"]
+    judged = {"content_accuracy": real["digit_judge_accuracy"], "voice_accuracy": real["speaker_judge_accuracy"]}
+    rows["*real test speech*"] = real | judged
+    cells = [
+        (name, *(cell(entry.get(key), scale, digits) for key, (_, scale, digits) in COLUMNS.items()))
+        for name, entry in rows.items()
+    ]
+    return markdown_table(("row", *(head for head, _, _ in COLUMNS.values())), cells)
 
-    def cell(entry: Any, scale: float, digits: int) -> str:
-        if entry is None:
-            return ""
-        if isinstance(entry, float):
-            return f"{scale * entry:.{digits}f}"
-        low, high = entry["interval"]
-        return f"{scale * entry['mean']:.{digits}f} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
 
-    lines = ["| row | " + " | ".join(head for head, _, _ in COLUMNS.values()) + " |"]
-    lines.append("|---" + "|---:" * len(COLUMNS) + "|")
-    for name, entry in results.items():
-        if isinstance(entry, dict) and name != "real":
-            cells = [cell(entry[key], scale, digits) for key, (_, scale, digits) in COLUMNS.items()]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    real = results["real"] | {
-        "content_accuracy": results["real"]["digit_judge_accuracy"],
-        "voice_accuracy": results["real"]["speaker_judge_accuracy"],
-    }
-    cells = [cell(real.get(key), scale, digits) for key, (_, scale, digits) in COLUMNS.items()]
-    return "\n".join([*lines, "| *real test speech* | " + " | ".join(cells) + " |"])
+def cell(entry: Any, scale: float, digits: int) -> str:
+    """Return a measure, a number or a mean with its interval, as text."""
+    if isinstance(entry, dict):
+        return with_interval(entry["mean"], entry["interval"], scale, digits)
+    return with_interval(entry, None, scale, digits)
 
 
 if __name__ == "__main__":

@@ -13,120 +13,108 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rwae_audio.commands import resume
-from rwae_audio.commands.common import Parser, guarded, new_folder, set_value
+from rwae_audio.commands.common import Parser, guarded, new_folder
+from rwae_audio.commands.runs import (
+    add_run,
+    check_beside_resume,
+    command_line,
+    minutes_left,
+    resumed_plan,
+    stoppable,
+    tables_of,
+    tell,
+)
 from rwae_audio.files import InputError, only_one, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rwae_audio.data.corpora import Corpus
+    from rwae_audio.data.corpora import Corpus, Source
     from rwae_audio.data.features import Normaliser
     from rwae_audio.data.store import FrameStore
     from rwae_audio.training.trainer import RunConfig
 
 NAME = "train.py"
+COMMAND = "python recipes/digits/train.py"
 HERE = Path(__file__).parent
-CORPORA = ("digits", "demo-digits")
 DEFAULT = HERE / "conf" / "rwae-mmd+actions.toml"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, help="conf/*.toml (rwae-mmd+actions)")
-    parser.add_argument("--data", metavar="digits=DIR", help="the folder of the spoken digits (the built-in demo)")
-    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="one setting, as in TOML")
-    parser.add_argument("--seed", type=int, help="instead of the configuration's")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
-    resume.add_resume(parser)
-    resume.add_minutes(parser)
-    parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file (default: conf/rwae-mmd+actions.toml)")
+    helped = "the folder of the spoken digits (default: the built-in demo)"
+    parser.add_argument("--data", action="append", default=[], metavar="digits=DIR", help=helped)
+    parser.add_argument("--seed", type=int, metavar="N", help="the seed of the run (default: the configuration's)")
+    add_run(parser)
     options = parser.parse_args(argv)
-    resume.check_beside_resume(parser, options)
+    check_beside_resume(parser, options)
     return options
 
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    plan = resumed_plan(options) if options.resume else new_plan(options)
+    latest = "checkpoints/latest.safetensors"
+    plan = resumed_plan(options, latest, COMMAND, name=str) if options.resume else new_plan(options)
     import torch  # slow to load, so only now that the command line is known to be right
 
-    from rwae_audio.training.loop import Interrupted, TimeIsUp
     from rwae_audio.training.trainer import RunConfig
 
     if options.threads:
         torch.set_num_threads(options.threads)
     config = RunConfig.of(plan["config"])
     digits = prepare(plan, config)
-    folder = options.resume or new_folder(options.out, f"{plan['corpus']}-{plan['name']}")
+    folder = options.resume or new_folder(options.out, f"{digits.corpus.name}-{plan['name']}")
     with only_one(folder):
         write_json(folder / "run.json", plan)
-        print(f"{plan['name']}, {config.train.updates} updates, seed {config.train.seed}, in {folder}", flush=True)
-        try:
-            train_run(digits, config, plan, folder, bool(options.resume), resume.minutes_left(options.minutes))
-        except (Interrupted, KeyboardInterrupt) as stop:
-            late = isinstance(stop, TimeIsUp)
-            line = f"{stop or 'stopped'}; go on with: python recipes/digits/train.py --resume {folder}"
-            print(line, file=sys.stdout if late else sys.stderr)
-            return 0 if late else 130
-    print(f"{folder / 'bundle'}: the model; measured by recipes/digits/results.py {folder}")
-    return 0
+        tell(f"{plan['name']}, {config.train.updates} updates, seed {config.train.seed}, in {folder}")
+
+        def training() -> int:
+            train_run(digits, config, plan, folder, bool(options.resume), minutes_left(options.minutes))
+            print(f"{folder / 'bundle'}: the model; measured by recipes/digits/results.py {folder}")
+            return 0
+
+        return stoppable(training, COMMAND, folder)
 
 
 def new_plan(options: argparse.Namespace) -> dict[str, Any]:
-    """What run.json keeps: the configuration's tables, its name (the table's row), the corpus and its folder, the command."""
-    from rwae_audio.settings import read_toml
-
+    """Return what run.json keeps: the configuration's tables, its name (the table's row), the corpus, the command."""
     config: Path = options.config or DEFAULT
-    tables = read_toml(config)
-    for setting in options.set:
-        set_value(tables, setting)
-    if options.seed is not None:
-        tables["train"] = {**tables.get("train", {}), "seed": options.seed}
-    corpus, place = data_folder(options.data)
-    words = [f"--data {corpus}=${corpus.upper()}"] if place else []
-    if config != DEFAULT:
-        words = [f"--config recipes/digits/conf/{config.name}", *words]
-    words += [f"--set {setting}" for setting in options.set] + [f"--seed {tables.get('train', {}).get('seed', 0)}"]
-    command = " ".join(["python recipes/digits/train.py", *words])
-    return {"config": tables, "name": config.stem, "corpus": corpus, "folder": place, "command": command}
+    return {
+        "config": tables_of(config, options.set, options.seed),
+        "name": config.stem,
+        "data": [source(options.data)],
+        "command": command_line(COMMAND),
+    }
 
 
-def data_folder(data: str | None) -> tuple[str, str]:
-    """The corpus and its absolute folder, which the demo does not need. Raises InputError."""
-    if data is None:
-        print("no corpus was given (--data digits=DIR): training on the built-in synthetic digits", flush=True)
-        return "demo-digits", ""
-    corpus, _, place = data.partition("=")
-    if corpus not in CORPORA or not place:
-        raise InputError(f"--data {data}; expected digits=DIR")
-    return corpus, str(Path(place).resolve())
-
-
-def read_plan(folder: Path) -> dict[str, Any]:
-    """What new_plan made of the run in this folder."""
-    return resume.read_plan(folder, {"config": dict, "name": str, "corpus": str, "folder": str, "command": str})
-
-
-def resumed_plan(options: argparse.Namespace) -> dict[str, Any]:
-    """The plan of the run of --resume, with what --data and --set say now."""
+def source(items: Sequence[str]) -> Source:
+    """Return the folder of the digits that --data gives, or the built-in demo. Raises InputError."""
     from rwae_audio.data.corpora import Source
 
-    run, plan = options.resume, read_plan(options.resume)
-    items = [options.data] if options.data else []
-    here = Source(plan["corpus"], plan["folder"], plan["corpus"])
-    plan["folder"] = resume.moved([here], items, run)[0].folder
-    return resume.lengthened(plan, options.set, run, "checkpoints/latest.safetensors", "recipes/digits/train.py")
+    if not items:
+        tell("no corpus was given (--data digits=DIR): training on the built-in synthetic digits")
+        return Source("demo-digits", "", "demo-digits")
+    reader, _, place = items[0].partition("=")
+    if reader != "digits" or not place or len(items) > 1:
+        raise InputError(f"--data {' --data '.join(items)}; expected digits=DIR")
+    return Source("digits", str(Path(place).resolve()), "digits")
 
 
 @dataclass(frozen=True)
 class Digits:
-    """A corpus of single words, with its log-mels, the training speakers' normaliser and all frames (U, T, n_mels),
-    normalised, one row an utterance."""
+    """A corpus of single words.
+
+    Attributes:
+        store: The log-mels of the corpus.
+        normaliser: The mean and deviation of the training speakers' log-mels.
+        frames: The normalised log-mels of all utterances (U, T, n_mels).
+    """
 
     corpus: Corpus
     store: FrameStore
@@ -138,14 +126,15 @@ def prepare(plan: dict[str, Any], config: RunConfig, folder: str | None = None) 
     """Read the corpus (in `folder`, if it is not where it was) and make its frames, all as long as a training segment."""
     import torch
 
-    from rwae_audio.data.corpora import read_corpus
+    from rwae_audio.data.corpora import keep_content, planned_corpora, planned_sources
     from rwae_audio.data.store import open_store
 
-    place = folder or plan["folder"]
-    corpus = read_corpus(plan["corpus"], Path(place) if place else None)
-    resume.keep_content(plan, [corpus])
+    if folder:
+        plan = {**plan, "data": [item._replace(folder=folder) for item in planned_sources(plan)]}
+    (corpus,) = planned_corpora(plan)
+    keep_content(plan, [corpus])
     for note in corpus.notes:
-        print(f"{corpus.name}: {note}", flush=True)
+        tell(f"{corpus.name}: {note}")
     store = open_store([corpus], config.mel, progress=sys.stderr.isatty())
     size = config.mel.segment
     if wrong := [u for u, n in zip(store.utterances, store.lengths, strict=True) if n != size]:
@@ -193,7 +182,7 @@ def train_run(
         folder,
         resume=go_on,
         minutes=minutes,
-        say=lambda line: print(line, flush=True),
+        say=tell,
         progress=True,
     )
     hours = len(store.indices("train")) * mel.segment * mel.hop_length / mel.sample_rate / 3600

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from bound import Family, Problem, levels, penalised, random_problem
 from information import BETAS, FIXED_VARIANCE, Closed, Trained, measure, sweep, train
 
 from rwae_audio.commands.common import Parser, guarded
+from rwae_audio.evaluation.tables import markdown_table, marked
 from rwae_audio.files import InputError, read_text, whole_file, write_json, write_text
 from rwae_audio.randomness import generator
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 HERE = Path(__file__).resolve().parent
-BEGIN, END = "<!-- results.json: begin -->", "<!-- results.json: end -->"
 FAMILIES: tuple[Family, ...] = ("separable", "independent", "dependent")
 LEVELS = ("causal", "joint", "apart", "marginal")
 PROBLEMS, SHOWN = 10, 2  # problems of a family; the separable problem of the penalised sweep
@@ -127,26 +126,22 @@ def tables(results: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             "Optimum ÷ W, smallest to largest, and in how many problems it is at least 1:",
-            table(["data", *LEVELS], bound),
+            markdown_table(["data", *LEVELS], bound),
             f"The penalised optimum of separable problem {SHOWN}:",
-            table(*transposed(limits + sweeps)),
+            markdown_table(*transposed(limits + sweeps)),
             "Linear-Gaussian, closed form: I(x; z) in nats for each objective; for R-WAE also the loss, and W of its model:",
-            table(["β", *(f"{name} z^{code}" for name in ("VAE", "KL", "MMD") for code in "cm"), *costs], information),
+            markdown_table(
+                ["β", *(f"{name} z^{code}" for name in ("VAE", "KL", "MMD") for code in "cm"), *costs], information
+            ),
             "R-WAE, KL, β 100, with free posterior variances above a floor:",
-            table(["floor", "I(x; z^c)", "I(x; z^m)"], floors),
+            markdown_table(["floor", "I(x; z^c)", "I(x; z^m)"], floors),
             "Trained networks:",
-            table(
+            markdown_table(
                 ["objective", "β", "I(x; z^c)", "I(x; z^m)", "variances of z^c, z^m", "squared error", "W between"],
                 trained,
             ),
         ]
     )
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def transposed(rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
@@ -156,11 +151,7 @@ def transposed(rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
 
 def rendered(readme: str, results: dict[str, Any]) -> str:
     """Return the README with new tables between its two marks."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    if not after:
-        raise InputError(f"the README has no marks {BEGIN} … {END} for the tables; expected both")
-    return f"{before}{BEGIN}\n\n{tables(results)}\n\n{END}{after}"
+    return marked(readme, "results.json", tables(results))
 
 
 def picture(path: Path, results: dict[str, Any]) -> None:

@@ -12,10 +12,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from train import command, corpora_arguments, new_folder
-
-from rwae_audio.commands.common import Parser, guarded
-from rwae_audio.commands.data import tested
+from rwae_audio.commands.common import Parser, guarded, new_folder
+from rwae_audio.commands.data import add_corpora, tested
+from rwae_audio.commands.runs import command_line
 from rwae_audio.files import InputError, write_json, write_tensors
 
 NAME = "dvector.py"
@@ -23,7 +22,7 @@ NAME = "dvector.py"
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    corpora_arguments(parser, "the corpus to embed")
+    add_corpora(parser, "the corpus to embed")
     parser.add_argument("--split", choices=("dev", "test"), default="test", help="whose trial list (test)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
     return parser.parse_args(argv)
@@ -63,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     vectors = {name: embed(bench) for name, bench in benches.items()}
     folder = new_folder(options.out, f"{'-'.join(test)}-d-vector")
     plan = {"config": {}, "name": "d-vector", "data": sources, "test": test, "supervised": True}
-    write_json(folder / "run.json", {**plan, "seedless": True, "command": command(NAME)})
+    write_json(folder / "run.json", {**plan, "seedless": True, "command": command_line(f"python recipes/timit/{NAME}")})
     write_json(folder / "config.json", config.tables())
     for name, bench in benches.items():
         place = corpus_place(folder, name, test)
@@ -71,10 +70,10 @@ def main(argv: list[str] | None = None) -> int:
         rows = dict(zip(bench.trials.names, torch.from_numpy(vectors[name]), strict=True))
         write_tensors(place / "vectors.safetensors", rows)
     count = sum(weight.numel() for weight in encoder.parameters())
-    there = heard_elsewhere(elsewhere, config.mel, embed)
-    extra = {"parameters": count, "elsewhere": there}
-    for name, said in leave_vectors(folder, "d-vector", benches, vectors, extra).items():
-        print(f"{name}, {options.split}: EER {100 * said['static']['eer']:.2f} %, in {folder}")
+    reports = heard_elsewhere(elsewhere, config.mel, embed)
+    extra = {"parameters": count, "elsewhere": reports}
+    for name, report in leave_vectors(folder, "d-vector", benches, vectors, extra).items():
+        print(f"{name}, {options.split}: EER {100 * report['static']['eer']:.2f} %, in {folder}")
     return 0
 
 

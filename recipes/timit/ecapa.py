@@ -18,10 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from train import command, corpora_arguments, new_folder, prepare, say, set_value
-
-from rwae_audio.commands.common import Parser, guarded
-from rwae_audio.commands.data import add_hold_out, data_plan
+from rwae_audio.commands.common import Parser, guarded, new_folder, set_value
+from rwae_audio.commands.data import add_corpora, add_hold_out, data_plan
+from rwae_audio.commands.runs import add_set, command_line, configuration, tell
 from rwae_audio.files import InputError, only_one, read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
@@ -42,12 +41,11 @@ TRAIN = {"updates": 1800, "evaluate_every": 150, "batch": 64, "learning_rate": 2
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    corpora_arguments(parser, "a corpus to train on")
+    add_corpora(parser, "a corpus to train on")
     add_hold_out(parser)
-    parser.add_argument(
-        "--config", type=Path, default=HERE / "conf" / "rwae-mmd.toml", help="whose frames (rwae-mmd's)"
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="one setting, as in TOML")
+    helped = "the configuration whose frames are used: a TOML file, or a name of the package's (default: rwae-mmd)"
+    parser.add_argument("--config", default="rwae-mmd", metavar="FILE", help=helped)
+    add_set(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
     parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
@@ -59,12 +57,11 @@ def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     from rwae_audio.settings import read_toml
 
-    tables = read_toml(options.config) | {"train": {**TRAIN, "seed": options.seed}}
-    for setting in options.set:
-        set_value(tables, setting)
-    spoken = command(NAME)
-    plan = {"config": tables, "name": "ecapa", **data_plan(options), "command": spoken, "supervised": True}
-    return run(options, plan)
+    tables = read_toml(configuration(options.config)) | {"train": {**TRAIN, "seed": options.seed}}
+    for change in options.set:
+        set_value(tables, change)
+    plan = {"config": tables, "name": "ecapa", **data_plan(options), "supervised": True}
+    return run(options, {**plan, "command": command_line(f"python recipes/timit/{NAME}")})
 
 
 def run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
@@ -73,6 +70,7 @@ def run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
     from ladder_runs import heard_elsewhere, leave_vectors
 
     from rwae_audio.data.corpora import by_corpus, corpus_sources
+    from rwae_audio.evaluation.experiment import prepare_planned
     from rwae_audio.training.trainer import RunConfig
 
     heard = by_corpus(plan["data"])
@@ -80,7 +78,7 @@ def run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     config = RunConfig.of(plan["config"])
-    ready = prepare(config, plan)
+    ready = prepare_planned(config, plan, tell)
     folder = new_folder(options.out, f"{'-'.join(plan['test'])}-ecapa")
     with only_one(folder):
         write_json(folder / "run.json", plan)
@@ -90,10 +88,10 @@ def run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
         if options.no_test:
             return 0
         vectors = {name: embed(network, ready.normaliser, bench) for name, bench in ready.test.items()}
-        there = heard_elsewhere(elsewhere, config.mel, lambda bench: embed(network, ready.normaliser, bench))
-        extra = {"parameters": count, "elsewhere": there}
-        for name, said in leave_vectors(folder, plan["name"], ready.test, vectors, extra).items():
-            say(f"{name}: EER {100 * said['static']['eer']:.2f} %, in {folder}")
+        reports = heard_elsewhere(elsewhere, config.mel, lambda bench: embed(network, ready.normaliser, bench))
+        extra = {"parameters": count, "elsewhere": reports}
+        for name, report in leave_vectors(folder, plan["name"], ready.test, vectors, extra).items():
+            tell(f"{name}: EER {100 * report['static']['eer']:.2f} %, in {folder}")
     return 0
 
 
@@ -169,7 +167,7 @@ def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
         network = new_network(ready.config.mel.n_mels)
         classifier = Classifier(DIM, out_neurons=len(known))
     count = sum(p.numel() for p in network.parameters())
-    say(
+    tell(
         f"ecapa, {settings.updates} updates, seed {settings.seed}, {count:,} parameters, {len(known)} speakers, in {folder}"
     )
     weights = [*network.parameters(), *classifier.parameters()]
@@ -192,9 +190,14 @@ def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
         seconds += time.monotonic() - began
         if (step + 1) % settings.evaluate_every == 0 or step + 1 == settings.updates:
             rate = dev_rate(network, ready)
-            said = {"step": step + 1, "train/loss": loss.item(), "dev/static_eer": rate, "seconds": round(seconds, 1)}
-            log.write(said)
-            say(
+            measures = {
+                "step": step + 1,
+                "train/loss": loss.item(),
+                "dev/static_eer": rate,
+                "seconds": round(seconds, 1),
+            }
+            log.write(measures)
+            tell(
                 f"update {step + 1}/{settings.updates}  {seconds:.0f} s  loss {loss.item():.2f}  dev EER {100 * rate:.2f} %"
             )
             if rate < best:

@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     corpus = read(options)
 
-    from rwae_audio.evaluation.verification import format_table, write_scores
+    from rwae_audio.evaluation.tables import format_table
+    from rwae_audio.evaluation.verification import write_scores
     from rwae_audio.inference.bundle import load_bundle
 
     bundle = load_bundle(options.bundle, options.device)

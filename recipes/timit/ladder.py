@@ -5,8 +5,9 @@
     python recipes/timit/ladder.py --collect runs/ladder/rwae-mmd-0 --elsewhere timit=DIR      a run of train.py
     python recipes/timit/ladder.py --test an4 --no-train                 only the tables and two plots
 
-A row is conf/NAME.toml, or one of `ecapa` and `d-vector`, which are trained with speaker labels and not ranked. The files
-of the runs in ladder/<test>/ (ladder_rows.py) suffice to make the tables again, without speech and without training.
+A row is a configuration of the package, or one of `ecapa` and `d-vector`, which are trained with speaker labels and not
+ranked. The files of the runs in ladder/<test>/ (ladder_rows.py) suffice to make the tables again, without speech and
+without training.
 """
 
 from __future__ import annotations
@@ -21,11 +22,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import train
-
 from rwae_audio.commands.common import Parser, guarded, say
-from rwae_audio.commands.data import add_hold_out
+from rwae_audio.commands.data import add_corpora, add_hold_out
 from rwae_audio.commands.data import tested as data_tested
+from rwae_audio.commands.runs import CONFIGURATIONS, add_set, read_plan, tables_of
 from rwae_audio.files import InputError, read_text, write_text
 from rwae_audio.settings import nearest
 
@@ -45,13 +45,13 @@ SUPERVISED = {"ecapa": "ecapa.py", "d-vector": "dvector.py"}  # row → the scri
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    train.corpora_arguments(parser, "a corpus to train on")
+    add_corpora(parser, "a corpus to train on")
     add_hold_out(parser)
     parser.add_argument("--rows", nargs="+", metavar="NAME", help=f"rows to train ({', '.join(ROWS)} and references)")
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="seeds of each row (0 1 2)"
     )
-    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="a setting of every row")
+    add_set(parser)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads of a run (1)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="number of runs at the same time (2)")
     parser.add_argument(
@@ -125,7 +125,7 @@ def tested(options: argparse.Namespace, data: list[Source]) -> list[str]:
 def train_missing(options: argparse.Namespace, data: list[Source], elsewhere: list[Source], tests: list[str]) -> None:
     """Train every missing row and seed, several at a time, and measure each run at its end."""
     names = options.rows or [*(name for name in ROWS if conf(name).is_file()), *references()]
-    rows = [*sorted(path.stem for path in (HERE / "conf").glob("*.toml")), *SUPERVISED]
+    rows = [*sorted(path.stem for path in CONFIGURATIONS.glob("*.toml")), *SUPERVISED]
     for name in names:
         if name not in rows:
             raise InputError(f"--rows {name}; {nearest(name, rows)}")
@@ -155,7 +155,7 @@ def train_missing(options: argparse.Namespace, data: list[Source], elsewhere: li
 
 def conf(name: str) -> Path:
     """Return the configuration file of a row."""
-    return HERE / "conf" / f"{name}.toml"
+    return CONFIGURATIONS / f"{name}.toml"
 
 
 def references() -> list[str]:
@@ -180,7 +180,7 @@ def trained(
 
     run = options.runs / run_name(name, seed)
     if (run / "run.json").is_file():
-        plan = train.old_plan(run)
+        plan = read_plan(run, name=str, test=list)
         corpora, trained_on = ({source[2] for source in sources} for sources in (data, plan["data"]))
         if plan["test"] != tests or (name != "d-vector" and trained_on != corpora):
             actual = f"{', '.join(sorted(trained_on))}, tested on {', '.join(plan['test'])}"
@@ -190,7 +190,7 @@ def trained(
             raise InputError(
                 f"{run} is a run with other speakers held out; expected those of --hold-out, or another --runs"
             )
-        if name not in SUPERVISED and plan.get("config") != train.tables_of(conf(name), options.set, seed):
+        if name not in SUPERVISED and plan.get("config") != tables_of(conf(name), options.set, seed):
             raise InputError(
                 f"{run} is a run with other settings than {conf(name).name} and --set; expected these, or another --runs"
             )
@@ -206,7 +206,7 @@ def trained(
         if name in SUPERVISED:
             words += named("--elsewhere", elsewhere)
         else:
-            words += ["--config", str(conf(name))]
+            words += ["--config", name]
         if seed is not None:
             words += ["--seed", str(seed), *(word for setting in options.set for word in ("--set", setting))]
     words += ["--threads", str(options.threads)] if seed is not None else []

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 from ladder_rows import KINDS, check_config, digest, half, keep, read_rows, run_name, same_list
-from train import old_plan, prepare
 
+from rwae_audio.commands.runs import read_plan
 from rwae_audio.data.audio import load_audio
 from rwae_audio.data.corpora import Source, by_corpus, planned_sources, read_corpora, relocated
 from rwae_audio.data.features import MelConfig
 from rwae_audio.data.store import open_store
 from rwae_audio.evaluation.alignment import bytes_lost, phones_of
 from rwae_audio.evaluation.benchmark import Benchmark, Row, benchmark, embed_rows, log_mel_rows, model_row
-from rwae_audio.evaluation.experiment import corpus_place
+from rwae_audio.evaluation.experiment import corpus_place, prepare_planned
 from rwae_audio.evaluation.probes import probe_report
 from rwae_audio.evaluation.scores import read_scores, write_scores
 from rwae_audio.evaluation.trials import Trials
@@ -61,7 +61,7 @@ def collect(
     Raises:
         InputError: The run is not finished, or does not fit the ladder.
     """
-    plan = old_plan(run)
+    plan = read_plan(run, name=str, test=list)
     if not (run / "eer.json").is_file():
         raise InputError(f"{run} is not finished; expected a run with an eer.json, or train.py --resume {run}")
     tables, config = (read_json(run / f"{name}.json", "a finished run") for name in ("table", "config"))
@@ -116,7 +116,7 @@ def model_columns(
     if not (run / "bundle").is_dir():
         return {}
     bundle = load_bundle(run / "bundle")
-    ready = prepare(bundle.config, plan, tell=lambda line: None)
+    ready = prepare_planned(bundle.config, plan)
     corpus = next(corpus for corpus in ready.corpora if corpus.name == test)
     spoken = any(u.text or u.phones for u in corpus.utterances)
     phones = phones_of(corpus, progress=progress).phones if spoken else {}

@@ -22,6 +22,7 @@ from ladder_runs import FEATURES, UNTRAINED
 from rwae_audio.data.features import MelConfig
 from rwae_audio.evaluation import plots
 from rwae_audio.evaluation.comparison import difference, difference_line, mean_row
+from rwae_audio.evaluation.tables import markdown_table, with_interval
 from rwae_audio.evaluation.verification import det_points
 from rwae_audio.files import InputError, write_text
 
@@ -165,8 +166,8 @@ def table_md(rows: Sequence[Row], corpus: str) -> str:
     parts = [f"# The ladder on {corpus}", f"{counts}. Rates in %, with 95 % intervals of a bootstrap over speakers."]
     parts += ["Synthetic speech: these numbers say nothing about people."] if first["synthetic"] else []
     parts += list(dict.fromkeys(f"Partial: {row.report['partial']}." for row in rows if row.report.get("partial")))
-    parts += ["\n".join(markdown(RATES, list(rate_cells(rows))))]
-    parts += ["## What the codes hold", "\n".join(markdown(HOLDS, [content_cells(row) for row in rows])), LEGEND]
+    parts += [markdown_table(RATES, rate_cells(rows), words=(1,))]
+    parts += ["## What the codes hold", markdown_table(HOLDS, map(content_cells, rows)), LEGEND]
     parts += elsewhere_section(rows)
     lines = [f"- {line}" for line in terms(rows)]
     parts += ["## Rows with other settings than most", "\n".join(lines)] if lines else []
@@ -184,7 +185,7 @@ def table_md(rows: Sequence[Row], corpus: str) -> str:
     parts += [
         "## Published numbers",
         note,
-        "\n".join(markdown(("published", "static EER %", "dynamic EER %"), published)),
+        markdown_table(("published", "static EER %", "dynamic EER %"), published),
     ]
     commands = dict.fromkeys(
         re.sub(r" --seed \S+", "", run.row["command"]) for row in rows for run in row.runs[:1] if "command" in run.row
@@ -213,8 +214,10 @@ def rate_cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
         if mark is None:
             mark = f" (**collapsed** in {len(row.collapsed)} of {len(row.runs)})"
         report = row.report
-        gap = rate(report["gap"], report["gap_interval"])
-        rates = (rate(at(report, f"{code}.eer"), at(report, f"{code}.interval")) for code in ("static", "dynamic"))
+        gap = with_interval(report["gap"], report["gap_interval"])
+        rates = (
+            with_interval(at(report, f"{code}.eer"), at(report, f"{code}.interval")) for code in ("static", "dynamic")
+        )
         rank = str(number) if row.kind == "ranked" else ""
         yield (rank, row.name + mark, str(len(row.runs)), *rates, gap, number_of(report["static"]["min_dcf"], 3))
 
@@ -261,7 +264,7 @@ def elsewhere_section(rows: Sequence[Row]) -> list[str]:
         (
             row.name,
             *(
-                rate(*(at(row.report, f"elsewhere.{c}.{code}.{key}") for key in ("eer", "interval")))
+                with_interval(*(at(row.report, f"elsewhere.{c}.{code}.{key}") for key in ("eer", "interval")))
                 for c in corpora
                 for code in ("static", "dynamic")
             ),
@@ -272,7 +275,7 @@ def elsewhere_section(rows: Sequence[Row]) -> list[str]:
     note = (
         f"Speech of corpora that the model was not trained on ({'; '.join(counts)}); empty if it was trained on them."
     )
-    return [*parts, "## Elsewhere", note, "\n".join(markdown(header, cells))]
+    return [*parts, "## Elsewhere", note, markdown_table(header, cells)]
 
 
 def terms(rows: Sequence[Row]) -> Iterator[str]:
@@ -300,22 +303,9 @@ def differences(rows: Sequence[Row]) -> Iterator[str]:
                 yield difference_line(name, other, difference(pair[0].report, pair[1].report, *draws)) + mark
 
 
-def markdown(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table in Markdown, with numbers right-aligned."""
-    rule = "|" + "".join("---|" if name in ("system", "published") else "---:|" for name in header)
-    return ["| " + " | ".join(header) + " |", rule, *("| " + " | ".join(row) + " |" for row in cells)]
-
-
-def rate(value: float | None, span: Sequence[float] | None) -> str:
-    """Return a rate in %, with its interval."""
-    if value is None:
-        return ""
-    return f"{100 * value:.1f}" + (f" [{100 * span[0]:.1f}, {100 * span[1]:.1f}]" if span else "")
-
-
 def percent(value: float | None) -> str:
-    """Return a rate in %."""
-    return rate(value, None)
+    """Return a rate in %, or ""."""
+    return with_interval(value, None)
 
 
 def number_of(value: float | None, digits: int) -> str:

@@ -243,29 +243,21 @@ def score(trials: Trials, vectors: Vectors, replicates: int) -> dict[str, Any]:
 def write_report(folder: Path, report: dict[str, Any]) -> None:
     """Print the table, and write it with the report and the figure."""
     from rwae_audio.evaluation.plots import robustness
+    from rwae_audio.evaluation.tables import aligned, markdown_table, with_interval
 
     labels = {condition.name: condition.label for condition in CONDITIONS} | {"mean": "mean of the degradations"}
     header = ["recording", *(f"{row}, {side}" for row in report["rows"] for side in SIDES.values())]
-    cells = [
-        [label, *(cell(values[name][side]) for values in report["rows"].values() for side in SIDES)]
-        for name, label in labels.items()
-    ]
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    for line in (header, *cells):
-        print("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip())
-    lines = ["EER in %, with 95 % intervals of a bootstrap over speakers.", ""]
-    lines += ["| " + " | ".join(line) + " |" for line in (header, ["---"] + ["---:"] * len(header[1:]), *cells)]
+    cells = []
+    for name, label in labels.items():
+        rates = (values[name][side] for values in report["rows"].values() for side in SIDES)
+        cells.append([label, *(with_interval(rate["eer"], rate["interval"]) for rate in rates)])
+    print("\n".join(aligned([header, *cells])))
+    lines = ["EER in %, with 95 % intervals of a bootstrap over speakers.", "", markdown_table(header, cells)]
     lines += ["", f"{report['trials']:,} trials, seed {report['seed']}: `{report['command']}`", ""]
     write_json(folder / "robustness.json", report)
     write_text(folder / "robustness.md", "\n".join(lines))
     robustness(folder / "robustness.png", labels, report["rows"], SIDES)
     say(NAME, f"wrote robustness.json, robustness.md and robustness.png to {folder}")
-
-
-def cell(summary: Mapping[str, Any]) -> str:
-    """Return an EER in % with its interval, if it has one."""
-    span = summary["interval"]
-    return f"{100 * summary['eer']:.1f}" + (f" [{100 * span[0]:.1f}, {100 * span[1]:.1f}]" if span else "")
 
 
 if __name__ == "__main__":

@@ -1,80 +1,72 @@
-"""What train_adain_vc.py runs: the settings, the frames, the loop."""
+"""The training of AdaIN-VC: its settings, its frames, one update and a look at the development speakers."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from adain_vc import MEL, AdaInConfig, AdaInVc, AdaInVoice, losses, save_adain
 from torch import Tensor
 
-from rwae_audio.commands.resume import keep_content
-from rwae_audio.data.corpora import planned_corpora
+from rwae_audio.commands.runs import tell
 from rwae_audio.data.features import Normaliser
 from rwae_audio.data.store import Sampler, open_store
-from rwae_audio.evaluation.benchmark import benchmarks, with_benchmark
+from rwae_audio.evaluation.benchmark import benchmarks, read_planned
 from rwae_audio.files import InputError
 from rwae_audio.model.config import ModelConfig
 from rwae_audio.randomness import generator
-from rwae_audio.settings import resolve
+from rwae_audio.settings import Bounds, Settings, at_least, between, resolve
 from rwae_audio.training.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.training.loop import MetricsLog, clip_gradients, train_loop
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """As many updates, of as many segments as long, as converter.toml has; the authors' Adam and weights. Theirs had 200,000
+class TrainConfig(Settings):
+    """How long AdaIN-VC is trained, on what, and by which weights.
+
+    Updates, segments and their length are those of converter.toml; Adam and the weights are the authors', who made 200,000
     updates of 128 segments of 128 frames.
 
-    annealed: the share of the updates over which content_weight grows from 0.
+    annealed    the share of the updates over which content_weight grows from 0
     """
 
-    seed: int = 0
-    updates: int = 2000
-    batch: int = 64
+    table: ClassVar[str] = "train"
+    seed: int = at_least(0, 0)
+    updates: int = at_least(1, 2000)
+    batch: int = at_least(1, 64)
     frames: int = 64
-    learning_rate: float = 5e-4
-    reconstruction_weight: float = 10.0
-    content_weight: float = 1.0
-    annealed: float = 0.1
-    gradient_clip: float = 5.0
-    evaluate_every: int = 100
+    learning_rate: float = field(default=5e-4, metadata={"bounds": Bounds(0, open_low=True)})
+    reconstruction_weight: float = at_least(0, 10.0)
+    content_weight: float = at_least(0, 1.0)
+    annealed: float = between(0, 1, 0.1)
+    gradient_clip: float = field(default=5.0, metadata={"bounds": Bounds(0, open_low=True)})
+    evaluate_every: int = at_least(1, 100)
 
     def __post_init__(self) -> None:
-        for name, least in {"seed": 0, "updates": 1, "batch": 1, "evaluate_every": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"[train] {name} is {getattr(self, name)}; expected {least} or more")
+        super().__post_init__()
         if self.frames < 2 * AdaInVc.shrinks or self.frames % AdaInVc.shrinks:
             least = f"a multiple of {AdaInVc.shrinks}, {2 * AdaInVc.shrinks} or more"
             raise ValueError(f"[train] frames is {self.frames}; expected {least}")
-        for name in ("learning_rate", "gradient_clip"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"[train] {name} is {getattr(self, name)}; expected more than 0")
-        for name in ("reconstruction_weight", "content_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"[train] {name} is {getattr(self, name)}; expected 0 or more")
-        if not 0 <= self.annealed < 1:
-            raise ValueError(f"[train] annealed is {self.annealed}; expected at least 0 and under 1")
 
     def grown(self, step: int) -> float:
-        """The share of content_weight in update `step`."""
+        """Return the share of content_weight in update `step`."""
         return min(1.0, step / (self.annealed * self.updates)) if self.annealed else 1.0
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The tables of a run."""
+    """The tables of a run: [adain] and [train]."""
 
     adain: AdaInConfig = field(default_factory=AdaInConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     @classmethod
     def of(cls, tables: dict[str, Any]) -> RunConfig:
-        """From plain tables. Raises InputError."""
+        """Return the defaults, with what the tables give instead. Raises InputError."""
         if unknown := set(tables) - {"adain", "train"}:
             raise InputError(f"there is a table [{min(unknown)}]; expected [adain] and [train]")
         return cls(
@@ -83,12 +75,18 @@ class RunConfig:
         )
 
     def tables(self) -> dict[str, Any]:
+        """Return plain tables for JSON, from which `of` makes the same configuration."""
         return {"adain": asdict(self.adain), "train": asdict(self.train)}
 
 
 @dataclass(frozen=True)
 class Speech:
-    """What is drawn from, and held_out: normalised segments (B, T, n_mels) of development speakers."""
+    """The training speakers' segments, to draw from, and some of development speakers.
+
+    Attributes:
+        held_out: Normalised segments (B, T, n_mels) of development speakers.
+        hours: The length of the training speakers' speech.
+    """
 
     sampler: Sampler
     normaliser: Normaliser
@@ -97,12 +95,12 @@ class Speech:
 
 
 def read_frames(plan: dict[str, Any], config: RunConfig) -> Speech:
-    """The training speakers of all corpora, and the development speakers of those of `test`, held out of the others where
-    one has none. Raises InputError when these say too little."""
+    """Read the training speakers of all corpora of a plan, and the development speakers of those in its `test`.
+
+    Raises InputError when the development speakers say too little.
+    """
     size, test = config.train.frames, plan["test"]
-    corpora = planned_corpora(plan)
-    keep_content(plan, corpora)
-    corpora = [with_benchmark(corpus) if corpus.name in test else corpus for corpus in corpora]
+    corpora = read_planned(plan)
     store = open_store(corpora, MEL, progress=True)
     rows, model = store.indices("train"), ModelConfig(static_from="segment")
     normaliser = store.normaliser(rows)
@@ -159,10 +157,10 @@ class Training:
     def look(self, averages: dict[str, float]) -> None:
         """Log the averages and the error on development speakers, and keep the model if it is the best one."""
         position = self.position
-        said = {**averages, "dev/reconstruction": on_dev(self.model, self.speech.held_out)}
-        self.log.write({"step": position.step, **said, "seconds": round(position.seconds, 1)})
+        values = {**averages, "dev/reconstruction": on_dev(self.model, self.speech.held_out)}
+        self.log.write({"step": position.step, **values, "seconds": round(position.seconds, 1)})
         # while the content costs less than it will, frames are reconstructed better than they will be
-        score = -said["dev/reconstruction"] if self.settings.grown(position.step) == 1 else -1e6
+        score = -values["dev/reconstruction"] if self.settings.grown(position.step) == 1 else -1e6
         if score > position.best_score:
             position.best_score, position.best_step = score, position.step
             meta = {"command": self.command, "step": position.step}
@@ -170,7 +168,8 @@ class Training:
         position.sums = {}
         self.save()
         best = "  (best)" if position.best_step == position.step else ""
-        print(json.dumps({key: round(value, 4) for key, value in said.items()}), position.step, best, flush=True)
+        line = json.dumps({key: round(value, 4) for key, value in values.items()})
+        tell(f"update {position.step}/{self.settings.updates}: {line}{best}")
 
     def save(self) -> None:
         """Write the checkpoint that the run goes on with."""
@@ -179,5 +178,5 @@ class Training:
 
 @torch.no_grad()
 def on_dev(model: AdaInVc, frames: Tensor) -> float:
-    """The reconstruction error of frames (B, T, n_mels), without noise."""
+    """Return the reconstruction error of frames (B, T, n_mels), without noise."""
     return float((model(frames, None)[0] - frames).abs().mean())

@@ -27,6 +27,7 @@ from rwae_audio.data.audio import load_audio
 from rwae_audio.data.corpora.base import audio_files
 from rwae_audio.data.features import PRESETS
 from rwae_audio.data.level import speech_of
+from rwae_audio.evaluation.tables import markdown_table
 from rwae_audio.files import InputError, write_text
 
 NAME = "pitch_trackers.py"
@@ -203,13 +204,15 @@ def judged(samples: np.ndarray, babble: np.ndarray, seed: int) -> Iterator[Row]:
                 yield measured((condition, filtered, name), heard.astype(np.float32), reference, sure)
 
 
+HEADER = (
+    *("condition", "high-pass", "tracker", "voicing %", "missed %", "invented %", "gross %"),
+    *("register: median %", "95th %", "maximum %", "drift: maximum %"),
+)
+
+
 def report(rows: list[Row]) -> str:
-    """A table in Markdown: frames of all recordings together, and quantiles of the recordings' registers."""
-    lines = [
-        "| condition | high-pass | tracker | voicing % | missed % | invented % | gross % | register: median % | 95th % "
-        "| maximum % | drift: maximum % |",
-        "|---|---|---|" + "---:|" * 8,
-    ]
+    """Return a table in Markdown: frames of all recordings together, and quantiles of the recordings' registers."""
+    cells = []
     for keys in dict.fromkeys(row[:3] for row in rows):
         group = [row for row in rows if row[:3] == keys]
         clean = [row for row in rows if row[:3] == ("clean", *keys[1:])]
@@ -218,8 +221,8 @@ def report(rows: list[Row]) -> str:
         drift = np.expm1([abs(row.own - before.own) for row, before in zip(group, clean, strict=True)])
         shares = ((missed + invented) / (voiced + unvoiced), missed / voiced, invented / unvoiced, gross / both)
         values = (*shares, *np.nanquantile(errors, [0.5, 0.95, 1.0]), np.nanmax(drift))
-        lines.append(" | ".join(["| " + keys[0], *keys[1:], *(f"{100 * value:.1f}" for value in values)]) + " |")
-    return "\n".join(lines)
+        cells.append([*keys, *(f"{100 * value:.1f}" for value in values)])
+    return markdown_table(HEADER, cells, words=(0, 1, 2))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""What the judges said → a file a row, and a table of all rows.
+"""The judges' measures of conversions: a file for each row, and a table of all rows.
 
 results/<list>/<row>.csv       a line a pair, COLUMNS
 results/<list>/natural.csv     natural trials of the same speakers, from which the thresholds are
@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from rwae_audio.evaluation import plots
+from rwae_audio.evaluation.bootstrap import draw_counts
 from rwae_audio.evaluation.judges import ACCEPTED_CER, accepted
+from rwae_audio.evaluation.tables import markdown_table, marked, with_interval
 from rwae_audio.evaluation.verification import eer_threshold, interval
 from rwae_audio.files import InputError, read_text, write_text
 
@@ -60,7 +62,7 @@ COLUMNS = (
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) -> str:
-    """A line a row; numbers to four places, empty where there is none."""
+    """Return a line for each row, with numbers to four places, empty where there is none."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
@@ -71,12 +73,12 @@ def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) 
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The counterpart of as_csv."""
+    """Read the rows that `as_csv` has written."""
     return list(csv.DictReader(read_text(path, "what the judges said").splitlines()))
 
 
 def thresholds(place: Path) -> dict[str, float]:
-    """Each encoder's cosine at the EER of natural trials."""
+    """Return each encoder's cosine at the EER of natural trials."""
     rows = read_csv(place / "natural.csv")
     found = {}
     for encoder in ENCODERS:
@@ -87,7 +89,7 @@ def thresholds(place: Path) -> dict[str, float]:
 
 
 def write_table(place: Path, name: str) -> Path:
-    """table.md and plot.png from the rows under `place`; returns the first's path. Raises InputError when there are none."""
+    """Write table.md and plot.png from the rows under `place`, and return the table's path. Raises InputError without rows."""
     files = sorted(path for path in place.glob("*.csv") if path.stem != "natural")
     if not files or not (place / "natural.csv").is_file():
         raise InputError(f"{place} has no rows; expected some that were judged")
@@ -111,7 +113,7 @@ def write_table(place: Path, name: str) -> Path:
         "voicefilter. The cosines' thresholds are those of the EER on natural speech of the same speakers: "
         f"{limits['resemblyzer']:.3f} and {limits['voicefilter']:.3f}.",
         "",
-        *markdown(ranked, {**SHORT, **MORE}),
+        markdown(ranked, {**SHORT, **MORE}),
         "",
         "Like the target: resemblyzer takes it for the target, whatever it says. Nearer: its cosine with other recordings of",
         "the target is above that with others of the source, by either encoder and by both. Understood: a CER of 40 % or less.",
@@ -124,14 +126,16 @@ def write_table(place: Path, name: str) -> Path:
     ]
     write_text(place / "table.md", "\n".join(lines))
     if place.parent == HERE / "results":
-        write_text(README, rendered(read_text(README, "the README"), name, markdown(ranked, SHORT)))
+        readme = read_text(README, "the README")
+        if f"<!-- {name}: begin -->" in readme:
+            write_text(README, marked(readme, name, markdown(ranked, SHORT)))
     points = {row: (bracketed(said, "understood", 100), bracketed(said, "cosine")) for row, said in rows.items()}
     plots.conversions(place / "plot.png", points, limits["resemblyzer"], name)
     return place / "table.md"
 
 
 def ahead(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The lines that say how much more often OWN is accepted than each other row, pair by pair; none without OWN."""
+    """Return lines that say how much more often OWN is accepted than each other row, pair by pair; none without OWN."""
     others = [row for row in rows if row != OWN]
     if OWN not in rows or not others:
         return []
@@ -143,32 +147,25 @@ def ahead(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [*lines, ""]
 
 
-def markdown(rows: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str]) -> list[str]:
-    """The lines of a table of these columns."""
-    head = [f"| row | {' | '.join(columns.values())} |", f"|---|{'---:|' * len(columns)}"]
-    return [*head, *(f"| {row} | {' | '.join(cell(said, key) for key in columns)} |" for row, said in rows.items())]
+def markdown(rows: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str]) -> str:
+    """Return a table of these columns."""
+    cells = ((row, *(cell(values, key) for key in columns)) for row, values in rows.items())
+    return markdown_table(("row", *columns.values()), cells)
 
 
 def cell(said: Mapping[str, Any], key: str) -> str:
-    """What a row says, as its table has it."""
+    """Return the mean of a row's measure as its table has it."""
     if key in SHARES:
-        return with_interval(said, key, 100)
+        mean, *ends = bracketed(said, key, 100)
+        return with_interval(mean, ends, scale=1)
     if key in EDITS:
         return f"{100 * said[key].sum() / said['letters'].sum():.1f}".replace("nan", "")
     known = said[key][~np.isnan(said[key])]
     return f"{np.abs(known).mean() if key == 'register' else known.mean():.{DIGITS[key]}f}" if len(known) else ""
 
 
-def rendered(readme: str, name: str, table: Sequence[str]) -> str:
-    """The README with a list's table between its two marks, if it has these."""
-    begin, end = (f"<!-- {name}: {word} -->" for word in ("begin", "end"))
-    before, _, rest = readme.partition(begin)
-    _, _, after = rest.partition(end)
-    return "\n".join([f"{before}{begin}", "", *table, "", f"{end}{after}"]) if after else readme
-
-
 def measures(rows: Sequence[Mapping[str, str]], limits: Mapping[str, float]) -> dict[str, Any]:
-    """Of each pair, (N,): what the table has, and the speakers of its source and target."""
+    """Return for each pair, (N,), what the table has, and the speakers of its source and target."""
     said: dict[str, Any] = {
         key: np.array([float(row.get(key) or "nan") for row in rows])
         for key in COLUMNS
@@ -192,23 +189,19 @@ def measures(rows: Sequence[Mapping[str, str]], limits: Mapping[str, float]) -> 
     return said
 
 
-def with_interval(said: Mapping[str, Any], key: str, scale: float) -> str:
-    """mean [low, high], as of `bracketed`."""
-    mean, low, high = bracketed(said, key, scale)
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
-
-
 def bracketed(said: Mapping[str, Any], key: str, scale: float = 1.0) -> tuple[float, float, float]:
-    """Mean and the ends of its interval, of a bootstrap over the sources' speakers and, apart from it, over the targets': a
-    pair counts as often as the one was drawn times the other. Of the pairs that have a value."""
+    """Return the mean of the pairs that have a value, and the ends of its interval.
+
+    The bootstrap draws the sources' speakers and, apart from them, the targets': a pair counts as often as the one was drawn
+    times the other.
+    """
     known = ~np.isnan(said[key])
     letters = said["letters"] if key == "cer" and not np.isnan(said["letters"]).any() else np.ones(len(known))
     values, weights, chance = said[key][known], letters[known], np.random.default_rng(0)
     mean = np.average(values, weights=weights) if known.any() else np.nan
     for side in ("source", "target"):
         names, which = np.unique(said[side][known], return_inverse=True)
-        drawn = chance.multinomial(len(names), np.full(len(names), 1 / len(names)), size=REPLICATES)
-        weights = weights * drawn[:, which]
+        weights = weights * draw_counts(len(names), REPLICATES, chance)[:, which]
     with np.errstate(invalid="ignore"):  # of a draw without any pair
         means = (weights * values).sum(1) / weights.sum(1)
     low, high = interval(scale * means) or (np.nan, np.nan)

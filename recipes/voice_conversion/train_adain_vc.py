@@ -11,19 +11,31 @@ from __future__ import annotations
 
 import argparse
 import sys
-
-from train_vocoder import ended, old_plan, plan_of, run_arguments
+from typing import Any
 
 from rwae_audio.commands.common import Parser, guarded, new_folder, say
-from rwae_audio.commands.resume import check_beside_resume, minutes_left
+from rwae_audio.commands.data import add_data, add_hold_out, add_test, data_plan
+from rwae_audio.commands.runs import (
+    add_run,
+    check_beside_resume,
+    command_line,
+    minutes_left,
+    resumed_plan,
+    stoppable,
+    tables_of,
+)
 from rwae_audio.files import only_one, write_json
 
 NAME = "train_adain_vc.py"
+COMMAND = f"python recipes/voice_conversion/{NAME}"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    run_arguments(parser)
+    add_data(parser, "a corpus to train on")
+    add_test(parser)
+    add_hold_out(parser)
+    add_run(parser)
     options = parser.parse_args(argv)
     check_beside_resume(parser, options)
     return options
@@ -31,22 +43,29 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    resumed = options.resume
-    plan = old_plan(options, NAME) if resumed else plan_of(options, NAME)
+    plan = resumed_plan(options, "latest.safetensors", COMMAND, test=list) if options.resume else new_plan(options)
     import torch  # slow to load, so only now that the command line is known to be right
     from adain_training import RunConfig, read_frames, train
 
     if options.threads:
         torch.set_num_threads(options.threads)
     config = RunConfig.of(plan["config"])
-    folder = resumed or new_folder(options.out, "adain-vc")
+    folder = options.resume or new_folder(options.out, "adain-vc")
     with only_one(folder):
         speech = read_frames(plan, config)
         write_json(folder / "run.json", plan)
         say(NAME, f"{speech.hours:.2f} hours, {config.train.updates} updates, in {folder}")
-        return ended(
-            lambda: train(config, speech, folder, plan["command"], minutes_left(options.minutes)), NAME, folder
-        )
+
+        def training() -> int:
+            train(config, speech, folder, plan["command"], minutes_left(options.minutes))
+            return 0
+
+        return stoppable(training, COMMAND, folder)
+
+
+def new_plan(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what run.json keeps: the settings, the corpora and speakers, the command."""
+    return {"config": tables_of(None, options.set), **data_plan(options), "command": command_line(COMMAND)}
 
 
 if __name__ == "__main__":

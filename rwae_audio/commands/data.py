@@ -35,6 +35,14 @@ def add_hold_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hold-out", type=Path, metavar="FILE", help=text)
 
 
+def add_corpora(parser: argparse.ArgumentParser, use: str) -> None:
+    """Add --data, --test and --elsewhere to a parser; `use` as in `add_data`."""
+    add_data(parser, use)
+    add_test(parser)
+    text = "a corpus to test on that is not trained on; may be repeated"
+    parser.add_argument("--elsewhere", action="append", default=[], metavar="NAME=DIR", help=text)
+
+
 def data_plan(options: argparse.Namespace, default: Sequence[Source] = ()) -> dict[str, Any]:
     """Return the entries of a plan for --data (or `default`), --test and --hold-out. Raises InputError."""
     from rwae_audio.data.corpora import corpus_sources, read_hold_out

@@ -141,7 +141,8 @@ def _costs(summary: dict[str, Any]) -> str:
 
 def report_bundle(options: argparse.Namespace) -> int:
     """Report on a bundle's codes of the recordings in --audio-dir on the trial list of --trials."""
-    from rwae_audio.evaluation.verification import format_table, read_trials, report, speakers_of, write_scores
+    from rwae_audio.evaluation.tables import format_table
+    from rwae_audio.evaluation.verification import read_trials, report, speakers_of, write_scores
 
     trials = read_trials(options.trials)
     paths = audio_paths(trials, options.audio_dir)

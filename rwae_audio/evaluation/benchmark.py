@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rwae_audio.data.corpora.base import Corpus, hold_out, select_longest
+from rwae_audio.data.corpora.plans import keep_content, planned_corpora
 from rwae_audio.data.features import MelConfig, Normaliser, non_speech_mask
 from rwae_audio.data.store import FrameStore
 from rwae_audio.evaluation.verification import Trials, all_pairs, match_names, read_trials, report, restrict
@@ -66,6 +67,16 @@ def with_benchmark(corpus: Corpus) -> Corpus:
     note = "no development and test speakers in the corpus: some of its training speakers are held out"
     utterances = tuple(u for u in corpus.utterances if u.split == "train")
     return replace(corpus, utterances=hold_out(utterances), notes=(*corpus.notes, note))
+
+
+def read_planned(plan: dict[str, Any]) -> list[Corpus]:
+    """Read the corpora of a plan, those in its `test` with speakers to test on.
+
+    Writes into the plan which utterances they have. Raises InputError when the run began with others.
+    """
+    corpora = planned_corpora(plan)
+    keep_content(plan, corpora)
+    return [with_benchmark(corpus) if corpus.name in plan["test"] else corpus for corpus in corpora]
 
 
 def benchmarks(store: FrameStore, corpora: Sequence[Corpus], tested: Sequence[str], split: str) -> dict[str, Benchmark]:

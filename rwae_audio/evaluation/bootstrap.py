@@ -51,6 +51,11 @@ class Stretch(NamedTuple):
     kinds: tuple[Pairs, Pairs]
 
 
+def draw_counts(count: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Return how often each of `count` speakers is drawn, with replacement, in some draws of as many: (draws, count)."""
+    return rng.multinomial(count, np.full(count, 1 / count), size=draws)
+
+
 def bootstrap_weights(trials: Trials, speakers: np.ndarray, replicates: int, seed: int = 0) -> np.ndarray:
     """Return the weight of each trial in each bootstrap draw of speakers, (replicates, N).
 
@@ -91,7 +96,7 @@ def _draws(speakers: np.ndarray, replicates: int, seed: int) -> Iterator[np.ndar
     size = max(1, min(100, COPIES // count))
     for i in range(0, replicates, size):
         copies = np.ones((min(size, replicates - i), count + 1))
-        copies[:, :-1] = rng.multinomial(count, np.full(count, 1 / count), size=len(copies))
+        copies[:, :-1] = draw_counts(count, len(copies), rng)
         yield copies
 
 

@@ -23,6 +23,7 @@ from rwae_audio.evaluation.benchmark import (
     log_mel_rows,
     model_row,
     non_speech_row,
+    read_planned,
 )
 from rwae_audio.evaluation.verification import det_points, write_scores
 from rwae_audio.files import InputError, write_json
@@ -156,6 +157,30 @@ def prepare(
     dev_rows = np.concatenate([bench.rows for bench in dev.values()])
     held_out = Sampler(store, dev_rows, config.mel.segment, config.model).draw(128, generator(0, "held-out"))
     return Experiment(config, corpora, store, rows, normaliser, sampler, held_out, dev, test, initial)
+
+
+def prepare_planned(
+    config: RunConfig, plan: dict[str, Any], tell: Callable[[str], None] = lambda line: None
+) -> Experiment:
+    """Read the corpora of a plan, tell what is in them, and make their frames."""
+    initial = load_bundle(plan["init"]) if plan.get("init") else None
+    corpora = read_planned(plan)
+    for corpus in corpora:
+        counts = [
+            f"{split} {len(corpus.of(split))} ({len(corpus.speakers(split))})" for split in ("train", "dev", "test")
+        ]
+        tell(f"{corpus.name}: utterances (speakers): {', '.join(counts)}")
+        for note in corpus.notes:
+            tell(f"{corpus.name}: {note}")
+    experiment = prepare(config, corpora, plan["test"], progress=True, initial=initial)
+    silent = experiment.store.silent
+    for utterance in silent[:5]:
+        tell(f"{utterance.path} is silent and left out")
+    if len(silent) > 5:
+        tell(f"{len(silent)} recordings are silent and left out in all")
+    short, window = experiment.sampler.left_out, experiment.sampler.window
+    tell(f"training on {experiment.hours:.2f} hours; {short} utterances under {window} frames are left out")
+    return experiment
 
 
 def run(

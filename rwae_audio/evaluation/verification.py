@@ -235,54 +235,6 @@ def _summary(scores: np.ndarray, target: np.ndarray, draws: np.ndarray, p_target
     }
 
 
-HEADER = ("system", "static EER %", "dynamic EER %", "gap", "minDCF")
-
-
-def table_cells(rows: Mapping[str, Report]) -> list[tuple[str, ...]]:
-    """Return the cells of a table with a row for each system and rates in %."""
-    cells: list[tuple[str, ...]] = []
-    for name, row in rows.items():
-        static, dynamic = row["static"], row["dynamic"]
-        gap = "" if row["gap"] is None else f"{100 * row['gap']:.1f}"
-        mark = f" ({' and '.join(collapsed)} collapsed)" if (collapsed := row.get("collapsed")) else ""
-        cells.append((name + mark, _rate(static), _rate(dynamic), gap, f"{static['min_dcf']:.3f}"))
-    return cells
-
-
-def format_table(rows: Mapping[str, Report]) -> str:
-    """Return a table for the terminal, with a line on synthetic speech."""
-    cells = [HEADER, *table_cells(rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(HEADER))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    lines.insert(1, "-" * len(lines[0]))
-    if any(row["synthetic"] for row in rows.values()):
-        lines.append("synthetic speech: these numbers say nothing about people")
-    lines += [f"partial: {reason}" for reason in _partial(rows)]
-    return "\n".join(lines)
-
-
-def markdown_table(rows: Mapping[str, Report]) -> str:
-    """Return a table in Markdown, with a line on synthetic speech."""
-    lines = ["| " + " | ".join(row) + " |" for row in (HEADER, *table_cells(rows))]
-    lines.insert(1, "|---|" + "---:|" * (len(HEADER) - 1))
-    if any(row["synthetic"] for row in rows.values()):
-        lines.append("\nSynthetic speech: these numbers say nothing about people.")
-    lines += [f"\nPartial: {reason}." for reason in _partial(rows)]
-    return "\n".join(lines)
-
-
-def _partial(rows: Mapping[str, Report]) -> list[str]:
-    """Return the descriptions of incomplete corpora or trial lists in the rows, each once."""
-    return list(dict.fromkeys(row["partial"] for row in rows.values() if row.get("partial")))
-
-
-def _rate(summary: Report | None) -> str:
-    if summary is None:
-        return ""
-    span = summary["interval"]
-    return f"{100 * summary['eer']:.1f}" + ("" if span is None else f" [{100 * span[0]:.1f}, {100 * span[1]:.1f}]")
-
-
 __all__ = [
     "InputError",
     "Trials",

@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from rwae_audio.files import InputError, write_tensors
 
-if TYPE_CHECKING:
-    from rwae_audio.training.trainer import RunConfig
-
-
 LENGTH = ("train", "updates")  # the setting in which a checkpoint may differ from the run that goes on with it
+
+
+class Configuration(Protocol):
+    """The settings of a run."""
+
+    @classmethod
+    def of(cls, tables: dict[str, Any]) -> Configuration:
+        """Return the configuration of plain tables."""
+
+    def tables(self) -> dict[str, Any]:
+        """Return plain tables for JSON, from which `of` makes the same configuration."""
 
 
 @dataclass
@@ -52,7 +59,7 @@ class RunState:
         return found
 
 
-def save_checkpoint(path: Path, config: RunConfig, state: RunState, position: Position) -> None:
+def save_checkpoint(path: Path, config: Configuration, state: RunState, position: Position) -> None:
     """Weights, optimizers and position in one safetensors file (the JSON in its header), whole or not at all.
 
     All randomness is drawn from (seed, purpose, step), so the seed and the step are the generators' whole state.
@@ -94,7 +101,7 @@ def read_position(path: Path) -> Position:
     return Position(**json.loads(_read(path, with_tensors=False)[0]["position"]))
 
 
-def load_checkpoint(path: Path, config: RunConfig, state: RunState) -> Position:
+def load_checkpoint(path: Path, config: Configuration, state: RunState) -> Position:
     """Load what save_checkpoint has written into `state`.
 
     Raises InputError when there is no checkpoint, or when it belongs to another configuration. The number of updates may

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from rwae_audio.data.corpora.base import Corpus, Phone, Utterance
+from rwae_audio.data.corpora.plans import keep_content, planned_corpora, planned_sources
 from rwae_audio.data.corpora.readers import BUILT_IN, NAMED_AFTER_FOLDER, READERS, read_corpus
 from rwae_audio.data.corpora.sources import (
     HeldOut,
     Source,
     by_corpus,
     corpus_sources,
-    planned_corpora,
-    planned_sources,
     read_corpora,
     read_hold_out,
     relocated,
@@ -27,6 +26,7 @@ __all__ = [
     "Utterance",
     "by_corpus",
     "corpus_sources",
+    "keep_content",
     "planned_corpora",
     "planned_sources",
     "read_corpora",

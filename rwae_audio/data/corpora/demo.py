@@ -1,4 +1,4 @@
-"""The built-in demo corpus: synthetic speakers made with eSpeak NG (recipes/timit/make_demo_corpus.py), CC0."""
+"""The built-in demo corpus: synthetic speakers made with eSpeak NG (recipes/demo/make_demo_corpus.py), CC0."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Arabic spoken digits, a part of A. Ghandoura, F. Hjabo, O. Al Dakkak, "Building and benchmarking an Arabic Speech Commands
 dataset for small-footprint keyword spotting", Engineering Applications of Artificial Intelligence, 2021; CC BY 4.0. The
-built-in demo: synthetic English digits (recipes/digits/make_demo_digits.py), CC0.
+built-in demo: synthetic English digits (recipes/demo/make_demo_digits.py), CC0.
 """
 
 from __future__ import annotations

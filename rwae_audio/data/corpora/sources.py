@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rwae_audio.data.corpora.base import Corpus, Utterance, folder_name, listing
 from rwae_audio.data.corpora.readers import NAMED_AFTER_FOLDER, READERS, read_corpus
@@ -63,17 +63,6 @@ def corpus_sources(items: Sequence[str], option: str = "--data") -> list[Source]
 def by_corpus(sources: Sequence[Source]) -> dict[str, tuple[Source, ...]]:
     """Return the sources of each corpus, in the order in which the corpora were first named."""
     return {name: tuple(s for s in sources if s.corpus == name) for name in dict.fromkeys(s.corpus for s in sources)}
-
-
-def planned_corpora(plan: Mapping[str, Any]) -> list[Corpus]:
-    """Return the corpora of a plan: its `data`, `hold_out`, and options of readers, such as `timit`."""
-    options = {reader: plan[reader] for reader in READERS if reader in plan}
-    return read_corpora(planned_sources(plan), [HeldOut(*item) for item in plan.get("hold_out", [])], options)
-
-
-def planned_sources(plan: Mapping[str, Any]) -> list[Source]:
-    """Return the sources of a plan, in which JSON has turned them into lists."""
-    return [Source(*item) for item in plan["data"]]
 
 
 def relocated(sources: Sequence[Source], new: Sequence[Source]) -> list[Source]:

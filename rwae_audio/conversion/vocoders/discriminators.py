@@ -1,10 +1,10 @@
-"""Who tells speech from what a vocoder makes, and what the vocoder learns from them.
+"""Discriminators, networks that tell speech from a vocoder's output, and the losses that the vocoder learns from them.
 
-    of spectrograms   Jang et al., "UnivNet", Interspeech 2021, arXiv 2106.07889: three resolutions, in logarithms
-    of periods        Kong, Kim, Bae, "HiFi-GAN", NeurIPS 2020, arXiv 2010.05646: every p-th sample side by side
+    spectrograms   Jang et al., "UnivNet", Interspeech 2021, arXiv 2106.07889: three resolutions, in logarithms
+    periods        Kong, Kim, Bae, "HiFi-GAN", NeurIPS 2020, arXiv 2010.05646: every p-th sample side by side
 
 The losses are those of Siuzdak, "Vocos", ICLR 2024, arXiv 2306.00814: hinges, and the distance between the layers' states for
-what is made and for what was recorded. Each discriminator judges a picture of the samples. Pictures, scores and losses are
+what is generated and for what was recorded. Each discriminator judges a picture of the samples. Pictures, scores and losses are
 float32. The layers may run in bfloat16 (see Network), and then their states, and the differences between states, are rounded
 to it.
 """
@@ -12,15 +12,16 @@ to it.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
-from spectra import SIZES, Spectra
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
+from rwae_audio.conversion.vocoders.spectra import SIZES, Spectra
 from rwae_audio.model.layers import over_time
 from rwae_audio.model.posterior import Network
 from rwae_audio.objectives.divergences import frozen
@@ -31,7 +32,12 @@ FLOOR = 1e-3  # under this a magnitude is silence
 
 
 class Judgement(NamedTuple):
-    """score: how much like speech, anywhere in the samples, float32; states: of each layer, as its layers compute."""
+    """What a discriminator says of samples.
+
+    Attributes:
+        score: How much they are like speech, anywhere in the samples, float32.
+        states: The states of each layer, in the layers' precision.
+    """
 
     score: Tensor
     states: list[Tensor]
@@ -44,7 +50,7 @@ class Discriminator(Network):
     last: nn.Module
 
     def picture(self, spectra: Spectra) -> Tensor:
-        """Return what it is shown of samples."""
+        """Return the picture of samples that the layers see."""
         raise NotImplementedError
 
     def convolved(self, layer: nn.Module, states: Tensor) -> Tensor:
@@ -106,11 +112,11 @@ class PeriodDiscriminator(Discriminator):
 
 
 class Discriminators(nn.Module):
-    """All of them, and their optimizer."""
+    """All discriminators, and their optimizer."""
 
     def __init__(self, width: int, learning_rate: float) -> None:
         super().__init__()
-        self.each = nn.ModuleList(
+        self.each: Iterable[Discriminator] = nn.ModuleList(  # type: ignore[assignment]
             [SpectrogramDiscriminator(size, width) for size in SIZES]
             + [PeriodDiscriminator(period, width) for period in PERIODS]
         )
@@ -119,19 +125,19 @@ class Discriminators(nn.Module):
         )
 
     def pictures(self, samples: Spectra) -> list[Tensor]:
-        """Return what each of them is shown of samples (B, N)."""
+        """Return each discriminator's picture of samples (B, N)."""
         return [one.picture(samples) for one in self.each]
 
     def forward(self, pictures: list[Tensor]) -> list[Judgement]:
         return [one(picture) for one, picture in zip(self.each, pictures, strict=True)]
 
-    def step(self, recorded: list[Tensor], made: list[Tensor]) -> Tensor:
-        """Make one update of the discriminators alone, from pictures of samples that were recorded and made.
+    def step(self, recorded: list[Tensor], generated: list[Tensor]) -> Tensor:
+        """Make one update of the discriminators alone, from pictures of samples that were recorded and generated.
 
-        Returns the hinge loss, the mean over them of E max(0, 1 − D(recorded)) + E max(0, 1 + D(made)).
+        Returns the hinge loss, the mean over them of E max(0, 1 − D(recorded)) + E max(0, 1 + D(generated)).
         """
         with parametrize.cached():
-            judgements = zip(self(recorded), self([picture.detach() for picture in made]), strict=True)
+            judgements = zip(self(recorded), self([picture.detach() for picture in generated]), strict=True)
         scores = [(yes.score, no.score) for yes, no in judgements]
         loss = torch.stack([F.relu(1 - yes).mean() + F.relu(1 + no).mean() for yes, no in scores]).mean()
         self.optimizer.zero_grad()
@@ -140,26 +146,29 @@ class Discriminators(nn.Module):
         self.optimizer.zero_grad()
         return loss.detach()
 
-    def terms(self, recorded: list[Tensor], made: list[Tensor]) -> dict[str, Tensor]:
-        """What the vocoder is to lower: `adversarial`, E max(0, 1 − D(made)), and `matching`, the mean |difference| of the
-        layers' states; each a mean over the discriminators. Their own weights get no gradient."""
+    def terms(self, recorded: list[Tensor], generated: list[Tensor]) -> dict[str, Tensor]:
+        """Return the losses of the vocoder, each a mean over the discriminators, whose weights get no gradient.
+
+        Returns:
+            `adversarial`, E max(0, 1 − D(generated)), and `matching`, the mean |difference| of the layers' states.
+        """
         with frozen(self), parametrize.cached():
             with torch.no_grad():
-                wanted = self(recorded)
-            found = self(made)
-        adversarial = [F.relu(1 - no.score).mean() for no in found]
+                target = self(recorded)
+            judgements = self(generated)
+        adversarial = [F.relu(1 - no.score).mean() for no in judgements]
         matching = [
             _MeanDistance.apply(state, goal)
-            for yes, no in zip(wanted, found, strict=True)
+            for yes, no in zip(target, judgements, strict=True)
             for goal, state in zip(yes.states, no.states, strict=True)
         ]
         return {"adversarial": torch.stack(adversarial).mean(), "matching": torch.stack(matching).mean()}
 
 
 class _MeanDistance(torch.autograd.Function):
-    """The mean |difference| of two tensors, a scalar in float32; the gradient is of the first one, in its memory format.
+    """The mean |difference| of two tensors, a scalar in float32. The gradient is of the first one, in its memory format.
 
-    Autograd would leave a gradient in another format than the states', and whatever takes it up would be slow.
+    Autograd would leave a gradient in another format than the states', and the next operation would be slow.
     """
 
     @staticmethod

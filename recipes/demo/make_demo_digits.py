@@ -1,7 +1,7 @@
 """Make the built-in demo of spoken digits by synthetic speakers, with eSpeak NG.
 
     pip install espeakng-loader==0.2.4          the library (eSpeak NG 1.52) and its data; only used here
-    python recipes/digits/make_demo_digits.py rwae_audio/assets/digits
+    python recipes/demo/make_demo_digits.py rwae_audio/assets/digits
 
 30 speakers × the English digits zero to nine × 3 rounds, a second each, like the Arabic digits. Each time a speaker
 says a word, pitch, rate, level, spectral tilt and onset are different. All draws depend on one seed, apart from those of
@@ -20,10 +20,7 @@ from pathlib import Path
 import librosa
 import numpy as np
 import soundfile
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "timit"))
-
-from make_demo_corpus import RATE, Espeak, Voice, made_with, opened, recorded, speakers, trimmed
+from espeak import RATE, Espeak, Voice, made_with, opened, recorded, speakers, trimmed
 
 from rwae_audio.data.corpora.digits import COLUMNS
 from rwae_audio.files import whole_folder
@@ -89,7 +86,7 @@ def main() -> int:
         with (part / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
         tools = made_with(espeak, SEED)
-        text = f"Synthetic spoken digits, made with {tools}, by recipes/digits/make_demo_digits.py. Licence: CC0.\n"
+        text = f"Synthetic spoken digits, made with {tools}, by recipes/demo/make_demo_digits.py. Licence: CC0.\n"
         (part / "README.md").write_text(text, encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {len(rows)} recordings of {sum(SPLITS.values())} speakers, {size / 1e6:.2f} MB, {tools}")

@@ -1,4 +1,4 @@
-"""Power spectra of samples, each computed once for all that listen to them, and the two losses that compare them.
+"""Power spectra of samples, each computed once for all losses, and the two losses that compare them.
 
 Samples are (B, N), power spectra (B, T, bins). Everything here is float32.
 """
@@ -17,7 +17,7 @@ SIZES = (512, 1024, 2048)  # of the windows, in samples; a quarter of one apart
 
 
 class Spectra:
-    """The power spectra of samples (B, N), kept from when they are first asked for.
+    """The power spectra of samples (B, N), kept once computed.
 
     Each is the squared magnitude of a centred short-time Fourier transform, reflected at both ends, with a Hann window.
     """
@@ -42,8 +42,8 @@ class Spectra:
 class _Power(torch.autograd.Function):
     """Samples (B, N), a window (size,) and a hop → power spectra (B, T, size / 2 + 1).
 
-    With the derivative in one real transform: autograd would take a complex one, twice as long, of spectra that it fills up
-    with zeros. It would also add the frames up one sample at a time.
+    The derivative is one real transform. Autograd would take a complex one, twice as long, of spectra filled up with zeros,
+    and add the frames up one sample at a time.
     """
 
     @staticmethod
@@ -76,26 +76,26 @@ def overlapped(frames: Tensor, hop: int, length: int) -> Tensor:
     return F.pad(total, (0, length - total.shape[1]))
 
 
-def spectral_distance(made: Spectra, wanted: Spectra) -> Tensor:
+def spectral_distance(output: Spectra, target: Spectra) -> Tensor:
     """Return the multi-resolution STFT loss: a scalar, the mean over SIZES of ‖S' − S‖ / ‖S‖ + E |log S' − log S|.
 
     S are magnitudes (Yamamoto, Song, Kim, "Parallel WaveGAN", ICASSP 2020), with auraloss's floor.
     """
     distances = []
     for size in SIZES:
-        found, goal = made.power(size).clamp_min(1e-8), wanted.power(size).clamp_min(1e-8)
+        power, goal = output.power(size).clamp_min(1e-8), target.power(size).clamp_min(1e-8)
         magnitude = goal.sqrt()
-        convergence = torch.linalg.vector_norm(magnitude - found.sqrt()) / torch.linalg.vector_norm(magnitude)
-        distances.append(convergence + F.l1_loss(found.log(), goal.log()) / 2)
+        convergence = torch.linalg.vector_norm(magnitude - power.sqrt()) / torch.linalg.vector_norm(magnitude)
+        distances.append(convergence + F.l1_loss(power.log(), goal.log()) / 2)
     return torch.stack(distances).mean()
 
 
-def mel_distance(made: Spectra, wanted: Spectra, mel: MelConfig) -> Tensor:
+def mel_distance(output: Spectra, target: Spectra, mel: MelConfig) -> Tensor:
     """Return the mean |difference| of the log-mels: a scalar, nats."""
-    filters = mel_filters(mel).to(made.samples.device)
+    filters = mel_filters(mel).to(output.samples.device)
 
     def log_mels(spectra: Spectra) -> Tensor:
         magnitudes = (spectra.power(mel.n_fft, mel.hop_length, mel.win_length) + 1e-10).sqrt()
         return (magnitudes @ filters).clamp_min(1e-4).log()
 
-    return F.l1_loss(log_mels(made), log_mels(wanted))
+    return F.l1_loss(log_mels(output), log_mels(target))

@@ -1,0 +1,277 @@
+"""The training of a vocoder: one update, a look at the development recordings, the judges' marks, the card."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rwae_audio.conversion.vocoders.discriminators import Discriminators
+from rwae_audio.conversion.vocoders.griffin_lim import griffin_lim
+from rwae_audio.conversion.vocoders.neural import Vocoder, load_vocoder, save_vocoder, vocode
+from rwae_audio.conversion.vocoders.settings import RunConfig, TrainConfig
+from rwae_audio.conversion.vocoders.spectra import Spectra, mel_distance, spectral_distance
+from rwae_audio.conversion.vocoders.speech import Speech, draw
+from rwae_audio.data.corpora import by_corpus, planned_sources
+from rwae_audio.devices import bf16_or_float32
+from rwae_audio.files import InputError, read_json
+from rwae_audio.inference.bundle import load_bundle
+from rwae_audio.inference.card import commands
+from rwae_audio.model.posterior import run_in_bf16
+from rwae_audio.randomness import generator
+from rwae_audio.training.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
+from rwae_audio.training.loop import MetricsLog, clip_gradients, train_loop
+
+Say = Callable[[str], None]
+Sound = Callable[[Tensor, Tensor], Tensor]  # log-mels (T, n_mels) and F0 (T,) → samples (N,)
+
+
+def card(config: RunConfig, data: list[str], credit_lines: Sequence[str], hours: float, meta: dict[str, Any]) -> str:
+    """Return the README.md of a vocoder.
+
+    Args:
+        data: The names of the corpora.
+        credit_lines: A line that thanks the makers of each corpus.
+        hours: The length of the training speakers' speech.
+        meta: The commands that made the vocoder, and the update that it is from.
+    """
+    mel, train = config.vocoder.mel, config.train
+    against = " against discriminators" if train.against else ""
+    sound = (
+        "Consonants are soft and a voice can buzz"
+        if against
+        else "No discriminators: consonants are soft, a voice can buzz"
+    )
+    command_lines = "\n".join(f"    {command}" for command in commands(meta))
+    credits = "\n".join(f"- {line}" for line in credit_lines)
+    return f"""# A vocoder of rwae-audio
+
+Log-mel frames ({mel.n_mels} bins, windows of {mel.win_length} samples every {mel.hop_length}, {mel.sample_rate} Hz) and F0 →
+speech: a ConvNeXt that filters a buzz and a hiss (`rwae_audio/conversion/vocoders/neural.py`).
+
+- **Data**: {hours:.1f} hours of the training speakers of {", ".join(sorted(data))}.
+- **Training**: after {meta["step"]} of {train.updates} updates{against}; {train.decoded:.0%} of the crops are log-mels that
+  an R-WAE has decoded. Made with, in this order:
+
+{command_lines}
+
+- **Intended use**: the voice of `rwae-vc`, for research and for voices whose owners consent; say that the result is synthetic.
+- **Limits**: English, read and spelled speech, 16 kHz. {sound}. Where the F0 of a recording is not found, it whispers.
+
+## Credits
+
+{credits}
+"""
+
+
+def rate(settings: TrainConfig, step: int) -> float:
+    """Return the learning rate of update `step`: a warm-up, then a cosine to a tenth."""
+    fall = 0.55 + 0.45 * math.cos(math.pi * step / settings.updates)
+    return settings.learning_rate * min(1.0, (step + 1) / settings.warmup) * fall
+
+
+def train_vocoder(
+    config: RunConfig,
+    speech: Mapping[str, Speech],
+    folder: Path,
+    plan: Mapping[str, Any],
+    *,
+    minutes: float | None = None,
+    say: Say = lambda line: None,
+) -> None:
+    """Train a vocoder, from the folder's latest checkpoint on if it has one.
+
+    The folder gets metrics.jsonl, latest.safetensors and vocoder/, the best vocoder so far.
+
+    Args:
+        speech: The recordings of the splits `train` and `dev`.
+        plan: The run's `command` and `data`; perhaps `bundle`, `init` and `before`.
+        minutes: The time after which the run stops with a checkpoint.
+        say: A function that gets a line for every look.
+
+    Raises:
+        Interrupted: On Ctrl-C, once the checkpoint is written; TimeIsUp when the minutes are over.
+    """
+    train_loop(Training(config, speech, folder, plan, say), minutes=minutes)
+
+
+class Training:
+    """One run: the vocoder, its discriminators, their optimizers, and where it stands."""
+
+    def __init__(
+        self, config: RunConfig, speech: Mapping[str, Speech], folder: Path, plan: Mapping[str, Any], say: Say
+    ) -> None:
+        self.config, self.speech, self.folder, self.plan, self.say = config, speech, folder, plan, say
+        self.settings = settings = config.train
+        torch.manual_seed(generator(settings.seed, "weights").initial_seed() % 2**31)
+        self.vocoder = Vocoder(config.vocoder)
+        before = begin_with(self.vocoder, Path(plan["init"])) if plan.get("init") else []
+        before += [*commands(load_bundle(plan.get("bundle")).meta), *plan.get("before", [])]
+        self.before = [*dict.fromkeys(before)]
+        self.discriminators = Discriminators(settings.width, settings.learning_rate) if settings.against else None
+        self.judges = Judges() if settings.judged else None
+        self.optimizer = torch.optim.AdamW(
+            self.vocoder.parameters(), lr=settings.learning_rate, betas=(0.8, 0.99), weight_decay=0.01, fused=True
+        )
+        self.device = self.vocoder.window.device
+        self.bf16 = bf16_or_float32(settings.precision, self.device, say)
+        self.latest, self.log = folder / "latest.safetensors", MetricsLog(folder / "metrics.jsonl")
+        self.state = RunState(self.vocoder.network, self.optimizer, self.discriminators)
+        self.position = load_checkpoint(self.latest, config, self.state) if self.latest.exists() else Position()
+        self.log.drop_after(self.position.step)
+        self.autocast(self.bf16)
+
+    def autocast(self, on: bool) -> None:
+        """Let the networks run in bfloat16, or in float32."""
+        for model in (self.vocoder, self.discriminators):
+            if model is not None:
+                run_in_bf16(model, self.device, on)
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """Make one update, and return its losses and the norm of its gradient."""
+        settings = self.settings
+        log_mels, f0, recorded = draw(self.speech["train"], settings, step)
+        output = Spectra(self.vocoder(log_mels, f0, generator(settings.seed, "sources", step)))
+        target = Spectra(recorded)
+        terms = {
+            "spectral": spectral_distance(output, target),
+            "mel": settings.mel_weight * mel_distance(output, target, self.config.vocoder.mel),
+        }
+        scalars = {}
+        if self.discriminators is not None:
+            set_rate(self.discriminators.optimizer, rate(settings, step))
+            pictures = self.discriminators.pictures(target), self.discriminators.pictures(output)
+            scalars["discriminators"] = self.discriminators.step(*pictures)
+            for name, term in self.discriminators.terms(*pictures).items():
+                terms[name] = getattr(settings, name) * term
+        loss = torch.stack(list(terms.values())).sum()
+        set_rate(self.optimizer, rate(settings, step))
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = clip_gradients(self.vocoder.parameters(), 10.0)
+        self.optimizer.step()
+        return {"loss": loss, **terms, **scalars, "gradient": norm}
+
+    def look(self, averages: dict[str, float]) -> None:
+        """Log the averages and the measures on development recordings, and keep the vocoder if it is the best one."""
+        position, speech = self.position, self.speech["dev"]
+        self.autocast(False)
+        measures = on_dev(self.vocoder, speech)
+        score = -measures["natural"] - measures["decoded"]
+        if self.discriminators is not None:
+            score = float(position.step)
+        if self.judges is not None:
+            measures |= self.judges.judge(self.vocoder, speech, self.settings.judged)
+            score = measures["score"]
+        self.autocast(self.bf16)
+        values = {**averages, **{f"dev/{name}": value for name, value in measures.items()}}
+        self.log.write({"step": position.step, **values, "seconds": round(position.seconds, 1)})
+        if score > position.best_score:
+            position.best_score, position.best_step = score, position.step
+            self.keep()
+        position.sums = {}
+        self.save()
+        best = "  (best)" if position.best_step == position.step else ""
+        line = json.dumps({key: round(value, 4) for key, value in values.items()})
+        self.say(f"update {position.step}/{self.settings.updates}: {line}{best}")
+
+    def keep(self) -> None:
+        """Write the vocoder and its card."""
+        meta = {"command": self.plan["command"], "step": self.position.step, "before": self.before}
+        corpora, speech = [*by_corpus(planned_sources(self.plan))], self.speech["train"]
+        text = card(self.config, corpora, speech.credits, speech.seconds / 3600, meta)
+        save_vocoder(self.folder / "vocoder", self.vocoder, meta, text)
+
+    def save(self) -> None:
+        """Write the checkpoint that the run goes on with."""
+        save_checkpoint(self.latest, self.config, self.state, self.position)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameters of an optimizer."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+@torch.no_grad()
+def on_dev(vocoder: Vocoder, speech: Speech) -> dict[str, float]:
+    """Return the sum of both losses on whole recordings, from `natural` log-mels and from `decoded` ones."""
+    vocoder.eval()
+    totals = {"natural": 0.0, "decoded": 0.0}
+    for begin, end in zip(speech.offsets[:-1], speech.offsets[1:], strict=True):
+        for kind in totals:
+            log_mels, f0, samples = (
+                part[None] for part in speech.crop(int(begin), int(end - begin), kind == "decoded")
+            )
+            output, target = Spectra(vocoder(log_mels, f0, generator(0, "dev"))), Spectra(samples)
+            totals[kind] += float(spectral_distance(output, target) + mel_distance(output, target, speech.mel))
+    vocoder.train()
+    return {kind: total / (len(speech.offsets) - 1) for kind, total in totals.items()}
+
+
+def begin_with(vocoder: Vocoder, folder: Path) -> list[str]:
+    """Give a vocoder the weights of the one in `folder`, and return the commands that made those.
+
+    Raises InputError when the two have other sizes.
+    """
+    initial = load_vocoder(folder)
+    if initial.config != vocoder.config:
+        raise InputError(f"the vocoder in {folder} has other sizes; expected those of [vocoder]")
+    vocoder.load_state_dict(initial.state_dict())
+    return commands(read_json(folder / "config.json", "the folder of a vocoder").get("meta", {}))
+
+
+class Judges:
+    """Judges of a vocoder's sound: how natural development recordings are (DNSMOS), how many characters are misheard (CER)."""
+
+    def __init__(self) -> None:
+        from rwae_audio.evaluation import judges
+
+        self.transcribe, self.rate, self.error_rate = judges.whisper(), judges.dnsmos(), judges.character_error_rate
+        self.baseline: dict[str, float] = {}
+
+    def judge(self, vocoder: Vocoder, speech: Speech, count: int) -> dict[str, float]:
+        """Return the marks of the vocoder, and of Griffin-Lim, which are asked for once.
+
+        Args:
+            count: The number of recordings, spread over those with a text.
+
+        Returns:
+            `natural_mos`, `natural_cer`, `decoded_mos`, `decoded_cer`: means over the recordings, from their own and from
+            decoded log-mels; the same names after `griffin_lim_`; and `score`, the mean of DNSMOS / 5 − CER.
+
+        Raises:
+            InputError: When no recording has a text.
+        """
+        known = [number for number, text in enumerate(speech.texts) if text]
+        if not known:
+            raise InputError("no development recording has a text; expected some, or train.judged = 0")
+        chosen = known[:: -(-len(known) // count)]
+        vocoder.eval()
+        if not self.baseline:
+            for kind in ("decoded", "natural"):
+                marks = self._marks(chosen, speech, kind, lambda mels, f0: griffin_lim(mels, speech.mel))
+                self.baseline |= {f"griffin_lim_{name}": value for name, value in marks.items()}
+        marks = {}
+        for kind in ("decoded", "natural"):
+            marks |= self._marks(chosen, speech, kind, lambda mels, f0: vocode(vocoder, mels, f0))
+        vocoder.train()
+        score = sum(marks[f"{kind}_mos"] / 5 - marks[f"{kind}_cer"] for kind in ("decoded", "natural")) / 2
+        return {**marks, **self.baseline, "score": score}
+
+    def _marks(self, chosen: list[int], speech: Speech, kind: str, vocoder: Sound) -> dict[str, float]:
+        """Return the mean DNSMOS and CER of what a vocoder makes of recordings' log-mels of a kind."""
+        marks = []
+        for number in chosen:
+            begin, end = (int(offset) for offset in speech.offsets[number : number + 2])
+            log_mels, f0, _ = speech.crop(begin, end - begin, kind == "decoded")
+            samples = vocoder(log_mels, f0).numpy()
+            marks.append((self.rate(samples).overall, self.error_rate(speech.texts[number], self.transcribe(samples))))
+        mos, cer = np.mean(marks, axis=0)
+        return {f"{kind}_mos": float(mos), f"{kind}_cer": float(cer)}
