@@ -26,7 +26,7 @@ from rwae_audio.training.loop import MetricsLog, clip_gradients, train_loop
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
-    """How long AdaIN-VC is trained, on what, and by which weights.
+    """The settings of AdaIN-VC's training: its length, its data and its weights.
 
     Updates, segments and their length are those of converter.toml; Adam and the weights are the authors', who made 200,000
     updates of 128 segments of 128 frames.

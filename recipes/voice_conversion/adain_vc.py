@@ -200,7 +200,7 @@ class AdaInVoice:
         return torch.cat([*speech_of(np.asarray(samples, dtype=np.float32), MEL.sample_rate).log_mels(MEL)])
 
     def convert(self, source: Tensor, *targets: Tensor) -> Tensor:
-        """What `source` says in the voice of `targets`; log-mels (T, n_mels) in, log-mels (T, n_mels) out."""
+        """Say what `source` says in the voice of `targets`; log-mels (T, n_mels) in, log-mels (T, n_mels) out."""
         made = self.model.convert(self.normaliser(source), [self.normaliser(target) for target in targets])
         return self.normaliser.inverse(made)
 
@@ -215,7 +215,7 @@ def save_adain(folder: Path, voice: AdaInVoice, meta: dict[str, Any]) -> None:
 
 
 def load_adain(folder: Path) -> AdaInVoice:
-    """The counterpart, in evaluation mode. Raises InputError when it is not there or none."""
+    """Read a saved AdaIN-VC, in evaluation mode. Raises InputError for a folder without one."""
     expected = "a folder that train_adain_vc.py left"
     said = read_json(folder / "config.json", expected)
     if not isinstance(said, dict) or not isinstance(said.get("adain"), dict):

@@ -123,12 +123,12 @@ def same_weights(path: Path, wanted: Mapping[str, str]) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Of a file."""
+    """Return the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def named(option: str, words: Sequence[str]) -> dict[str, str]:
-    """NAME=DIR, each, of an option."""
+    """Return the values NAME=DIR of an option by their names."""
     found: dict[str, str] = {}
     for word in words:
         name, _, folder = word.partition("=")
@@ -139,7 +139,7 @@ def named(option: str, words: Sequence[str]) -> dict[str, str]:
 
 
 def systems(bundles: Mapping[str, str], vocoder: Path | None, baselines: Mapping[str, str]) -> dict[str, System]:
-    """Row → its system."""
+    """Return the system of each row."""
     import systems as made
     from adain_vc import load_adain
 
@@ -259,7 +259,7 @@ class Judges:
         return [*first, *(others if len(first) < FEW else [])][:count]
 
     def judge(self, pair: Pair, system: System, keep: Path | None = None) -> dict[str, Any]:
-        """What all of them say of one pair, by COLUMNS; keep: the file of what they heard."""
+        """Return the measures of one pair, by COLUMNS; keep: a file for the sound that was judged."""
         source = spoken(pair, system, self.errors)
         given, voice = self.recording(source), [self.recording(name) for name in pair.voice]
         made = np.asarray(system.convert(given, voice), dtype=np.float32)

@@ -33,7 +33,7 @@ EACH = 20  # sources of a speaker of LibriSpeech
 
 
 class PairList(NamedTuple):
-    """How a list is drawn.
+    """The rule by which a list is drawn.
 
     Attributes:
         corpora: The corpora of its sources; the targets are of the first one, of both in `natural-dev`.

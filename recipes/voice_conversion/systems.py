@@ -1,4 +1,4 @@
-"""What is compared: each system makes of a source (N,) and recordings of the target (M,) a waveform, 16 kHz, float32."""
+"""The systems that are compared: a source (N,) and recordings of the target (M,) → a waveform, 16 kHz, float32."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Convert = Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]
 
 
 def unchanged(source: np.ndarray, voice: Sequence[np.ndarray]) -> np.ndarray:
-    """The source as it is: the words without the voice."""
+    """Return the source as it is: the words without the voice."""
     return source
 
 
 def copied(source: np.ndarray, voice: Sequence[np.ndarray]) -> np.ndarray:
-    """The target as it is: the voice without the words."""
+    """Return the target as it is: the voice without the words."""
     return voice[0]
 
 

@@ -1,4 +1,4 @@
-"""What rwae-vc is to convert into what: everything that can be refused before a model is loaded."""
+"""The plan of rwae-vc: which recording becomes which file. All that it refuses is refused before a model is loaded."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _file_plan(source: Path, output: Path | None, voice: str, over: bool) -> Pla
 
 
 def _folder_plan(source: Path, output: Path | None, voice: str) -> Plan:
-    """Each recording below the source becomes the .wav of its name at the same place below the output."""
+    """Plan a folder: each recording becomes the .wav of its name at the same place below the output."""
     from rwae_audio.data.corpora.base import EXTRA_SUFFIXES, SUFFIXES, audio_files
 
     output = output or Path(f"{source.resolve().name}_as_{voice}")

@@ -35,7 +35,7 @@ PITCHES = ("target", "keep")
 
 @dataclass(frozen=True)
 class Converted:
-    """What Converter.convert_file did.
+    """The report of Converter.convert_file.
 
     Attributes:
         seconds: Duration of the source and of the result.

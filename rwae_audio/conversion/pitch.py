@@ -42,7 +42,7 @@ class Register(NamedTuple):
 
 
 class Track(NamedTuple):
-    """What SwiftF0 says of a recording, a row every HOP samples at RATE.
+    """The output of SwiftF0 for a recording, a value every HOP samples at RATE.
 
     Attributes:
         f0: F0 in Hz, 0 in frames without a voice, (M,).

@@ -1,4 +1,4 @@
-"""Voices: who speaks, as a converter takes it, and as a file that rwae-embed writes."""
+"""Voices, as a converter takes them and as files that rwae-embed writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rwae_audio.inference.bundle import Bundle, pooled_voice
 
 
 class Voice(NamedTuple):
-    """Who speaks.
+    """A voice: the code of who speaks, and the pitch range.
 
     Attributes:
         code: The static code, (static_dim,).

@@ -1,4 +1,4 @@
-"""What a run leaves and every command takes: a folder with model.safetensors, config.json and a card."""
+"""Bundles, which a run leaves and every command takes: a folder with model.safetensors, config.json and a card."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Bundle:
         return frames_of(self.model, self.normaliser, voice, codes)
 
     def convert(self, source: Tensor, *targets: Tensor) -> Tensor:
-        """What `source` says in the voice of `targets`; log-mels (T, n_mels) in, log-mels (T, n_mels) out."""
+        """Say what `source` says in the voice of `targets`; log-mels (T, n_mels) in, log-mels (T, n_mels) out."""
         return self.decode(self.voice(*targets), self.encode(source))
 
     def reconstruct(self, source: Tensor) -> Tensor:

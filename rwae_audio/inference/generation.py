@@ -16,14 +16,14 @@ BATCH = 500  # sequences that go through a network at once
 
 
 class Codes(NamedTuple):
-    """Of whole sequences: static (N, static_dim), dynamic (N, T, dynamic_dim), action (N, A), one-hot, or None."""
+    """The codes of whole sequences: static (N, static_dim), dynamic (N, T, dynamic_dim), action (N, A), one-hot, or None."""
 
     static: Tensor
     dynamic: Tensor
     action: Tensor | None
 
     def repeated(self, times: int) -> Codes:
-        """Each sequence's codes `times` times, one after the other."""
+        """Return each sequence's codes `times` times, one after the other."""
         parts = (None if part is None else part.repeat_interleave(times, 0) for part in self)
         return Codes(*parts)  # type: ignore[arg-type]
 
@@ -57,7 +57,7 @@ def decoded(model: RWAE, codes: Codes) -> Tensor:
 
 
 def new_voices(model: RWAE, codes: Codes, draw: torch.Generator) -> Tensor:
-    """What the codes say, each in a voice from the prior: normalised frames (N, T, n_mels)."""
+    """Say what the codes say, each in a voice from the prior: normalised frames (N, T, n_mels)."""
     voices = torch.randn(codes.static.shape, generator=draw)
     return decoded(model, codes._replace(static=voices))
 

@@ -36,7 +36,10 @@ def in_chunks(pieces: Iterable[Tensor], size: int, least: int = 1) -> Iterator[T
 
 
 def in_context(apply: Callable[[Tensor], Tensor], pieces: Iterable[Tensor], context: int) -> Iterator[Tensor]:
-    """What `apply` makes of all rows (n, d) at once, (m, e) at a time, if each row hangs on `context` rows on either side."""
+    """Yield what `apply` makes of all rows (n, d), (m, e) at a time.
+
+    context: The number of rows on either side that a row of the result depends on.
+    """
     known, skip, left = torch.zeros(0), 0, None
     for chunk in in_chunks(pieces, CHUNK, 2 * context):
         known = torch.cat([known, chunk]) if len(known) else chunk

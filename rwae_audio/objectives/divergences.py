@@ -80,7 +80,7 @@ def kl_gaussians(mean_q: Tensor, variance_q: Tensor, mean_p: Tensor | float, var
 
 
 def entropy(probabilities: Tensor) -> Tensor:
-    """Of categoricals (..., A): (...,), nats. Its slope is finite where one of them is 0 in float32."""
+    """Return the entropy (...,) of categoricals (..., A) in nats. Its slope is finite where one of them is 0 in float32."""
     return -(probabilities * probabilities.clamp_min(1e-12).log()).sum(-1)
 
 

@@ -1,4 +1,4 @@
-"""What a run shows on TensorBoard: losses, posterior variances, reconstructions, a swap grid, sound."""
+"""The TensorBoard of a run: losses, posterior variances, reconstructions, a swap grid, sound."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Configuration(Protocol):
 
 @dataclass
 class Position:
-    """Where a run stands; goes into the checkpoint beside the weights."""
+    """The position of a run, which goes into the checkpoint beside the weights."""
 
     step: int = 0
     best_score: float = -1e9
@@ -39,18 +39,18 @@ class Position:
 
 @dataclass(frozen=True)
 class RunState:
-    """What a checkpoint holds: the model, its optimizer, the objective (or what else learns) with its critics and theirs."""
+    """The parts of a run that a checkpoint holds: the model, the objective with its critics, and their optimizers."""
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer | None = None
     objective: torch.nn.Module | None = None
 
     def modules(self) -> dict[str, torch.nn.Module]:
-        """Prefix in the checkpoint → module."""
+        """Return the modules by their prefixes in the checkpoint."""
         return {"model": self.model, **({} if self.objective is None else {"objective": self.objective})}
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Prefix in the checkpoint → optimizer."""
+        """Return the optimizers by their prefixes in the checkpoint."""
         found = {"optimizer": self.optimizer} if self.optimizer is not None else {}
         for name, module in self.objective.named_modules() if self.objective is not None else ():
             own = getattr(module, "optimizer", None)

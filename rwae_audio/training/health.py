@@ -1,4 +1,4 @@
-"""Health of a run: does each code carry anything? A collapsed one is told in words."""
+"""The health of a run: whether each code carries anything, and a warning about one that has collapsed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ DETERMINISTIC = 0.1  # a posterior variance under this
 
 @torch.no_grad()
 def code_state(model: RWAE, frames: Tensor, static_frames: Tensor | None) -> dict[str, float]:
-    """Is either code alive? frames (B, T, n_mels), normalised, of held-out speakers.
+    """Measure what either code carries.
 
-    `*_effect`: how much the squared error grows, relatively, when the code is replaced by its mean over the batch;
-    `*_variance`: the posterior's mean variance; `error`: the squared error a frame and bin.
+    Args:
+        frames: (B, T, n_mels), normalised, of held-out speakers.
+        static_frames: The windows of the static encoder, (B, S, n_mels), or None where these are the frames.
+
+    Returns:
+        `error`, the squared error a frame and bin; `*_effect`, the relative growth of the error when a code is replaced by its
+        mean over the batch; `*_variance`, the mean variance of its posterior.
     """
     training = model.training
     model.eval()
@@ -43,16 +48,16 @@ def code_state(model: RWAE, frames: Tensor, static_frames: Tensor | None) -> dic
 
 
 def collapsed_codes(state: Mapping[str, float]) -> list[str]:
-    """Which of the codes have collapsed, by code_state's effects."""
+    """Return the codes that have collapsed, by the effects of code_state."""
     return [code for code in ("static", "dynamic") if state[f"{code}_effect"] < COLLAPSED]
 
 
 def collapse_warning(code: str, state: Mapping[str, float], posterior: str) -> str:
-    """What is wrong, in words, and what to try; posterior: the kind that the model is configured with."""
+    """Return a warning that says what is wrong and what to try; posterior: the kind that the model is configured with."""
     kind = "deterministic" if state[f"{code}_variance"] < DETERMINISTIC else "noisy"
     advice = f"a smaller [objective] {code}_weight, or train for longer"
     if posterior == "learned":
-        advice = f'{code}_posterior = "fixed" (a learned one may ignore its input at no cost), or {advice}'
+        advice = f'[model] posterior = "fixed" (a learned one may ignore its input at no cost), or {advice}'
     return (
         f"warning: the {code} code has collapsed: without it the reconstruction error grows by only "
         f"{100 * state[f'{code}_effect']:.1f} % (posterior {kind}, mean variance {state[f'{code}_variance']:.3g}); "

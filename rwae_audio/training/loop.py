@@ -43,7 +43,7 @@ class Length(Protocol):
 
 
 class Run(Protocol):
-    """What the loop trains.
+    """A run that the loop trains.
 
     Attributes:
         settings: How long the run is.

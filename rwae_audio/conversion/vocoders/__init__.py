@@ -17,7 +17,7 @@ VOCODERS = ("neural", "griffin-lim", "hifigan")
 
 
 class AnyVocoder(Protocol):
-    """What every vocoder offers.
+    """The protocol of all vocoders.
 
     Attributes:
         name: What --vocoder calls it.

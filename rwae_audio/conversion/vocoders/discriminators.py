@@ -32,7 +32,7 @@ FLOOR = 1e-3  # under this a magnitude is silence
 
 
 class Judgement(NamedTuple):
-    """What a discriminator says of samples.
+    """The output of a discriminator for samples.
 
     Attributes:
         score: How much they are like speech, anywhere in the samples, float32.

@@ -1,4 +1,4 @@
-"""Log-mel frames → waveform by HiFi-GAN: SpeechBrain's generator of 16 kHz speech, whose weights are not in the package.
+"""HiFi-GAN, log-mel frames → waveform: SpeechBrain's generator of 16 kHz speech, whose weights are not in the package.
 
 Kong, Kim, Bae, "HiFi-GAN", NeurIPS 2020, arXiv 2010.05646. The configuration is that of
 `speechbrain/tts-hifigan-libritts-16kHz` (Apache 2.0), which reads the frames of [mel] preset `vocoder`; its weights are
@@ -72,12 +72,12 @@ def new_generator() -> Any:
 
 
 def weights_path() -> Path:
-    """Where fetch_hifigan.py leaves the weights, and rwae-vc looks for them: in the cache folder."""
+    """Return the path of the weights in the cache folder, where fetch_hifigan.py leaves them."""
     return cache_folder() / "hifigan.safetensors"
 
 
 def load_hifigan(path: Path | None = None) -> Hifigan:
-    """With the weights in a file of fetch_hifigan.py (None: weights_path()). Raises InputError when it is not there or none."""
+    """Read HiFi-GAN from a file of fetch_hifigan.py, weights_path() if None. Raises InputError for another file."""
     path = path or weights_path()
     if not path.is_file():
         fetch = "python recipes/voice_conversion/fetch_hifigan.py"

@@ -59,7 +59,7 @@ class VocoderConfig:
 
 
 class Backbone(Network):
-    """What a frame's filters are read off: (B, T, n_mels + 2) → (B, T, 4 · bins).
+    """The network from frames (B, T, n_mels + 2) to their filters (B, T, 4 · bins).
 
     A convolution over time, ConvNeXt blocks and a linear layer, whose results are near 0 at first.
     """
@@ -175,7 +175,7 @@ class Vocoder(nn.Module):
 
 
 class _Filtered(torch.autograd.Function):
-    """What the network says (B, T, 4 · bins) of two sources (B, T, bins, complex) → their sum, filtered, (B, T, bins).
+    """The sum of two sources (B, T, bins, complex), filtered as the network says (B, T, 4 · bins): (B, T, bins).
 
     With v, h, c, s the four parts of what it says: exp(voiced + 4v) · e^{iθ} · buzz + exp(hiss + 4h) · noise, where θ is the
     angle of 1 + 4c + 4is, and both exponents lie between QUIETEST and LOUDEST. The derivative of e^{iθ} needs no quotients
@@ -263,7 +263,7 @@ def save_vocoder(folder: Path, vocoder: Vocoder, meta: Mapping[str, Any], card: 
 
 
 def load_vocoder(folder: Path | None = None) -> Vocoder:
-    """The counterpart (None: the one in the package), in evaluation mode. Raises InputError when it is not there or none."""
+    """Read a vocoder, the one in the package if None, in evaluation mode. Raises InputError for a folder without one."""
     folder = folder or SHIPPED
     said = read_json(folder / "config.json", "the folder of a vocoder")
     table = dict(said.get("vocoder") or {})

@@ -15,7 +15,7 @@ from rwae_audio.settings import Bounds, Settings, at_least, between, resolve
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
-    """How long a vocoder is trained, on what, and by which losses.
+    """The settings of a vocoder's training: its length, its data and its losses.
 
     batch, frames            how many crops an update has, and how long each is
     decoded                  the share of the crops whose log-mels the bundle's model has encoded and decoded
