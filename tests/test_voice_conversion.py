@@ -228,7 +228,7 @@ def test_mcd_is_of_what_says_the_same() -> None:
     assert tables.cell(tables.measures(written[1:], limits), "mcd") == ""
 
 
-@pytest.mark.parametrize("name", ["an4-dev", "an4-test", "timit"])
+@pytest.mark.parametrize("name", ["natural-test", "an4-test", "timit"])
 def test_the_tables_that_are_kept_are_those_of_their_rows(name: str, tmp_path: Path) -> None:
     """table.md, and between its marks the README's; and every row says what it was made with."""
     kept = RECIPE / "results" / name

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rwae_audio.conversion.adaptation import STEPS, adapted
 from rwae_audio.conversion.pitch import moved
 from rwae_audio.conversion.reading import Reading, read_file, read_waveform
 from rwae_audio.conversion.vocoders import AnyVocoder, check_vocoder, new_vocoder
@@ -101,13 +102,29 @@ class Converter:
             InputError: When there are none, one cannot be read, is silent or under one analysis window, or a waveform comes
                 without a sample rate.
         """
-        if isinstance(recordings, (str, PathLike, np.ndarray, Tensor)):
-            recordings = [recordings]
-        if not len(recordings):
-            raise InputError("recordings is empty; expected at least one recording of the voice")
-        names = ["recording"] if len(recordings) == 1 else [f"recordings[{i}]" for i in range(len(recordings))]
-        readings = (self._read(item, sample_rate, name) for item, name in zip(recordings, names, strict=True))
+        readings = self._readings(recordings, sample_rate)
         return pooled_voices(voice_of(self.bundle, reading, self.vocoder.takes_pitch) for reading in readings)
+
+    def adapt(
+        self,
+        voice: Voice,
+        recordings: Recording | Sequence[Recording],
+        sample_rate: int | None = None,
+        *,
+        steps: int = STEPS,
+        seed: int = 0,
+    ) -> Voice:
+        """Return a voice that the decoder speaks more like its recordings, a minute of which are enough.
+
+        Args:
+            recordings: As in `voice`.
+            steps: Updates of the voice's modulation.
+            seed: Decides what is drawn of the recordings.
+
+        Raises:
+            InputError: As `voice` does, when all recordings are too short, and for a bundle whose decoder has no modulation.
+        """
+        return adapted(self.bundle, [*self._readings(recordings, sample_rate)], voice, steps, seed)
 
     def load_voice(self, path: str | Path) -> Voice:
         """Read a voice that `save_voice` or rwae-embed wrote. Raises InputError for another file, or another bundle's."""
@@ -115,7 +132,7 @@ class Converter:
 
     def save_voice(self, path: str | Path, voice: Voice) -> None:
         """Write a voice into a safetensors file, for `load_voice` and `rwae-vc --voice`."""
-        write_voices(path, self.bundle, {"voice": voice})
+        write_voices(path, self.bundle, {"voice": voice}, modulation=voice.modulation)
 
     def convert(
         self, waveform: Waveform, sample_rate: int, voice: Voice, *, pitch: str = "target", seed: int = 0
@@ -163,6 +180,14 @@ class Converter:
         seconds = reading.level.count / self.sample_rate
         return Converted(seconds, reading.source_rate, reading.level, gain, reading.notes)
 
+    def _readings(self, recordings: Recording | Sequence[Recording], sample_rate: int | None) -> Iterator[Reading]:
+        if isinstance(recordings, (str, PathLike, np.ndarray, Tensor)):
+            recordings = [recordings]
+        if not len(recordings):
+            raise InputError("recordings is empty; expected at least one recording of the voice")
+        names = ["recording"] if len(recordings) == 1 else [f"recordings[{i}]" for i in range(len(recordings))]
+        return (self._read(item, sample_rate, name) for item, name in zip(recordings, names, strict=True))
+
     def _read(self, recording: Recording, sample_rate: int | None, name: str, silence: bool = False) -> Reading:
         mel = self.bundle.config.mel
         if isinstance(recording, (str, PathLike)):
@@ -181,7 +206,8 @@ class Converter:
         return (np.zeros(len(block), dtype=np.float32) for block in source.samples())
 
     def _speech(self, source: Reading, voice: Voice, pitch: str, seed: int) -> Iterator[np.ndarray]:
-        frames = self.bundle.decode_chunks(voice.code, self.bundle.encode_chunks(source.log_mels))
+        codes = self.bundle.encode_chunks(source.log_mels)
+        frames = self.bundle.decode_chunks(voice.code, codes, voice.modulation)
         f0 = self._contour(source, voice, pitch) if self.vocoder.takes_pitch else None
         left = source.level.count
         for samples in self.vocoder.chunks(frames, f0, seed):

@@ -25,11 +25,13 @@ class Voice(NamedTuple):
         code: The static code, (static_dim,).
         frames: The number of log-mel frames that it comes from.
         register: The pitch range, or None where it is not known or there is no voice.
+        modulation: What an adapted voice adds to the decoder's gains and shifts, (blocks, 2 · decoder_hidden), or None.
     """
 
     code: Tensor
     frames: int
     register: Register | None = None
+    modulation: Tensor | None = None
 
 
 def voice_of(bundle: Bundle, reading: Reading, register: bool = True) -> Voice:
@@ -46,14 +48,22 @@ def pooled_voices(voices: Iterable[Voice]) -> Voice:
 
 
 def write_voices(
-    path: str | Path, bundle: Bundle, voices: Mapping[str, Voice], dynamic: Mapping[str, Tensor] | None = None
+    path: str | Path,
+    bundle: Bundle,
+    voices: Mapping[str, Voice],
+    dynamic: Mapping[str, Tensor] | None = None,
+    modulation: Tensor | None = None,
 ) -> None:
     """Write the voices of recordings, by their names, into a safetensors file, whole or not at all.
 
-    dynamic: Dynamic codes (T, dynamic_dim) of the recordings, to be written as well.
+    Args:
+        dynamic: Dynamic codes (T, dynamic_dim) of the recordings, to be written as well.
+        modulation: That of the adapted voice of all recordings together.
     """
     tensors = {f"static/{name}": voice.code for name, voice in voices.items()}
     tensors |= {f"dynamic/{name}": codes for name, codes in (dynamic or {}).items()}
+    if modulation is not None:
+        tensors["modulation"] = modulation
     header = {
         "bundle": bundle.digest,
         "version": __version__,
@@ -91,4 +101,17 @@ def read_voice(path: str | Path, bundle: Bundle) -> Voice:
         ) from error
     if voice.code.shape != (bundle.config.model.static_dim,) or not torch.isfinite(voice.code).all():
         raise InputError(f"{path} has codes that do not fit this bundle; expected {expected}")
-    return voice
+    modulation = tensors.get("modulation")
+    if modulation is not None and (
+        modulation.shape != modulation_shape(bundle) or not torch.isfinite(modulation).all()
+    ):
+        raise InputError(f"{path} has a modulation that does not fit this bundle; expected {expected}")
+    return voice._replace(modulation=modulation)
+
+
+def modulation_shape(bundle: Bundle) -> tuple[int, int]:
+    """Return the shape of an adapted voice's modulation. Raises InputError for a decoder that has none."""
+    config = bundle.config.model
+    if config.decoder != "convolutional":
+        raise InputError(f"the decoder of this bundle is {config.decoder!r}; expected a convolutional one to adapt")
+    return bundle.model.decoder.BLOCKS, 2 * config.decoder_hidden

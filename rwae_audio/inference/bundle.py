@@ -94,9 +94,14 @@ class Bundle:
         """The voice (static_dim,) of one recording that comes (n, n_mels) at a time, and how many frames it has."""
         return voice_of(self.model, self.normaliser, self.config.mel.segment, target)
 
-    def decode_chunks(self, voice: Tensor, codes: Iterable[Tensor]) -> Iterator[Tensor]:
-        """`decode` of codes that come (n, dynamic_dim) at a time: log-mels, (n, n_mels) at a time."""
-        return frames_of(self.model, self.normaliser, voice, codes)
+    def decode_chunks(
+        self, voice: Tensor, codes: Iterable[Tensor], modulation: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """`decode` of codes that come (n, dynamic_dim) at a time: log-mels, (n, n_mels) at a time.
+
+        modulation: What an adapted voice adds to the decoder's gains and shifts.
+        """
+        return frames_of(self.model, self.normaliser, voice, codes, modulation)
 
     def convert(self, source: Tensor, *targets: Tensor) -> Tensor:
         """Say what `source` says in the voice of `targets`; log-mels (T, n_mels) in, log-mels (T, n_mels) out."""

@@ -108,16 +108,22 @@ def codes_of(model: RWAE, normaliser: Normaliser, segment: int, recording: Recor
 
 
 @torch.no_grad()
-def frames_of(model: RWAE, normaliser: Normaliser, voice: Tensor, codes: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The log-mels, (n, n_mels) at a time, of a voice (static_dim,) that says the codes (n, dynamic_dim)."""
+def frames_of(
+    model: RWAE, normaliser: Normaliser, voice: Tensor, codes: Iterable[Tensor], modulation: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Yield the log-mels, (n, n_mels) at a time, of a voice (static_dim,) that says the codes (n, dynamic_dim).
+
+    modulation: What the voice adds to the decoder's gains and shifts (see Decoder).
+    """
     if model.config.actions:
         raise InputError(
             f"this model has {model.config.actions} actions, one a recording; expected one that converts any recording"
         )
     device, memory = next(model.parameters()).device, None
+    modulation = None if modulation is None else modulation.to(device)
     if model.decoder.context:
         decoded = in_context(
-            lambda part: model.decoder(voice[None].to(device), part[None].to(device))[0].cpu(),
+            lambda part: model.decoder(voice[None].to(device), part[None].to(device), None, modulation)[0].cpu(),
             codes,
             model.decoder.context,
         )

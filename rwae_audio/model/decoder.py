@@ -43,12 +43,22 @@ class Decoder(Network):
                 nn.Linear(hidden, config.n_mels),
             )
 
-    def forward(self, static: Tensor, dynamic: Tensor, action: Tensor | None = None) -> Tensor:
-        """static (B, static_dim), dynamic (B, T, dynamic_dim), action (B, A) → frames (B, T, n_mels)."""
-        return self.advance(static, dynamic, action=action)[0]
+    def forward(
+        self, static: Tensor, dynamic: Tensor, action: Tensor | None = None, modulation: Tensor | None = None
+    ) -> Tensor:
+        """static (B, static_dim), dynamic (B, T, dynamic_dim), action (B, A) → frames (B, T, n_mels).
+
+        modulation: What one voice adds to the gains and shifts of the convolutional blocks, (BLOCKS, 2 · decoder_hidden).
+        """
+        return self.advance(static, dynamic, action=action, modulation=modulation)[0]
 
     def advance(
-        self, static: Tensor, dynamic: Tensor, memory: Any = None, action: Tensor | None = None
+        self,
+        static: Tensor,
+        dynamic: Tensor,
+        memory: Any = None,
+        action: Tensor | None = None,
+        modulation: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
         """`forward` of codes that go on where `memory` (the LSTM's states) stands, and the memory after them; convolutions
         know none: their first and last `context` frames are other ones in the middle of a sequence."""
@@ -57,6 +67,6 @@ class Decoder(Network):
             codes, memory = self.lstm(codes, memory)
         elif self.kind == "convolutional":
             codes = over_time(self.first, codes)
-            for block in self.blocks:
-                codes = block(codes, static)
+            for number, block in enumerate(self.blocks):
+                codes = block(codes, static, None if modulation is None else modulation[number])
         return self.frame(codes), memory

@@ -111,10 +111,12 @@ class ConvNeXtBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), share))
         self.modulate = nn.Linear(condition, 2 * width) if condition else None
 
-    def forward(self, states: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, states: Tensor, condition: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
+        """Run the block; modulation (2 · width,): what is added to the gain and the shift that the condition gives."""
         heard = self.norm(over_time(self.time, states))
         if self.modulate is not None:
-            gain, shift = self.modulate(condition)[:, None].chunk(2, dim=-1)
+            factors = self.modulate(condition)
+            gain, shift = (factors if modulation is None else factors + modulation)[:, None].chunk(2, dim=-1)
             heard = torch.addcmul(shift.to(heard), heard, (1 + gain).to(heard))
         # the share scales the last layer's few weights instead of its many results
         weight, bias = self.scale[:, None] * self.narrow.weight, self.scale * self.narrow.bias
