@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from made_up import TINY
-from test_trainer import CONFIG, run
+from made_up_training import CONFIG, run
 
 from rwae_audio import files
 from rwae_audio.commands import train as rwae_train
@@ -110,7 +110,7 @@ def recipe(folder: Path) -> None:
     """The whole of rwae-train in `folder`, from the beginning or from where it was; but for drawing, which
     takes longer than all the rest."""
     plots._save = lambda figure, path: files.write_text(path, "a picture")
-    from test_recipes import TINY as SETTINGS
+    from made_up_commands import TINY as SETTINGS
 
     begin = ["--data", f"folder={folder.parent / 'recordings'}", "--out", str(folder), *SETTINGS]
     begun = (folder / "run.json").exists()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from made_up import speech
-from test_ladder import recordings
+from made_up_commands import recordings
 from torch.nn import functional as F
 
 from rwae_audio.commands.common import guarded

@@ -22,6 +22,7 @@ import pytest
 import soundfile
 import torch
 from made_up import speech, tiny_bundle
+from made_up_commands import listing, refused
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -101,20 +102,6 @@ def run(
         return (code, *capsys.readouterr())
 
     return call
-
-
-def refused(done: tuple[int, str, str], name: str, *expected: str) -> None:
-    """Exit 2, nothing on stdout, one line on stderr that names the command and says one of `expected`."""
-    code, out, err = done
-    assert code == 2, err
-    assert out == ""
-    assert err.count("\n") == 1, err
-    assert err.startswith(f"{name}: ")
-    assert any(part in err for part in expected), err
-
-
-def listing(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 def trial_list(folder: Path, kaldi: bool = False) -> Path:

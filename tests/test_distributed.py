@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 from made_up import SWITCHES
+from made_up_training import CONFIG, MODEL, run, store
 from safetensors.torch import load_file, save_file
-from test_trainer import CONFIG, MODEL, run, store
 from torch.utils.flop_counter import FlopCounterMode
 
 from rwae_audio import distributed

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from made_up import speech
-from test_commands import listing, refused
+from made_up_commands import listing, refused
 
 from rwae_audio.commands import train
 from rwae_audio.data.corpora import READERS, download, read_corpus

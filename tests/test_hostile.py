@@ -25,8 +25,8 @@ import numpy as np
 import pytest
 import soundfile
 from made_up import speech
+from made_up_commands import listing, refused
 from safetensors import safe_open
-from test_commands import listing, refused
 
 from rwae_audio.commands import eer, embed, train, vc
 from rwae_audio.data.audio import write_audio

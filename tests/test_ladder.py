@@ -12,10 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import soundfile
-from made_up import speech
+from made_up_commands import TINY, recordings
 from made_up_runs import made_up_run
-from test_recipes import TINY
 
 from rwae_audio.commands.common import guarded
 from rwae_audio.commands.runs import CONFIGURATIONS, command_line
@@ -191,15 +189,6 @@ def test_bad_input_is_one_line_and_exit_2(
     assert (code, said.out, len(said.err.splitlines())) == (2, "", 1)
     assert expected in said.err
     assert not list(tmp_path.iterdir())
-
-
-def recordings(folder: Path, name: str, speakers: int, each: int) -> None:
-    """Made-up speech at folder/<name with s and u filled in>; the last of more than two speakers has one recording."""
-    for s in range(speakers):
-        for u in range(1 if 2 < speakers == s + 1 < 8 else each):
-            path = folder / name.format(s=s, u=u)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, speech(s, 0.8 + 0.1 * u), 16000)
 
 
 def test_training_what_is_missing_and_hearing_strangers(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_trainer import CONFIG, metrics, run
+from made_up_training import CONFIG, metrics, run
 
 from rwae_audio.files import InputError
 from rwae_audio.inference.bundle import load_bundle

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import soundfile
 from made_up import speech
-from test_trainer import CONFIG, metrics, run
+from made_up_training import CONFIG, metrics, run
 
 from rwae_audio.data.corpora.readers import READERS
 from rwae_audio.objectives import OBJECTIVES

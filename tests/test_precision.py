@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from made_up import SWITCHES
-from test_trainer import CONFIG, MODEL, metrics, run
+from made_up_training import CONFIG, MODEL, metrics, run
 from torch import nn
 
 from rwae_audio.devices import has_bf16

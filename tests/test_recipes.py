@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from made_up_commands import TINY
 from safetensors.numpy import load_file
 
 from rwae_audio.commands.common import new_folder
@@ -22,11 +23,6 @@ from rwae_audio.files import InputError
 
 ROOT = Path(__file__).parent.parent
 TRAIN = [sys.executable, str(ROOT / "recipes/timit/train.py")]
-TINY = [
-    *("--set", "train.updates=6", "--set", "train.evaluate_every=3", "--set", "train.batch=8"),
-    *("--set", "model.static_hidden=8", "--set", "model.dynamic_hidden=8", "--set", "model.prior_hidden=8"),
-    *("--set", "model.decoder_hidden=8", "--set", "model.static_window=30", "--threads", "1"),
-]
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_up import speech
-from test_trainer import CONFIG, run
+from made_up_training import CONFIG, run
 
 from rwae_audio.commands.runs import add_run, check_beside_resume, lengthened, moved, read_plan
 from rwae_audio.data.audio import write_audio

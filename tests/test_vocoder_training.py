@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_ladder import recordings
+from made_up_commands import recordings
 from torch import nn
 
 from rwae_audio.commands.common import guarded

@@ -17,6 +17,7 @@ was stopped goes on, one with all pairs is not judged again, and one of other we
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -249,14 +250,23 @@ class Judges:
         return mean / np.linalg.norm(mean)
 
     def of_speaker(self, speaker: str, besides: str, count: int = 5) -> list[str]:
-        """Up to `count` utterances of a speaker, another one left out: of those that the pairs name, and if these are under
-        FEW of those that were heard as well."""
+        """Return up to `count` utterances of a speaker, another one left out.
+
+        They are of those that the pairs name, and if these are under FEW of those that were heard as well.
+        """
+        named, heard = ([n for n in by_speaker.get(speaker, []) if n != besides] for by_speaker in self.recordings)
+        return [*named, *(heard if len(named) < FEW else [])][:count]
+
+    @functools.cached_property
+    def recordings(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """The utterances of each speaker that the pairs name, and the others that were heard, sorted."""
         named = {name for pair in self.pairs for name in (pair.source, *pair.voice, *pair.references)}
-        first, others = (
-            [n for n in sorted(some) if self.utterances[n].speaker == speaker and n != besides]
-            for some in (named, {name for name in self.errors if name in self.utterances} - named)
-        )
-        return [*first, *(others if len(first) < FEW else [])][:count]
+        others = {name for name in self.errors if name in self.utterances} - named
+        found: tuple[dict[str, list[str]], dict[str, list[str]]] = ({}, {})
+        for names, by_speaker in zip((named, others), found, strict=True):
+            for name in sorted(names):
+                by_speaker.setdefault(self.utterances[name].speaker, []).append(name)
+        return found
 
     def judge(self, pair: Pair, system: System, keep: Path | None = None) -> dict[str, Any]:
         """Return the measures of one pair, by COLUMNS; keep: a file for the sound that was judged."""
