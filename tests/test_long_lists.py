@@ -101,7 +101,7 @@ def test_stretches_hold_every_trial_once_and_equal_scores_together(monkeypatch: 
     scores = made_up_scores(listed, 1.0, 2)
     scores[:300] = 0.5  # more of them than a stretch may have
     stretches = list(bootstrap._stretches(scores, listed, speakers_of(listed)))
-    sizes = [len(stretch.one) for stretch in stretches]
+    sizes = [len(stretch.enrol) for stretch in stretches]
     assert sum(sizes) == 2000
     ordered, edges = np.sort(scores), np.cumsum(sizes)
     assert (ordered[edges[:-1] - 1] < ordered[edges[:-1]]).all()
