@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rwae_audio.commands.common import DEVICE_HELP, Parser, free_output, guarded, say, say_notes
+from rwae_audio.commands.common import DEVICE_HELP, Parser, free_output, guarded, notes_on, say
 from rwae_audio.files import InputError
 
 NAME = "rwae-embed"
@@ -62,7 +62,8 @@ def embed(options: argparse.Namespace) -> int:
     }
     write_voices(options.output, bundle, voices, dynamic)
     for name, reading in readings.items():
-        say_notes(NAME, name, reading)
+        for note in notes_on(name, reading):
+            say(NAME, note)
     kinds = "static and dynamic codes" if options.dynamic else "static codes"
     say(NAME, f"wrote the {kinds} of {len(names)} recordings to {options.output}")
     return 0
