@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rwae_audio.commands.common import DEVICE_HELP, Parser, beyond_full_scale, guarded, say
 from rwae_audio.commands.jobs import Failure, Job, Plan, planned, planned_voices
+from rwae_audio.commands.pipes import PIPE, Pipes, pipes
 from rwae_audio.commands.voices import Target, TargetVoice, read_target
 from rwae_audio.files import InputError
 
@@ -29,7 +31,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "Ctrl-C.",
     )
     parser.add_argument(
-        "source", type=Path, metavar="SOURCE", help="a recording of the words, or a folder of recordings"
+        "source", metavar="SOURCE", help="a recording of the words, a folder of recordings, or - for standard input"
     )
     parser.add_argument(
         "targets", nargs="*", type=Path, metavar="TARGET", help="recordings of the voice, of one speaker"
@@ -48,7 +50,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--output",
         type=Path,
         metavar="OUT",
-        help="the result: a .wav or .flac file, or a folder (default: SOURCE_as_TARGET.wav)",
+        help="the result: a .wav or .flac file, a folder, or - for WAV on standard output (default: SOURCE_as_TARGET.wav, for "
+        "standard input standard output)",
     )
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
     parser.add_argument("--skip-existing", action="store_true", help="keep files that exist, and convert the others")
@@ -68,6 +71,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="the seed of the vocoder's noise (default: 0)")
     parser.add_argument("--json", action="store_true", help="print a report as one JSON object")
     options = parser.parse_args(argv)
+    options.stdin, options.source = options.source == PIPE, Path(options.source)
+    options.stdout = options.stdin and not options.voices if options.output is None else str(options.output) == PIPE
     check(parser, options)
     return options
 
@@ -81,6 +86,10 @@ def check(parser: Parser, options: argparse.Namespace) -> None:
         parser.error("--targets has the voices; got --voice as well; expected one of them")
     if not (options.voices or options.voice or options.targets):
         parser.error("expected TARGET recordings, or --voice FILE, or --targets DIR")
+    if options.stdout:
+        taken = {"--json": options.json, "--targets": options.voices, "--skip-existing": options.skip_existing}
+        for name in (name for name, value in taken.items() if value):
+            parser.error(f"standard output takes one WAV file; got {name} as well; expected -o OUT with it")
     if options.force and options.skip_existing:
         parser.error("--force overwrites what --skip-existing keeps; expected one of them")
     if options.pitch and options.vocoder in ("griffin-lim", "hifigan"):
@@ -93,13 +102,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def convert(options: argparse.Namespace) -> int:
+    with pipes(options.stdin, options.stdout) as both:
+        options.source, options.output = both.source or options.source, both.output or options.output
+        return convert_files(options, both)
+
+
+def convert_files(options: argparse.Namespace, both: Pipes) -> int:
     plan = the_plan(options)
+    both.fill()
     converter = the_converter(options)
     moves = converter.vocoder.takes_pitch and options.pitch != "keep"
     voices: dict[Target, TargetVoice] = {}
     if not options.voices:  # the one voice: where it is bad, nothing can be done
         voices = {(target := the_target(options)): read_target(converter, target, moves)}
     done, failed, interrupted = convert_each(converter, plan, voices, moves, options.seed)
+    for item in done:
+        item |= {name: both.shown(item[name]) for name in ("source", "output")}
+    failed = [Failure(*map(both.shown, failure)) for failure in failed]
     for failure in failed:
         say(NAME, failure.reason)  # which begins with the file's name
     if options.json:
@@ -107,6 +126,7 @@ def convert(options: argparse.Namespace) -> int:
     if interrupted:
         say(NAME, f"interrupted: {len(done)} of {len(plan.jobs)} files converted, nothing half written")
         return 130
+    both.empty()
     say_done(options, converter, plan, voices, done)
     say_counts(options, plan, done, failed)
     return 1 if failed else 0
@@ -114,6 +134,8 @@ def convert(options: argparse.Namespace) -> int:
 
 def the_plan(options: argparse.Namespace) -> Plan:
     """Return what is to be converted. Raises InputError for whatever is missing or in the way."""
+    if options.stdout and os.path.isdir(options.source):
+        raise InputError(f"{options.source} is a folder; expected one recording, as standard output takes one WAV file")
     end = options.output, options.force, options.skip_existing
     if options.voices:
         return planned_voices(options.source, options.voices, *end)
@@ -257,7 +279,11 @@ def say_counts(options: argparse.Namespace, plan: Plan, done: list[dict[str, Any
             say(NAME, f"kept {output} as it was")
         return
     resampled = sum(item["resampled_from"] is not None for item in done)
-    into = f"{options.source} into {len(done)} voices, in" if options.voices else f"{len(done)} files into"
+    into = (
+        f"{'stdin' if options.stdin else options.source} into {len(done)} voices, in"
+        if options.voices
+        else f"{len(done)} files into"
+    )
     kind = "recording or a voice" if options.voices else "recording"
     counts = {
         f"converted {into} {plan.output}": True,
