@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import re
 import shutil
+import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 from made_up import speech
+from safetensors import safe_open
 
 from rwae_audio.commands import embed, vc
 from rwae_audio.data.audio import load_audio
@@ -153,3 +160,145 @@ def test_what_targets_refuses(voices: Path, run: Run, tmp_path: Path) -> None:
     soundfile.write(voices / "bob.wav", speech(1), 16000)
     done = run("rwae-vc", "source.wav", "--targets", "voices", "-o", "out")
     refused(done, "voices/bob and voices/bob.wav would both become out/source_as_bob.wav")
+
+
+# ---- rwae-vc through pipes
+
+
+def piped(words: str, sound: bytes | None, where: Path, bundle: Path) -> subprocess.CompletedProcess[bytes]:
+    """Run rwae-vc with these bytes on its standard input; stdout and stderr are pipes."""
+    command = [sys.executable, "-m", "rwae_audio.commands.vc", *words.split(), "--bundle", str(bundle)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=where, env=environment, input=sound, capture_output=True, timeout=300)
+
+
+def without_sizes(path: str, size: int) -> bytes:
+    """Return a WAV file as a program writes it into a pipe: RIFF and data of a size that is not known."""
+    sound = bytearray(Path(path).read_bytes())
+    place = sound.index(b"data") + 4
+    sound[4:8] = sound[place : place + 4] = struct.pack("<I", size)
+    return bytes(sound)
+
+
+def test_vc_between_two_pipes(voices: Path, bundle_folder: Path, run: Run, tmp_path: Path) -> None:
+    assert run("rwae-vc", "source.wav", "dave.wav", "-o", "file.wav")[0] == 0
+    before = listing(tmp_path)
+    done = piped("- dave.wav", without_sizes("source.wav", 0xFFFFFFFF), tmp_path, bundle_folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == Path("file.wav").read_bytes()  # header and all
+    assert re.fullmatch(rb"rwae-vc: wrote stdout: 0.70 s, 16 kHz, mono, real-time factor [\d.]+\n", done.stderr)
+    assert listing(tmp_path) == before
+
+
+class Stream(io.TextIOWrapper):
+    """A standard stream over bytes in memory, or a terminal."""
+
+    def __init__(self, content: bytes = b"", terminal: bool = False) -> None:
+        super().__init__(io.BytesIO(content))
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+def test_vc_from_a_pipe_into_files(voices: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("rwae-vc", "source.wav", "dave.wav", "-o", "file.wav")[0] == 0
+    monkeypatch.setattr(sys, "stdin", Stream(without_sizes("source.wav", 0)))
+    code, out, err = run("rwae-vc", "-", "dave.wav", "-o", "voices/", "--json")
+    assert code == 0, err
+    assert [(item["source"], item["output"]) for item in json.loads(out)["converted"]] == [
+        ("stdin", "voices/stdin_as_dave.wav")
+    ]
+    assert Path("voices/stdin_as_dave.wav").read_bytes() == Path("file.wav").read_bytes()
+    Path("voices/stdin_as_dave.wav").unlink()
+    monkeypatch.setattr(sys, "stdin", Stream(Path("source.wav").read_bytes()))
+    code, _, err = run("rwae-vc", "-", "--targets", "voices")
+    assert code == 0, err
+    assert listing(tmp_path / "stdin_as_voices") == [name.replace("source", "stdin") for name in RESULTS]
+    assert err.startswith("rwae-vc: converted stdin into 3 voices, in stdin_as_voices; ")
+
+
+def test_vc_from_a_file_into_a_pipe(voices: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = listing(tmp_path)
+    monkeypatch.setattr(sys, "stdout", stream := Stream())
+    assert run("rwae-vc", "source.wav", "dave.wav", "-o", "-")[0] == 0
+    samples, rate = soundfile.read(io.BytesIO(stream.buffer.getvalue()))  # type: ignore[attr-defined]
+    assert (len(samples), rate) == (11200, 16000)
+    assert listing(tmp_path) == before
+
+
+def test_what_pipes_refuse(voices: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = listing(tmp_path)
+    for words, expected in {
+        "- dave.wav --json": "standard output takes one WAV file; got --json as well; expected -o OUT with it",
+        "source.wav dave.wav -o - --json": "got --json as well",
+        "source.wav --targets voices -o -": "got --targets as well",
+        "source.wav dave.wav -o - --skip-existing": "got --skip-existing as well",
+        "voices dave.wav -o -": "voices is a folder; expected one recording, as standard output takes one WAV file",
+        "./- dave.wav": "- does not exist; expected a recording",
+        "- missing.wav": "missing.wav does not exist; expected a recording",
+    }.items():
+        monkeypatch.setattr(sys, "stdin", Stream())
+        refused(run("rwae-vc", *words.split()), expected)
+    for sound, expected in {
+        b"": "stdin is empty; expected WAV",
+        b"not audio": "rwae-vc: stdin cannot be read as audio",
+        Path("source.wav").read_bytes()[:9000]: "rwae-vc: stdin is cut short",
+    }.items():
+        monkeypatch.setattr(sys, "stdin", Stream(sound))
+        refused(run("rwae-vc", "-", "dave.wav"), expected)
+    monkeypatch.setattr(sys, "stdin", Stream(terminal=True))
+    refused(
+        run("rwae-vc", "-", "dave.wav", "-o", "out.wav"), "standard input is a terminal; expected a recording from a"
+    )
+    monkeypatch.setattr(sys, "stdin", None)
+    refused(run("rwae-vc", "-", "dave.wav", "-o", "out.wav"), "standard input is closed; expected a recording from a")
+    assert listing(tmp_path) == before
+
+
+# ---- rwae-embed of a folder
+
+
+def names_in(path: str) -> set[str]:
+    with safe_open(path, "pt") as file:
+        return set(file.keys())
+
+
+def test_embed_takes_folders_under_the_names_given(voices: Path, run: Run) -> None:
+    code, _, err = run("rwae-embed", "./voices/bob/", "dave.wav", "-o", "codes.safetensors")
+    assert (code, err) == (0, "rwae-embed: wrote the static codes of 3 recordings to codes.safetensors\n")
+    assert names_in("codes.safetensors") == {
+        "static/./voices/bob/1.wav",
+        "static/./voices/bob/deep/2.wav",
+        "static/dave.wav",
+    }
+    words = ("voices/bob/1.wav", "voices/bob/deep/2.wav", "dave.wav")
+    assert run("rwae-vc", "source.wav", "--voice", "codes.safetensors", "-o", "saved.wav")[0] == 0
+    assert run("rwae-vc", "source.wav", *words, "-o", "direct.wav")[0] == 0
+    assert Path("saved.wav").read_bytes() == Path("direct.wav").read_bytes()
+
+
+def test_embed_names_what_is_bad_in_a_folder(voices: Path, run: Run, tmp_path: Path) -> None:
+    (voices / "bob/3.wav").write_text("not audio\n")
+    code, out, err = run("rwae-embed", "voices", "-o", "codes.safetensors", "--dynamic")
+    assert (code, out) == (1, "")
+    lines = err.splitlines()
+    assert lines[0].startswith("rwae-embed: voices/bob/3.wav cannot be read as audio")
+    assert lines[1:] == [
+        "rwae-embed: wrote the static and dynamic codes of 3 recordings to codes.safetensors; could not read 1; "
+        "skipped 3 other files (hidden, or without the suffix of a recording)"
+    ]
+    names = ("bob/1.wav", "bob/deep/2.wav", "carol.flac")
+    assert names_in("codes.safetensors") == {
+        f"{kind}/voices/{name}" for kind in ("static", "dynamic") for name in names
+    }
+    before = listing(tmp_path)
+    refused(
+        run("rwae-embed", "voices/bob", "voices/bob/1.wav", "-o", "x.safetensors"), "voices/bob/1.wav is given twice"
+    )
+    refused(run("rwae-embed", "voices/empty", "-o", "x.safetensors"), "voices/empty has no recordings (0 other files)")
+    refused(run("rwae-embed", "dave.wav", "voices/notes.txt", "-o", "x.safetensors"), "cannot be read as audio")
+    (voices / "empty/only.wav").write_text("not audio\n")
+    code, _, err = run("rwae-embed", "voices/empty", "-o", "x.safetensors")
+    assert (code, err.splitlines()[1:]) == (1, ["rwae-embed: wrote nothing to x.safetensors; could not read 1"])
+    assert listing(tmp_path) == sorted([*before, "voices/empty/only.wav"])
