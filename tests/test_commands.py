@@ -76,7 +76,7 @@ BAD = {
     "bad-none.wav": "holds no samples",
     "bad-empty.wav": "is empty",
     "bad-text.wav": "cannot be read as audio",
-    "bad-folder.wav": "is a folder|out.wav is a file's name; expected a folder",
+    "bad-folder.wav": "is a folder|has no recordings|out.wav is a file's name; expected a folder",
     "bad-header.sph": "SPHERE header",
     "bad-body.sph": "is cut short",
     "missing.wav": "does not exist|1 of 3 files are not in",

@@ -19,6 +19,7 @@ from rwae_audio.model.posterior import Network, in_float32
 from rwae_audio.objectives import OBJECTIVES, objective_settings
 from rwae_audio.training import trainer
 from rwae_audio.training.loop import Interrupted
+from rwae_audio.training.perturbations import Channel
 
 CPU = torch.device("cpu")
 needs_bf16 = pytest.mark.skipif(not has_bf16(CPU), reason="this CPU has no bfloat16 arithmetic")
@@ -27,7 +28,8 @@ CONVOLUTIONAL = {"static_network": "residual", "decoder": "convolutional"}
 
 def bf16(name: str = "rwae-plus", **switches: Any) -> trainer.RunConfig:
     model = replace(MODEL, **{**SWITCHES[name], **switches})
-    settings = replace(CONFIG.train, precision="bf16", channel=("noise",) if name == "rwae-plus" else ())
+    channel = (Channel(kinds=("noise",)),) if name == "rwae-plus" else ()
+    settings = replace(CONFIG.train, precision="bf16", perturb=(*CONFIG.train.perturb, *channel))
     return replace(CONFIG, model=model, objective=objective_settings(name), train=settings)
 
 

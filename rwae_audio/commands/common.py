@@ -163,16 +163,16 @@ def free_output(path: Path, force: bool) -> None:
         raise InputError(f"{path} is there already; expected a new name, or --force")
 
 
-def say_notes(command: str, path: str | Path, reading: Reading) -> None:
-    """Print the notes on a recording; called after success, so that an error is the only line."""
+def notes_on(path: str | Path, reading: Reading) -> list[str]:
+    """Return what a user should know of a recording, a line each. They are said after success: an error is the only line."""
     from rwae_audio.data.level import FAR_BEYOND
 
-    if reading.source_rate != reading.mel.sample_rate:
-        say(command, f"resampled {path} {reading.source_rate} → {reading.mel.sample_rate} Hz")
-    for note in reading.notes:
-        say(command, f"{path}: {note}")
+    rate, wanted = reading.source_rate, reading.mel.sample_rate
+    notes = [f"resampled {path} {rate} → {wanted} Hz"] if rate != wanted else []
+    notes += [f"{path}: {note}" for note in reading.notes]
     if reading.level.peak > FAR_BEYOND:
-        say(command, f"warning: {beyond_full_scale(path, reading.level.peak)}")
+        notes.append(f"warning: {beyond_full_scale(path, reading.level.peak)}")
+    return notes
 
 
 def beyond_full_scale(path: str | Path, peak: float) -> str:

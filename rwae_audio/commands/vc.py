@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rwae_audio.commands.common import DEVICE_HELP, Parser, beyond_full_scale, guarded, say, say_notes
-from rwae_audio.commands.jobs import Failure, Plan, planned
+from rwae_audio.commands.common import DEVICE_HELP, Parser, beyond_full_scale, guarded, say
+from rwae_audio.commands.jobs import Failure, Job, Plan, planned, planned_voices
+from rwae_audio.commands.pipes import PIPE, Pipes, pipes
+from rwae_audio.commands.voices import Target, TargetVoice, read_target
 from rwae_audio.files import InputError
 
 if TYPE_CHECKING:
     from rwae_audio.conversion.converter import Converted, Converter
-    from rwae_audio.conversion.reading import Reading
-    from rwae_audio.conversion.voice import Voice
 
 NAME = "rwae-vc"
 
@@ -26,21 +27,31 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         prog=NAME,
         description=__doc__,
         epilog="The result is a 16-bit mono file at 16 kHz, as loud as the source. Exit status: 0 if all went well, 1 if some "
-        "files of a folder could not be converted (each is named), 2 for a mistake in the input, 130 after Ctrl-C.",
+        "files of a folder or some voices could not be converted (each is named), 2 for a mistake in the input, 130 after "
+        "Ctrl-C.",
     )
     parser.add_argument(
-        "source", type=Path, metavar="SOURCE", help="a recording of the words, or a folder of recordings"
+        "source", metavar="SOURCE", help="a recording of the words, a folder of recordings, or - for standard input"
     )
     parser.add_argument(
         "targets", nargs="*", type=Path, metavar="TARGET", help="recordings of the voice, of one speaker"
     )
     parser.add_argument("--voice", type=Path, metavar="FILE", help="a voice saved by rwae-embed, instead of TARGET")
     parser.add_argument(
+        "--targets",
+        dest="voices",
+        type=Path,
+        metavar="DIR",
+        help="convert into every voice in a folder: a subfolder of recordings is one voice, and so is a recording or a file of "
+        "rwae-embed; writes OUT/SOURCE_as_VOICE.wav",
+    )
+    parser.add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="OUT",
-        help="the result: a .wav or .flac file, or a folder (default: SOURCE_as_TARGET.wav)",
+        help="the result: a .wav or .flac file, a folder, or - for WAV on standard output (default: SOURCE_as_TARGET.wav, for "
+        "standard input standard output)",
     )
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
     parser.add_argument("--skip-existing", action="store_true", help="keep files that exist, and convert the others")
@@ -60,15 +71,29 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="the seed of the vocoder's noise (default: 0)")
     parser.add_argument("--json", action="store_true", help="print a report as one JSON object")
     options = parser.parse_args(argv)
-    if options.voice and options.targets:
-        parser.error(f"--voice replaces TARGET; got {options.targets[0]} as well")
-    if not (options.voice or options.targets):
-        parser.error("expected TARGET recordings, or --voice FILE")
+    options.stdin, options.source = options.source == PIPE, Path(options.source)
+    options.stdout = options.stdin and not options.voices if options.output is None else str(options.output) == PIPE
+    check(parser, options)
+    return options
+
+
+def check(parser: Parser, options: argparse.Namespace) -> None:
+    """Exit with a line for options that exclude each other, and for those that are missing."""
+    for name, value in (("--targets DIR", options.voices), ("--voice FILE", options.voice)):
+        if value and options.targets:
+            parser.error(f"{name.split()[0]} replaces TARGET; got {options.targets[0]} as well")
+    if options.voices and options.voice:
+        parser.error("--targets has the voices; got --voice as well; expected one of them")
+    if not (options.voices or options.voice or options.targets):
+        parser.error("expected TARGET recordings, or --voice FILE, or --targets DIR")
+    if options.stdout:
+        taken = {"--json": options.json, "--targets": options.voices, "--skip-existing": options.skip_existing}
+        for name in (name for name, value in taken.items() if value):
+            parser.error(f"standard output takes one WAV file; got {name} as well; expected -o OUT with it")
     if options.force and options.skip_existing:
         parser.error("--force overwrites what --skip-existing keeps; expected one of them")
     if options.pitch and options.vocoder in ("griffin-lim", "hifigan"):
         parser.error(f"--pitch {options.pitch} is for the neural vocoder; got --vocoder {options.vocoder}")
-    return options
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,25 +102,50 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def convert(options: argparse.Namespace) -> int:
-    inputs = [*options.targets, *([options.voice] if options.voice else [])]
-    plan = planned(options.source, inputs, options.output, inputs[0].stem, options.force, options.skip_existing)
+    with pipes(options.stdin, options.stdout) as both:
+        options.source, options.output = both.source or options.source, both.output or options.output
+        return convert_files(options, both)
+
+
+def convert_files(options: argparse.Namespace, both: Pipes) -> int:
+    plan = the_plan(options)
+    both.fill()
     converter = the_converter(options)
-    voice, readings = the_voice(converter, options)
     moves = converter.vocoder.takes_pitch and options.pitch != "keep"
-    pitch = "target" if moves and voice.register is not None else "keep"
-    done, failed, interrupted = convert_each(converter, plan, voice, pitch, options.seed)
+    voices: dict[Target, TargetVoice] = {}
+    if not options.voices:  # the one voice: where it is bad, nothing can be done
+        voices = {(target := the_target(options)): read_target(converter, target, moves)}
+    done, failed, interrupted = convert_each(converter, plan, voices, moves, options.seed)
+    for item in done:
+        item |= {name: both.shown(item[name]) for name in ("source", "output")}
+    failed = [Failure(*map(both.shown, failure)) for failure in failed]
     for failure in failed:
         say(NAME, failure.reason)  # which begins with the file's name
     if options.json:
-        print(json.dumps(report(options, converter, plan, pitch, done, failed)))
+        print(json.dumps(report(options, converter, plan, voices, done, failed)))
     if interrupted:
         say(NAME, f"interrupted: {len(done)} of {len(plan.jobs)} files converted, nothing half written")
         return 130
-    if done and moves and voice.register is None:
-        say(NAME, f"warning: no pitch is known of the voice in {', '.join(map(str, inputs))}; the source's is kept")
-    say_done(converter, plan, readings, done)
-    say_counts(plan, done, failed)
+    both.empty()
+    say_done(options, converter, plan, voices, done)
+    say_counts(options, plan, done, failed)
     return 1 if failed else 0
+
+
+def the_plan(options: argparse.Namespace) -> Plan:
+    """Return what is to be converted. Raises InputError for whatever is missing or in the way."""
+    if options.stdout and os.path.isdir(options.source):
+        raise InputError(f"{options.source} is a folder; expected one recording, as standard output takes one WAV file")
+    end = options.output, options.force, options.skip_existing
+    if options.voices:
+        return planned_voices(options.source, options.voices, *end)
+    return planned(options.source, the_target(options), *end)
+
+
+def the_target(options: argparse.Namespace) -> Target:
+    """Return the voice of --voice, or of all TARGET recordings together."""
+    files = (options.voice,) if options.voice else tuple(options.targets)
+    return Target(files[0].stem, files[0], files, bool(options.voice))
 
 
 def the_converter(options: argparse.Namespace) -> Converter:
@@ -111,29 +161,20 @@ def the_converter(options: argparse.Namespace) -> Converter:
     return converter
 
 
-def the_voice(converter: Converter, options: argparse.Namespace) -> tuple[Voice, dict[Path, Reading]]:
-    """Return the voice of --voice or of all targets together, and the readings of the targets."""
-    from rwae_audio.conversion.reading import read_file
-    from rwae_audio.conversion.voice import pooled_voices, voice_of
-
-    if options.voice:
-        return converter.load_voice(options.voice), {}
-    moves = converter.vocoder.takes_pitch and options.pitch != "keep"
-    readings = {target: read_file(target, converter.bundle.config.mel) for target in options.targets}
-    voices = [voice_of(converter.bundle, readings[target], moves) for target in options.targets]
-    return pooled_voices(voices), readings
-
-
 def convert_each(
-    converter: Converter, plan: Plan, voice: Voice, pitch: str, seed: int
+    converter: Converter, plan: Plan, voices: dict[Target, TargetVoice], moves: bool, seed: int
 ) -> tuple[list[dict[str, Any]], list[Failure], bool]:
     """Convert all jobs of a plan.
+
+    Args:
+        voices: The voices that have been read; the others are read here, and added.
+        moves: Whether the pitch moves to the range of the voice.
 
     Returns:
         What was converted, what could not be, and whether Ctrl-C came between.
 
     Raises:
-        InputError: When the source is one recording, and it cannot be converted.
+        InputError: When there is one source, and it cannot be read.
     """
     from tqdm import tqdm
 
@@ -141,26 +182,33 @@ def convert_each(
     failed = list(plan.failed)
     quiet = not plan.folder or not sys.stderr.isatty()
     try:
-        for source, output in tqdm(plan.jobs, desc="converting", unit="file", disable=quiet):
-            began = time.perf_counter()
+        reading = converter.read_source(plan.shared) if plan.shared and plan.jobs else None
+        for job in tqdm(plan.jobs, desc="converting", unit="file", disable=quiet):
             try:
-                converted = converter.convert_file(source, output, voice, pitch=pitch, seed=seed)
+                if job.target not in voices:
+                    voices[job.target] = read_target(converter, job.target, moves)
+                began, target = time.perf_counter(), voices[job.target]
+                source = reading or job.source
+                converted = converter.convert_file(source, job.output, target.voice, pitch=target.pitch, seed=seed)
             except InputError as error:
                 if not plan.folder:
                     raise
-                failed.append(Failure(str(source), str(error)))
+                failed.append(Failure(str(job.source), str(error), job.target.name))
                 continue
-            done.append(entry(source, output, converted, converter.sample_rate, time.perf_counter() - began))
+            pitch = target.pitch if converter.vocoder.takes_pitch else None
+            done.append(entry(job, pitch, converted, converter.sample_rate, time.perf_counter() - began))
     except KeyboardInterrupt:
         return done, sorted(failed), True
     return done, sorted(failed), False
 
 
-def entry(source: Path, output: Path, converted: Converted, sample_rate: int, seconds: float) -> dict[str, Any]:
+def entry(job: Job, pitch: str | None, converted: Converted, sample_rate: int, seconds: float) -> dict[str, Any]:
     """Return what the report says of one conversion; seconds: how long it took."""
     return {
-        "source": str(source),
-        "output": str(output),
+        "source": str(job.source),
+        "output": str(job.output),
+        "voice": job.target.name,
+        "pitch": pitch,
         "seconds": converted.seconds,
         "real_time_factor": seconds / converted.seconds,
         "silent": converted.level.silent,
@@ -175,14 +223,15 @@ def report(
     options: argparse.Namespace,
     converter: Converter,
     plan: Plan,
-    pitch: str,
+    voices: dict[Target, TargetVoice],
     done: list[dict[str, Any]],
     failed: list[Failure],
 ) -> dict[str, Any]:
     """Return the object that --json prints."""
+    pitch = "target" if any(voice.pitch == "target" for voice in voices.values()) else "keep"
     return {
         "bundle": converter.bundle.digest,
-        "targets": [str(path) for path in options.targets],
+        "targets": [str(options.voices)] if options.voices else [str(path) for path in options.targets],
         "voice": None if options.voice is None else str(options.voice),
         "sample_rate": converter.sample_rate,
         "vocoder": converter.vocoder.name,
@@ -194,26 +243,33 @@ def report(
     }
 
 
-def say_done(converter: Converter, plan: Plan, readings: dict[Path, Reading], done: list[dict[str, Any]]) -> None:
+def say_done(
+    options: argparse.Namespace,
+    converter: Converter,
+    plan: Plan,
+    voices: dict[Target, TargetVoice],
+    done: list[dict[str, Any]],
+) -> None:
     """Say what a user should know of each file, once all has gone well: an error is to be the only line."""
     from rwae_audio.data.level import FAR_BEYOND
 
+    lines = [voice.warning for voice in voices.values() if done and voice.warning]
     for item in done:
-        if item["resampled_from"] and not plan.folder:
-            say(NAME, f"resampled {item['source']} {item['resampled_from']} → {converter.sample_rate} Hz")
-        for note in item["notes"]:
-            say(NAME, f"{item['source']}: {note}")
+        if item["resampled_from"] and (options.voices or not plan.folder):
+            lines.append(f"resampled {item['source']} {item['resampled_from']} → {converter.sample_rate} Hz")
+        lines += [f"{item['source']}: {note}" for note in item["notes"]]
         if item["peak"] > FAR_BEYOND:
-            say(NAME, f"warning: {beyond_full_scale(item['source'], item['peak'])}")
+            lines.append(f"warning: {beyond_full_scale(item['source'], item['peak'])}")
         if item["silent"]:
-            say(NAME, f"warning: {item['source']} is silent; {item['output']} is as silent")
+            lines.append(f"warning: {item['source']} is silent; {item['output']} is as silent")
         if item["scaled"]:
-            say(NAME, f"scaled {item['output']} down by {item['scaled']:.3f} so that nothing clips")
-    for path, reading in readings.items():
-        say_notes(NAME, path, reading)
+            lines.append(f"scaled {item['output']} down by {item['scaled']:.3f} so that nothing clips")
+    lines += [note for voice in voices.values() for note in voice.notes]
+    for line in dict.fromkeys(lines):  # once each: several results may have one source
+        say(NAME, line)
 
 
-def say_counts(plan: Plan, done: list[dict[str, Any]], failed: list[Failure]) -> None:
+def say_counts(options: argparse.Namespace, plan: Plan, done: list[dict[str, Any]], failed: list[Failure]) -> None:
     """Say what was written and what was left."""
     if not plan.folder:
         for item in done:
@@ -223,12 +279,18 @@ def say_counts(plan: Plan, done: list[dict[str, Any]], failed: list[Failure]) ->
             say(NAME, f"kept {output} as it was")
         return
     resampled = sum(item["resampled_from"] is not None for item in done)
+    into = (
+        f"{'stdin' if options.stdin else options.source} into {len(done)} voices, in"
+        if options.voices
+        else f"{len(done)} files into"
+    )
+    kind = "recording or a voice" if options.voices else "recording"
     counts = {
-        f"converted {len(done)} files into {plan.output}": True,
-        f"{resampled} of them resampled": resampled,
+        f"converted {into} {plan.output}": True,
+        f"{resampled} of them resampled": resampled and not options.voices,
         f"kept {len(plan.skipped)} as they were": plan.skipped,
         f"could not convert {len(failed)}": failed,
-        f"skipped {plan.others} other files (hidden, or without the suffix of a recording)": plan.others,
+        f"skipped {plan.others} other files (hidden, or without the suffix of a {kind})": plan.others,
     }
     say(NAME, "; ".join(text for text, holds in counts.items() if holds))
 

@@ -163,22 +163,27 @@ class Converter:
         return torch.from_numpy(samples) if isinstance(waveform, Tensor) else samples
 
     def convert_file(
-        self, source: str | Path, output: str | Path, voice: Voice, *, pitch: str = "target", seed: int = 0
+        self, source: str | Path | Reading, output: str | Path, voice: Voice, *, pitch: str = "target", seed: int = 0
     ) -> Converted:
         """Convert a file of any length into another, .wav or .flac of 16 bits, as `convert` does.
 
-        The output is written whole or not at all. Its folder is made if it is missing.
+        The output is written whole or not at all. Its folder is made if it is missing. A source for several voices is decoded
+        once where its `read_source` comes instead of its name.
 
         Raises:
             InputError: For a source that cannot be read or is under one analysis window, before anything is written, and for
                 an output that cannot be written.
         """
-        reading = read_file(source, self.bundle.config.mel, silence=True)
+        reading = source if isinstance(source, Reading) else self.read_source(source)
         sound = self._sound(reading, voice, pitch, seed)
         _make_folder(Path(output).parent)
         gain = write_blocks(output, sound, self.sample_rate, reading.level.active)
         seconds = reading.level.count / self.sample_rate
         return Converted(seconds, reading.source_rate, reading.level, gain, reading.notes)
+
+    def read_source(self, source: str | Path) -> Reading:
+        """Read a file for `convert_file`; it may be silent. Raises InputError when it cannot be read or is too short."""
+        return read_file(source, self.bundle.config.mel, silence=True)
 
     def _readings(self, recordings: Recording | Sequence[Recording], sample_rate: int | None) -> Iterator[Reading]:
         if isinstance(recordings, (str, PathLike, np.ndarray, Tensor)):
