@@ -25,6 +25,7 @@ from rwae_audio.files import (
     InputError,
     read_json,
     read_tensors,
+    read_text,
     whole_folder,
     write_json,
     write_tensors,
@@ -89,6 +90,7 @@ class Vocoder(nn.Module):
 
     Attributes:
         network: Has all weights, and may run in bfloat16 (see Network). All else is float32.
+        meta, card: What the config.json and the README.md of the folder say beside the settings, where it was read.
     """
 
     name = "neural"
@@ -101,6 +103,8 @@ class Vocoder(nn.Module):
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
         self.config, self.mel = config, config.mel
+        self.meta: Mapping[str, Any] = {}
+        self.card = ""
         self.network = Backbone(config)
         window = torch.hann_window(config.mel.win_length)
         level = window.square().sum().sqrt()  # of white noise's spectrum
@@ -275,4 +279,7 @@ def load_vocoder(folder: Path | None = None) -> Vocoder:
         vocoder.network.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{folder / 'vocoder.safetensors'} does not fit its config.json") from error
+    meta = said.get("meta")
+    vocoder.meta = dict(meta) if isinstance(meta, Mapping) else {}
+    vocoder.card = read_text(folder / "README.md", "a vocoder's card") if (folder / "README.md").exists() else ""
     return vocoder.eval()
