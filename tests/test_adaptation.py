@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from made_up import speech, tiny_bundle
 
+from rwae_audio.commands import embed, vc
 from rwae_audio.conversion.converter import Converter
 from rwae_audio.conversion.vocoders.griffin_lim import GriffinLim
 from rwae_audio.files import InputError
@@ -79,3 +81,25 @@ def replace_bundle(converter: Converter, bundle) -> Converter:
     """Return a converter of another bundle with the same vocoder."""
     assert replace(bundle.config.mel) == converter.vocoder.mel
     return Converter(bundle, converter.vocoder)
+
+
+def test_commands_adapt_a_voice(
+    converter: Converter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """rwae-vc --adapt and rwae-embed --adapt with rwae-vc --voice give the same sound, another one than without."""
+    monkeypatch.chdir(tmp_path)
+    tiny_bundle(tmp_path / "b", decoder="convolutional", dynamic_norm="none")
+    for name, seed in (("a", 0), ("b1", 1), ("b2", 2)):
+        soundfile.write(f"{name}.wav", speech(seed, 1.2), 16000)
+    model = ["--bundle", "b"]
+    assert vc.main(["a.wav", "b1.wav", "b2.wav", "-o", "plain.wav", *model]) == 0
+    assert vc.main(["a.wav", "b1.wav", "b2.wav", "-o", "adapted.wav", "--adapt", "4", *model]) == 0
+    assert embed.main(["b1.wav", "b2.wav", "-o", "v.safetensors", "--adapt", "4", *model]) == 0
+    assert vc.main(["a.wav", "--voice", "v.safetensors", "-o", "saved.wav", *model]) == 0
+    plain, adapted, saved = (soundfile.read(f"{name}.wav")[0] for name in ("plain", "adapted", "saved"))
+    np.testing.assert_allclose(saved, adapted, atol=2e-3)
+    assert np.abs(plain - adapted).max() > 1e-2 * np.abs(plain).max()
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        vc.main(["a.wav", "--voice", "v.safetensors", "--adapt", "4", *model])
+    assert "--adapt" in capsys.readouterr().err

@@ -345,6 +345,7 @@ def test_vc_writes_what_the_library_gives(recordings: Path, bundle_folder: Path,
         "vocoder": "neural",
         "pitch": "target",
         "seed": 5,
+        "adapt": 0,
         "skipped": [],
         "failed": [],
     }

@@ -68,6 +68,13 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         choices=("target", "keep"),
         help="move the pitch to the target's range, or keep the source's (default: target); neural vocoder only",
     )
+    parser.add_argument(
+        "--adapt",
+        type=int,
+        default=0,
+        metavar="N",
+        help="fit the voice to the TARGET recordings in N steps, better with a minute of them; 60 take about 20 s (default: 0)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="the seed of the vocoder's noise (default: 0)")
     parser.add_argument("--json", action="store_true", help="print a report as one JSON object")
     options = parser.parse_args(argv)
@@ -92,6 +99,10 @@ def check(parser: Parser, options: argparse.Namespace) -> None:
             parser.error(f"standard output takes one WAV file; got {name} as well; expected -o OUT with it")
     if options.force and options.skip_existing:
         parser.error("--force overwrites what --skip-existing keeps; expected one of them")
+    if options.adapt < 0:
+        parser.error(f"--adapt {options.adapt}; expected 0 or more steps")
+    if options.adapt and options.voice:
+        parser.error("--adapt fits a voice to recordings; expected TARGET with it, or rwae-embed --adapt")
     if options.pitch and options.vocoder in ("griffin-lim", "hifigan"):
         parser.error(f"--pitch {options.pitch} is for the neural vocoder; got --vocoder {options.vocoder}")
 
@@ -114,8 +125,8 @@ def convert_files(options: argparse.Namespace, both: Pipes) -> int:
     moves = converter.vocoder.takes_pitch and options.pitch != "keep"
     voices: dict[Target, TargetVoice] = {}
     if not options.voices:  # the one voice: where it is bad, nothing can be done
-        voices = {(target := the_target(options)): read_target(converter, target, moves)}
-    done, failed, interrupted = convert_each(converter, plan, voices, moves, options.seed)
+        voices = {(target := the_target(options)): read_target(converter, target, moves, options.adapt)}
+    done, failed, interrupted = convert_each(converter, plan, voices, moves, options)
     for item in done:
         item |= {name: both.shown(item[name]) for name in ("source", "output")}
     failed = [Failure(*map(both.shown, failure)) for failure in failed]
@@ -162,7 +173,7 @@ def the_converter(options: argparse.Namespace) -> Converter:
 
 
 def convert_each(
-    converter: Converter, plan: Plan, voices: dict[Target, TargetVoice], moves: bool, seed: int
+    converter: Converter, plan: Plan, voices: dict[Target, TargetVoice], moves: bool, options: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], list[Failure], bool]:
     """Convert all jobs of a plan.
 
@@ -186,10 +197,12 @@ def convert_each(
         for job in tqdm(plan.jobs, desc="converting", unit="file", disable=quiet):
             try:
                 if job.target not in voices:
-                    voices[job.target] = read_target(converter, job.target, moves)
+                    voices[job.target] = read_target(converter, job.target, moves, options.adapt)
                 began, target = time.perf_counter(), voices[job.target]
                 source = reading or job.source
-                converted = converter.convert_file(source, job.output, target.voice, pitch=target.pitch, seed=seed)
+                converted = converter.convert_file(
+                    source, job.output, target.voice, pitch=target.pitch, seed=options.seed
+                )
             except InputError as error:
                 if not plan.folder:
                     raise
@@ -237,6 +250,7 @@ def report(
         "vocoder": converter.vocoder.name,
         "pitch": pitch if converter.vocoder.takes_pitch else None,
         "seed": options.seed,
+        "adapt": options.adapt,
         "converted": done,
         "skipped": [str(output) for output in plan.skipped],
         "failed": [failure._asdict() for failure in failed],

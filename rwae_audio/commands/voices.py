@@ -80,15 +80,19 @@ def targets_in(folder: Path) -> tuple[list[Target], int]:
     return targets, others
 
 
-def read_target(converter: Converter, target: Target, moves: bool) -> TargetVoice:
+def read_target(converter: Converter, target: Target, moves: bool, steps: int = 0) -> TargetVoice:
     """Read a voice; all recordings of it are pooled.
 
     Args:
         moves: Whether the pitch of a source is to move to the pitch range of the voice.
+        steps: The steps by which the voice is adapted to its recordings, 0 for none.
 
     Raises:
         InputError: When one of its files cannot be read, or a recording is silent or too short.
     """
+    import torch
+
+    from rwae_audio.conversion.adaptation import adapted
     from rwae_audio.conversion.reading import read_file
     from rwae_audio.conversion.voice import pooled_voices, voice_of
 
@@ -96,12 +100,15 @@ def read_target(converter: Converter, target: Target, moves: bool) -> TargetVoic
     if target.saved:
         voice = converter.load_voice(target.files[0])
     else:
-        voices = []
+        voices, frames = [], []
         for path in target.files:
             reading = read_file(path, converter.bundle.config.mel)  # let go after its turn, since it holds a file open
             voices.append(voice_of(converter.bundle, reading, moves))
+            frames += [torch.cat([*reading.log_mels()])] if steps else []
             notes += notes_on(path, reading)
         voice = pooled_voices(voices)
+        if steps:
+            voice = adapted(converter.bundle, frames, voice, steps)
     if not moves or voice.register is not None:
         return TargetVoice(voice, "target" if moves else "keep", notes=tuple(notes))
     names = ", ".join(map(str, target.files))

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rwae_audio.conversion.reading import Reading
 from rwae_audio.conversion.voice import Voice, modulation_shape
 from rwae_audio.data.store import Batch
 from rwae_audio.files import InputError
@@ -24,13 +23,14 @@ BATCH = 8  # segments a step
 LEARNING_RATE = 0.01
 
 
-def adapted(bundle: Bundle, readings: Sequence[Reading], voice: Voice, steps: int = STEPS, seed: int = 0) -> Voice:
+def adapted(bundle: Bundle, recordings: Sequence[Tensor], voice: Voice, steps: int = STEPS, seed: int = 0) -> Voice:
     """Return the voice with a modulation that lowers the reconstruction error of its recordings.
 
     Segments of the recordings are encoded as in training: the dynamic encoder hears them in other voices, and its codes have
     their noise. So the modulation learns the voice, and not what the codes leave of it.
 
     Args:
+        recordings: Raw log-mels of the voice, (T, n_mels) each.
         steps: Updates of the modulation, by Adam.
         seed: Decides which segments are drawn, and how they are perturbed.
 
@@ -39,7 +39,6 @@ def adapted(bundle: Bundle, readings: Sequence[Reading], voice: Voice, steps: in
     """
     config, model, segment = bundle.config, bundle.model, bundle.config.mel.segment
     shape, device = modulation_shape(bundle), next(bundle.model.parameters()).device
-    recordings = [torch.cat([*reading.log_mels()]) for reading in readings]
     recordings = [frames for frames in recordings if len(frames) >= segment]
     if not recordings:
         raise InputError(f"no recording has {segment} frames; expected longer ones to adapt to, better a minute")

@@ -9,6 +9,7 @@ Recordings are of any length, and memory hardly grows with them.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -23,11 +24,13 @@ from rwae_audio.conversion.adaptation import STEPS, adapted
 from rwae_audio.conversion.pitch import moved
 from rwae_audio.conversion.reading import Reading, read_file, read_waveform
 from rwae_audio.conversion.vocoders import AnyVocoder, check_vocoder, new_vocoder
+from rwae_audio.conversion.vocoders.neural import Vocoder, save_vocoder
 from rwae_audio.conversion.voice import Voice, pooled_voices, read_voice, voice_of, write_voices
 from rwae_audio.data.audio import write_blocks
 from rwae_audio.data.level import Level, active_level
-from rwae_audio.files import InputError
+from rwae_audio.files import InputError, whole_folder
 from rwae_audio.inference.bundle import Bundle, load_bundle
+from rwae_audio.inference.hub import FILES, VOCODER, pretrained_folder, upload
 
 Waveform = TypeVar("Waveform", np.ndarray, Tensor)
 Recording = str | PathLike | np.ndarray | Tensor
@@ -87,6 +90,52 @@ class Converter:
         bundle = load_bundle(folder, device)
         return cls(bundle, new_vocoder(vocoder, bundle.config.mel, device))
 
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, revision: str | None = None, device: str | torch.device = "cpu"
+    ) -> Converter:
+        """Read what `save_pretrained` or `push_to_hub` wrote.
+
+        Args:
+            name: A folder, or a repository on the Hugging Face Hub, `owner/name`. It has the files of a bundle and, in
+                vocoder/, those of a neural vocoder. Without these the vocoder is chosen as in the constructor.
+            revision: A branch, a tag or a commit of the repository; None for the newest.
+
+        Raises:
+            InputError: When the name is not found or cannot be fetched, and for what `load` refuses.
+        """
+        folder = pretrained_folder(name, revision)
+        vocoder = str(folder / VOCODER) if (folder / VOCODER).is_dir() else None
+        return cls.load(folder, device, vocoder)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the bundle and the vocoder, if it is a neural one, into a folder, whole or not at all.
+
+        Raises InputError for a folder that has other files, which would be lost, and when it cannot be written.
+        """
+        folder = Path(folder)
+        _make_folder(folder.parent)
+        if folder.is_dir() and (others := {path.name for path in folder.iterdir()} - {*FILES, VOCODER}):
+            raise InputError(f"{folder} has {min(others)}; expected a new folder, or that of a converter")
+        with whole_folder(folder) as temporary:
+            self.bundle.write(temporary)
+            if isinstance(self.vocoder, Vocoder):
+                save_vocoder(temporary / VOCODER, self.vocoder, self.vocoder.meta, self.vocoder.card)
+
+    def push_to_hub(self, name: str, private: bool = False) -> str:
+        """Upload the converter to the Hugging Face Hub and return the address of the commit.
+
+        Args:
+            name: The repository, `owner/name`, which is made if it is missing.
+            private: Whether a repository that is made is private.
+
+        Raises:
+            InputError: When the Hub cannot be reached, or does not permit it (`hf auth login`).
+        """
+        with tempfile.TemporaryDirectory() as place:
+            self.save_pretrained(folder := Path(place) / "converter")
+            return upload(folder, name, private)
+
     @property
     def sample_rate(self) -> int:
         """The rate of converted waveforms in Hz."""
@@ -124,7 +173,8 @@ class Converter:
         Raises:
             InputError: As `voice` does, when all recordings are too short, and for a bundle whose decoder has no modulation.
         """
-        return adapted(self.bundle, [*self._readings(recordings, sample_rate)], voice, steps, seed)
+        frames = [torch.cat([*reading.log_mels()]) for reading in self._readings(recordings, sample_rate)]
+        return adapted(self.bundle, frames, voice, steps, seed)
 
     def load_voice(self, path: str | Path) -> Voice:
         """Read a voice that `save_voice` or rwae-embed wrote. Raises InputError for another file, or another bundle's."""

@@ -16,7 +16,16 @@ from torch import Tensor
 from rwae_audio.data.features import Normaliser
 from rwae_audio.data.level import speech_of, waveform
 from rwae_audio.devices import find_device
-from rwae_audio.files import ASSETS, InputError, put_back, read_json, read_tensors, whole_folder, write_tensors
+from rwae_audio.files import (
+    ASSETS,
+    InputError,
+    put_back,
+    read_json,
+    read_tensors,
+    read_text,
+    whole_folder,
+    write_tensors,
+)
 from rwae_audio.inference.embedding import Embeddings, embed
 from rwae_audio.inference.streaming import Recording, codes_of, frames_of, voice_of
 from rwae_audio.model import RWAE
@@ -31,7 +40,7 @@ class Bundle:
     """A trained model with all that it needs to read and write log-mels.
 
     dynamic_mean (dynamic_dim,): the training speakers' mean dynamic vector, for the `centred` score; digest: SHA-256
-    of model.safetensors; synthetic: trained on synthetic speech; meta: what else the card says.
+    of model.safetensors; synthetic: trained on synthetic speech; meta: what else the card says; card: its README.md.
     """
 
     config: RunConfig
@@ -41,6 +50,7 @@ class Bundle:
     digest: str
     synthetic: bool
     meta: Mapping[str, Any]
+    card: str = ""
 
     @property
     def sample_rate(self) -> int:
@@ -51,6 +61,14 @@ class Bundle:
         """Move the model to a device and return the bundle. Raises InputError when the device is not here."""
         self.model.to(find_device(device))
         return self
+
+    def write(self, folder: Path) -> None:
+        """Write the bundle's files into a folder that exists. Weights that float16 holds exactly are written in it, so that
+        those of a bundle that was read keep their digest."""
+        half = all(torch.equal(value, value.half().float()) for value in self.model.parameters())
+        mean, meta = self.dynamic_mean, self.meta
+        parts = (self.config, self.model, self.normaliser, mean)
+        _write_files(folder, *parts, synthetic=self.synthetic, meta=meta, card=self.card, half=half)
 
     def frames(self, samples: np.ndarray | Tensor) -> Tensor:
         """Return the log-mels (T, n_mels) of a waveform (N,) at the bundle's rate, brought to the level of all speech.
@@ -131,22 +149,38 @@ def save_bundle(
     half: bool = False,
 ) -> None:
     """Write the folder whole or not at all; card: its README.md; half: what was learned in float16, to be half as large."""
+    with whole_folder(folder) as temporary:
+        parts = (config, model, normaliser, dynamic_mean)
+        _write_files(temporary, *parts, synthetic=synthetic, meta=meta, card=card, half=half)
+
+
+def _write_files(
+    folder: Path,
+    config: RunConfig,
+    model: RWAE,
+    normaliser: Normaliser,
+    dynamic_mean: np.ndarray,
+    *,
+    synthetic: bool,
+    meta: Mapping[str, Any],
+    card: str,
+    half: bool,
+) -> None:
     tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     if half:
         tensors |= {f"model.{name}": value.detach().cpu().half() for name, value in model.named_parameters()}
     tensors |= {"normaliser.mean": normaliser.mean.cpu(), "normaliser.deviation": normaliser.deviation.cpu()}
     tensors["dynamic_mean"] = torch.as_tensor(dynamic_mean, dtype=torch.float32)
-    with whole_folder(folder) as temporary:
-        write_tensors(temporary / "model.safetensors", tensors)
-        description = {
-            "format": FORMAT,
-            "sha256": _sha256(temporary / "model.safetensors"),
-            "synthetic": synthetic,
-            **config.tables(),
-            "meta": dict(meta),
-        }
-        (temporary / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        (temporary / "README.md").write_text(card, encoding="utf-8")
+    write_tensors(folder / "model.safetensors", tensors)
+    description = {
+        "format": FORMAT,
+        "sha256": _sha256(folder / "model.safetensors"),
+        "synthetic": synthetic,
+        **config.tables(),
+        "meta": dict(meta),
+    }
+    (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def load_bundle(folder: str | Path | None = None, device: str | torch.device = "cpu") -> Bundle:
@@ -193,7 +227,9 @@ def load_bundle(folder: str | Path | None = None, device: str | torch.device = "
     normaliser = Normaliser(tensors["normaliser.mean"], tensors["normaliser.deviation"])
     mean = tensors["dynamic_mean"].numpy().astype(np.float64)
     synthetic, meta = bool(description.get("synthetic")), description.get("meta", {})
-    return Bundle(config, model.eval().to(device), normaliser, mean, digest, synthetic, meta)
+    card = folder / "README.md"
+    text = read_text(card, "a bundle's card") if card.exists() else ""
+    return Bundle(config, model.eval().to(device), normaliser, mean, digest, synthetic, meta, text)
 
 
 def _sha256(path: Path) -> str:

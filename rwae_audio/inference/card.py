@@ -1,12 +1,25 @@
-"""The card of a bundle."""
+"""The card of a bundle, with the head that the Hugging Face Hub reads."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rwae_audio.data.corpora.base import Corpus
 from rwae_audio.training.trainer import RunConfig
+
+TAGS = ("speech", "disentanglement", "wasserstein-autoencoder", "speaker-verification")
+HUB_NAMES = {  # corpora that the Hub has under another name
+    "librispeech": "openslr/librispeech_asr",
+    "speechocean762": "mispeech/speechocean762",
+    "timit": "timit-asr/timit_asr",
+}
+HUB_NAME = re.compile(r"([\w.-]+/)?[\w.-]+", re.ASCII)  # the Hub refuses a card with other names
+LICENCE = (
+    "The code of rwae-audio has the MIT licence. The weights were trained on the corpora below. Use the weights, and pass "
+    "them on, with these credits and on the terms of these corpora."
+)
 
 
 def commands(meta: Mapping[str, Any]) -> list[str]:
@@ -19,6 +32,24 @@ def credits_of(corpora: Iterable[Corpus]) -> list[str]:
     return [*dict.fromkeys(corpus.credit or f"{corpus.name}: no credit is known." for corpus in corpora)]
 
 
+def head(corpora: Sequence[str], converts: bool) -> str:
+    """Return the YAML head of a card.
+
+    The Hub's `license: other` stands for LICENCE: the MIT licence is the code's, and no other includes the credits.
+
+    Args:
+        corpora: Their names.
+        converts: Whether the model converts voices.
+    """
+    lines = ["---", "license: other", "license_name: credits-and-terms-of-the-corpora"]
+    names = [HUB_NAMES.get(name, name) for name in dict.fromkeys(corpora)]
+    names = [name for name in names if HUB_NAME.fullmatch(name)]
+    lines += ["datasets:", *(f'- "{name}"' for name in names)] if names else []
+    lines += ["metrics:", "- eer", "tags:", *(f"- {tag}" for tag in TAGS)]
+    lines += ["- voice-conversion", "pipeline_tag: audio-to-audio"] if converts else []
+    return "\n".join([*lines, "library_name: rwae-audio", "---", ""])
+
+
 def card(config: RunConfig, corpora: Sequence[Corpus], hours: float, meta: Mapping[str, Any]) -> str:
     """The bundle's README.md: what it is, what it was trained on, whom to thank, what it is for and what not.
 
@@ -28,6 +59,7 @@ def card(config: RunConfig, corpora: Sequence[Corpus], hours: float, meta: Mappi
     synthetic = all(corpus.synthetic for corpus in corpora)
     return "\n".join(
         [
+            head([corpus.name for corpus in corpora], converts=not config.model.actions),
             f"# An R-WAE bundle ({config.objective.name})",
             "",
             f"A Disentangled Recurrent Wasserstein Autoencoder of speech, made with rwae-audio: a static code of "
@@ -44,6 +76,10 @@ def card(config: RunConfig, corpora: Sequence[Corpus], hours: float, meta: Mappi
             f"Trained on {data}, {hours:.2f} hours; seed {config.train.seed}; the checkpoint was chosen on "
             "development speakers.",
             *(["", "**Synthetic speech only: its numbers say nothing about people.**"] if synthetic else []),
+            "",
+            "## Licence",
+            "",
+            LICENCE,
             "",
             "## Credits",
             "",

@@ -15,7 +15,7 @@ from torch import Tensor
 from rwae_audio.data.features import Normaliser
 from rwae_audio.files import InputError
 from rwae_audio.inference.embedding import segment_codes, static_vectors
-from rwae_audio.model import RWAE
+from rwae_audio.model import RWAE, ModelConfig
 
 CHUNK = 1024  # frames that go through a network at once
 
@@ -75,6 +75,12 @@ def voice_of(model: RWAE, normaliser: Normaliser, segment: int, pieces: Iterable
     return torch.from_numpy(total / windows).float(), frames
 
 
+def shared_frames(config: ModelConfig, segment: int) -> tuple[int, int]:
+    """Return how many frames two windows of codes share, and after how many more frames a code is taken."""
+    overlap = 0 if config.by_segment else min(max(segment // 2, config.dynamic_look_ahead), segment - 1)
+    return overlap, min(config.dynamic_look_ahead, overlap)
+
+
 @torch.no_grad()
 def codes_of(model: RWAE, normaliser: Normaliser, segment: int, recording: Recording) -> Iterator[Tensor]:
     """Yield the dynamic codes of a recording, (n, dynamic_dim) at a time.
@@ -87,8 +93,7 @@ def codes_of(model: RWAE, normaliser: Normaliser, segment: int, recording: Recor
     static = torch.zeros(config.static_dim)
     if config.dynamic_sees_static:
         static = voice_of(model, normaliser, segment, recording())[0]
-    overlap = 0 if config.by_segment else min(max(segment // 2, config.dynamic_look_ahead), segment - 1)
-    ahead = min(config.dynamic_look_ahead, overlap)
+    overlap, ahead = shared_frames(config, segment)
 
     def codes(frames: Tensor) -> Tensor:
         alone = _alone(frames)

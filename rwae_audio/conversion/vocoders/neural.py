@@ -25,6 +25,7 @@ from rwae_audio.files import (
     InputError,
     read_json,
     read_tensors,
+    read_text,
     whole_folder,
     write_json,
     write_tensors,
@@ -89,6 +90,7 @@ class Vocoder(nn.Module):
 
     Attributes:
         network: Has all weights, and may run in bfloat16 (see Network). All else is float32.
+        meta, card: What the config.json and the README.md of the folder say beside the settings, where it was read.
     """
 
     name = "neural"
@@ -101,6 +103,8 @@ class Vocoder(nn.Module):
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
         self.config, self.mel = config, config.mel
+        self.meta: Mapping[str, Any] = {}
+        self.card = ""
         self.network = Backbone(config)
         window = torch.hann_window(config.mel.win_length)
         level = window.square().sum().sqrt()  # of white noise's spectrum
@@ -120,14 +124,25 @@ class Vocoder(nn.Module):
 
     def filtered(self, log_mels: Tensor, f0: Tensor, buzz: Tensor, noise: Tensor) -> Tensor:
         """`forward`, of the sources (B, N)."""
-        mel, has = self.config.mel, (f0 > 0).to(log_mels)[..., None]
+        mel, sources = self.config.mel, self.spectra(torch.cat([buzz, noise])).chunk(2)
+        spectrum = _Filtered.apply(*self.controls(log_mels, f0), *sources).transpose(1, 2)
+        return torch.istft(spectrum, mel.n_fft, mel.hop_length, mel.win_length, self.window, length=buzz.shape[1])
+
+    def controls(self, log_mels: Tensor, f0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `_Filtered` is told of log_mels (B, T, n_mels) and f0 (B, T): the network's result (B, T, 4 · bins), and
+        the exponents of voice and hiss (B, T, bins) that it is added to."""
+        has = (f0 > 0).to(log_mels)[..., None]
         pitch = torch.where(f0 > 0, f0.clamp_min(1).log() - F0_CENTRE, torch.zeros(()).to(f0))
         frames = torch.cat([log_mels / 3 + 1, pitch[..., None], has], dim=-1)  # about mean 0, variance 1
         envelope = (log_mels - self.gain) @ self.spread
-        voiced, hiss = envelope + (1 - has) * QUIETEST, envelope - 1.5 * has
-        sources = self.spectra(torch.cat([buzz, noise])).chunk(2)
-        spectrum = _Filtered.apply(self.network(frames), voiced, hiss, *sources).transpose(1, 2)
-        return torch.istft(spectrum, mel.n_fft, mel.hop_length, mel.win_length, self.window, length=buzz.shape[1])
+        return self.network(frames), envelope + (1 - has) * QUIETEST, envelope - 1.5 * has
+
+    def filters(self, log_mels: Tensor, f0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the filters (B, T, bins) in real numbers: the real and imaginary part of the buzz's, and the hiss's."""
+        said, voiced, hiss = self.controls(log_mels, f0)
+        voiced, hiss, cosine, sine, length = _parts(said, voiced, hiss)
+        gain = voiced.clamp(QUIETEST, LOUDEST).exp() * length
+        return gain * cosine, gain * sine, hiss.clamp(QUIETEST, LOUDEST).exp()
 
     def spectra(self, samples: Tensor) -> Tensor:
         """(B, N) → (B, T, bins), of level 1 for white noise of variance 1."""
@@ -184,10 +199,7 @@ class _Filtered(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, said: Tensor, voiced: Tensor, hiss: Tensor, buzz: Tensor, noise: Tensor) -> Tensor:
-        parts = said.chunk(4, dim=-1)
-        voiced, hiss = (torch.add(base, part, alpha=4) for base, part in zip((voiced, hiss), parts, strict=False))
-        cosine, sine = 1 + 4 * parts[2], 4 * parts[3]
-        length = (cosine.square() + sine.square()).clamp_min_(1e-12).rsqrt_()
+        voiced, hiss, cosine, sine, length = _parts(said, voiced, hiss)
         gain = voiced.clamp(QUIETEST, LOUDEST).exp_().mul_(length)
         hummed = torch.complex(gain * cosine, gain * sine).mul_(buzz)
         hissed = noise * hiss.clamp(QUIETEST, LOUDEST).exp_()
@@ -207,6 +219,14 @@ class _Filtered(torch.autograd.Function):
         torch.mul(sine, angle, out=parts[2])
         torch.mul(cosine, angle.neg_(), out=parts[3])
         return said.mul_(4), None, None, None, None
+
+
+def _parts(said: Tensor, voiced: Tensor, hiss: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the exponents of voice and hiss, and 1 + 4c, 4s and one over the length of both, as `_Filtered` has them."""
+    parts = said.chunk(4, dim=-1)
+    voiced, hiss = torch.add(voiced, parts[0], alpha=4), torch.add(hiss, parts[1], alpha=4)
+    cosine, sine = 1 + 4 * parts[2], 4 * parts[3]
+    return voiced, hiss, cosine, sine, (cosine.square() + sine.square()).clamp_min_(1e-12).rsqrt_()
 
 
 def envelope_matrix(config: MelConfig) -> Tensor:
@@ -275,4 +295,7 @@ def load_vocoder(folder: Path | None = None) -> Vocoder:
         vocoder.network.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{folder / 'vocoder.safetensors'} does not fit its config.json") from error
+    meta = said.get("meta")
+    vocoder.meta = dict(meta) if isinstance(meta, Mapping) else {}
+    vocoder.card = read_text(folder / "README.md", "a vocoder's card") if (folder / "README.md").exists() else ""
     return vocoder.eval()
