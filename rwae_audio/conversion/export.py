@@ -42,6 +42,9 @@ LENGTHS = (0.5, 1.7, 4.0)  # seconds of the recordings that the networks are che
 class _Network(nn.Module):
     """A network with the normalisation of its frames."""
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
         self.model = bundle.model
@@ -100,7 +103,7 @@ def export(converter: Converter, folder: str | Path) -> dict[str, float]:
     if Path(folder).exists():
         raise InputError(f"{folder} is there already; expected a new folder")
     _check_form(converter)
-    bundle, differences = converter.bundle, {}
+    bundle, differences = converter.bundle, dict[str, float]()
     networks: dict[str, nn.Module] = {
         "static": StaticNetwork(bundle),
         "dynamic": DynamicNetwork(bundle),
