@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from made_up import speech, tiny_bundle
 
@@ -19,8 +21,9 @@ from rwae_audio.data.level import levelled
 from rwae_audio.inference.bundle import load_bundle
 
 pytest.importorskip("onnx")
-sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/voice_conversion"))
-from onnx_convert import OnnxConverter
+RECIPE = Path(__file__).parent.parent / "recipes/voice_conversion"
+sys.path.insert(0, str(RECIPE))
+from onnx_convert import OnnxConverter  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +66,17 @@ def test_the_example_converts(folder: Path) -> None:
     whisper = OnnxConverter(folder, pitch=False).convert(source, target)
     assert whisper.shape == source.shape
     assert not np.allclose(whisper, sound)
+
+
+def test_the_example_needs_no_torch(folder: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(("a", "b")):
+        soundfile.write(tmp_path / f"{name}.wav", speech(number, 1.0), 16000)
+    names = [str(each) for each in (folder, tmp_path / "a.wav", tmp_path / "b.wav", tmp_path / "out.wav")]
+    code = f"import sys; sys.modules.update(torch=None, rwae_audio=None); sys.argv[1:] = {names}\n"
+    code += "import onnx_convert; onnx_convert.main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=RECIPE, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("onnxruntime: "), done.stderr
+    assert soundfile.info(tmp_path / "out.wav").frames == 16000
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def export(converter: Converter, folder: str | Path) -> dict[str, float]:
     if Path(folder).exists():
         raise InputError(f"{folder} is there already; expected a new folder")
     _check_form(converter)
-    bundle, differences = converter.bundle, {}
+    bundle, differences = converter.bundle, dict[str, float]()
     networks: dict[str, nn.Module] = {
         "static": StaticNetwork(bundle),
         "dynamic": DynamicNetwork(bundle),

@@ -101,7 +101,8 @@ def _one_line(failure: str) -> Iterator[None]:
             expected = "a token with the permission (hf auth login)"
             raise InputError(f"{failure}: the Hub does not permit it; expected {expected}") from error
         raise InputError(f"{failure}: {_first_line(error)}") from error
-    except (*HfHubHTTPError.__bases__, OSError) as error:  # type: ignore[misc]  # of the library beneath
+    # the bases are the errors of the library beneath
+    except (*HfHubHTTPError.__bases__, OSError) as error:  # type: ignore[misc]
         raise InputError(f"{failure}: {_first_line(error)}; expected a connection to the Hub") from error
 
 
