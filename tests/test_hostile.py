@@ -6,6 +6,7 @@ What test_commands.py, test_bundle.py, test_store.py and test_recipes.py refuse 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import random
@@ -81,6 +82,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def nobody() -> Iterator[Callable[[], contextlib.AbstractContextManager[Path]]]:
     """A folder of its own, and a context in which this process has no more rights in it than its permissions give."""
+    for name in ("scipy.sparse.csgraph", "torch._dynamo"):  # nobody may not load them from root's Python
+        importlib.import_module(name)
     folder = Path(tempfile.mkdtemp(prefix="rwae-nobody-"))
     folder.chmod(0o755)
 
