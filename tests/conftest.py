@@ -9,6 +9,53 @@ import pytest
 import timit_trees
 from made_up import tiny_bundle
 
+# files of tests that start processes, or train for longer than moments: `make quick` leaves them out
+SLOW = (
+    *(
+        "commands",
+        "demo",
+        "digits",
+        "distributed",
+        "export",
+        "hostile",
+        "hub",
+        "ladder",
+        "learning",
+        "mutations",
+        "no_pickle",
+    ),
+    *(
+        "own_data",
+        "package",
+        "precision",
+        "project",
+        "recipes",
+        "resume",
+        "robustness",
+        "timit",
+        "timit_recipes",
+        "trainer",
+    ),
+    *(
+        "vc_many",
+        "vocoder_training",
+        "adain_vc",
+        "adaptation",
+        "streaming",
+        "conversion",
+        "theory",
+        "probes",
+        "long_lists",
+    ),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow files."""
+    for item in items:
+        if item.path.stem.removeprefix("test_") in SLOW:
+            item.add_marker("slow")
+
 
 @pytest.fixture(scope="session")
 def corpora() -> Path:
