@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from pairs import LISTS, Pair, heard_errors, heard_in, read_pairs
 from tables import ENCODERS, OWN, as_csv, read_csv, write_table
 
@@ -219,7 +220,7 @@ class Judges:
     ) -> None:
         self.utterances, self.pairs, self.errors, self.opinions = utterances, pairs, errors, opinions
         self.embed = {name: opinions.SPEAKERS[name]() for name in ENCODERS}
-        self.hear, self.rate = opinions.whisper(threads=2), opinions.dnsmos()
+        self.hear, self.rate = opinions.whisper(torch.get_num_threads()), opinions.dnsmos()
         self.samples: dict[str, np.ndarray] = {}
         self.vectors: dict[tuple[str, str], np.ndarray] = {}
         self.pitches: dict[str, np.ndarray] = {}

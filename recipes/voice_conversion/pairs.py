@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from rwae_audio.commands.common import Parser, guarded, say
 from rwae_audio.data.corpora import Corpus, Source, Utterance
@@ -91,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     from rwae_audio.evaluation.judges import whisper
 
     corpora = named_corpora(sources)
-    hear = whisper(threads=2)
+    hear = whisper(torch.get_num_threads())
     options.into.mkdir(parents=True, exist_ok=True)
     for name, how in possible.items():
         candidates, targets = candidates_of(name, corpora)
