@@ -353,6 +353,8 @@ def test_vc_writes_what_the_library_gives(recordings: Path, bundle_folder: Path,
     assert item == {
         "source": str(paths[0]),
         "output": "out.flac",
+        "voice": "a",
+        "pitch": "target",
         "seconds": len(load_audio(paths[0])) / 16000,
         "silent": False,
         "peak": pytest.approx(np.abs(load_audio(recordings / "s0/a.wav")).max(), rel=0.3),
