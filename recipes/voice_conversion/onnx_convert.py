@@ -19,7 +19,8 @@ class OnnxConverter:
         """Load the networks. `pitch`: F0 comes from swift-f0; without it the voice whispers."""
         onnxruntime.set_default_logger_severity(3)
         self.settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        self.mel, self.arrays, self.pitch = self.settings["mel"], np.load(folder / "arrays.npz"), pitch
+        self.mel, self.pitch = self.settings["mel"], pitch
+        self.arrays = np.load(folder / "arrays.npz", allow_pickle=False)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.networks = {path.stem: onnxruntime.InferenceSession(path, options) for path in folder.glob("*.onnx")}
