@@ -74,6 +74,13 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path} is not TOML: {error}") from error
 
 
+def check_tables(tables: Mapping[str, Any], *names: str) -> None:
+    """Raise InputError when a configuration has a table of another name."""
+    if unknown := set(tables) - set(names):
+        *first, last = (f"[{name}]" for name in names)
+        raise InputError(f"there is a table [{min(unknown)}]; expected {', '.join(first)} and {last}")
+
+
 def resolve(kind: type[Kind], table: Mapping[str, Any], where: str) -> Kind:
     """Return an instance of a dataclass with the values of a table, and its defaults for the rest.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
 import soundfile
 from made_up import speech
 
@@ -23,6 +25,17 @@ def recordings(folder: Path, name: str, speakers: int, each: int) -> None:
             soundfile.write(path, speech(s, 0.8 + 0.1 * u), 16000)
 
 
+def called(
+    main: Callable[[list[str]], int], words: Sequence[str | Path], capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str, str]:
+    """Call a command in this process: (exit code, stdout, stderr)."""
+    try:
+        code = main([str(word) for word in words])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    return (code, *capsys.readouterr())
+
+
 def refused(done: tuple[int, str, str], name: str, *expected: str) -> None:
     """Exit 2, nothing on stdout, one line on stderr that names the command and says one of `expected`."""
     code, out, err = done
@@ -31,6 +44,13 @@ def refused(done: tuple[int, str, str], name: str, *expected: str) -> None:
     assert err.count("\n") == 1, err
     assert err.startswith(f"{name}: ")
     assert any(part in err for part in expected), err
+
+
+def refused_saying(done: tuple[int, str, str], expected: str) -> None:
+    """Exit 2, nothing on stdout, and one line on stderr with `expected` in it."""
+    code, out, err = done
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert expected in err
 
 
 def listing(folder: Path) -> list[str]:

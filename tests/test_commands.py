@@ -22,7 +22,7 @@ import pytest
 import soundfile
 import torch
 from made_up import speech, tiny_bundle
-from made_up_commands import listing, refused
+from made_up_commands import called, listing, refused
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -94,12 +94,7 @@ def run(
     monkeypatch.chdir(tmp_path)
 
     def call(name: str, *words: str | Path, bundle: Path | None = bundle_folder) -> tuple[int, str, str]:
-        argv = [str(word) for word in (*words, *(["--bundle", bundle] if bundle else []))]
-        try:
-            code = COMMANDS[name].main(argv)
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return (code, *capsys.readouterr())
+        return called(COMMANDS[name].main, [*words, *(["--bundle", bundle] if bundle else [])], capsys)
 
     return call
 

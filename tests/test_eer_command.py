@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from made_up import speech
+from made_up_commands import called, refused_saying
 from safetensors import safe_open
 
 from rwae_audio.commands import eer, embed, vc
@@ -26,19 +27,9 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
 
     def call(name: str, *words: str | Path) -> tuple[int, str, str]:
-        try:
-            code = COMMANDS[name].main([str(word) for word in words])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return (code, *capsys.readouterr())
+        return called(COMMANDS[name].main, words, capsys)
 
     return call
-
-
-def refused(done: tuple[int, str, str], expected: str) -> None:
-    code, out, err = done
-    assert (code, out, err.count("\n")) == (2, "", 1), err
-    assert expected in err
 
 
 def audio(*names: str) -> None:
@@ -62,8 +53,8 @@ def test_scores_with_a_trial_list_are_those_with_labels(run: Run) -> None:
     assert (report["trials"], report["target_trials"]) == (4, 2)
     assert report["eer"] == pytest.approx(0.5)  # one target lies between the two others
     assert report["min_dcf_at"] == {"0.05": pytest.approx(0.5), "0.01": pytest.approx(0.5)}
-    refused(run("rwae-eer", "--from-scores", "bare.txt"), "bare.txt has no labels; expected a trial list")
-    refused(
+    refused_saying(run("rwae-eer", "--from-scores", "bare.txt"), "bare.txt has no labels; expected a trial list")
+    refused_saying(
         run("rwae-eer", "--from-scores", "labelled.csv", "--trials", "list.txt"),
         "labelled.csv has labels; expected no trial list",
     )
@@ -79,7 +70,7 @@ def test_the_costs_are_those_of_the_priors_asked_for(run: Run) -> None:
     assert report["min_dcf_at"] == {"0.5": pytest.approx(0.1)}
     assert report["min_dcf"] == pytest.approx(0.5)
     for value in ("0", "1", "-0.1", "nan", "x"):
-        refused(run(*words, f"--p-target={value}"), f"'{value}' is not a number between 0 and 1")
+        refused_saying(run(*words, f"--p-target={value}"), f"'{value}' is not a number between 0 and 1")
 
 
 @pytest.mark.parametrize("kind", ["npz", "npy", "scp"])
@@ -132,7 +123,7 @@ def test_names_that_find_no_recording_or_several(text: str, expected: str, run: 
         Path("d", name).parent.mkdir(parents=True, exist_ok=True)
         Path("d", name).touch()
     Path("list.txt").write_text(text)
-    refused(run("rwae-eer", "--trials", "list.txt", "--audio-dir", "d", "--bundle", "never read"), expected)
+    refused_saying(run("rwae-eer", "--trials", "list.txt", "--audio-dir", "d", "--bundle", "never read"), expected)
 
 
 # ---- --device, and names after --
@@ -147,8 +138,8 @@ def test_every_command_refuses_a_device_that_is_not_here(run: Run, bundle_folder
         ("rwae-embed", "d/a.wav", "-o", "out.safetensors"),
         ("rwae-eer", "--trials", "list.txt", "--audio-dir", "d"),
     ):
-        refused(run(*command, *words), "the device tpu9 is not available here; expected cpu")
-    refused(run("rwae-eer", "--from-scores", "s.txt", "--device", "cpu"), "got --device as well")
+        refused_saying(run(*command, *words), "the device tpu9 is not available here; expected cpu")
+    refused_saying(run("rwae-eer", "--from-scores", "s.txt", "--device", "cpu"), "got --device as well")
     assert not [*Path().glob("out*")]
 
 
@@ -163,8 +154,8 @@ def test_after_two_dashes_everything_is_a_name(run: Run, bundle_folder: Path) ->
         Path("x.safetensors").unlink()
     code, _, err = run("rwae-vc", "-o", "out.wav", *bundle, "--", "-a.wav", "--force.wav")
     assert code == 0, err
-    refused(run("rwae-embed", "-o", "x.safetensors", *bundle, "--", "--dynamic"), "--dynamic does not exist")
-    refused(run("rwae-embed", "b.wav", "-o", "--", "-a.wav"), "-o/--output: expected one argument")
-    refused(run("rwae-embed", "-o", "x.safetensors", "--"), "required: AUDIO")
-    refused(run("rwae-eer", "--", "--trials"), "unknown argument --trials")
+    refused_saying(run("rwae-embed", "-o", "x.safetensors", *bundle, "--", "--dynamic"), "--dynamic does not exist")
+    refused_saying(run("rwae-embed", "b.wav", "-o", "--", "-a.wav"), "-o/--output: expected one argument")
+    refused_saying(run("rwae-embed", "-o", "x.safetensors", "--"), "required: AUDIO")
+    refused_saying(run("rwae-eer", "--", "--trials"), "unknown argument --trials")
     assert not Path("x.safetensors").exists()

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 from made_up import speech
+from made_up_commands import called, listing, refused_saying
 from safetensors import safe_open
 
 from rwae_audio.commands import embed, vc
@@ -34,24 +35,9 @@ def run(
     monkeypatch.chdir(tmp_path)
 
     def call(name: str, *words: str | Path) -> tuple[int, str, str]:
-        try:
-            code = COMMANDS[name].main([*map(str, words), "--bundle", str(bundle_folder)])
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return (code, *capsys.readouterr())
+        return called(COMMANDS[name].main, [*words, "--bundle", bundle_folder], capsys)
 
     return call
-
-
-def refused(done: tuple[int, str, str], expected: str) -> None:
-    """Exit 2, nothing on stdout, and one line on stderr with `expected` in it."""
-    code, out, err = done
-    assert (code, out, err.count("\n")) == (2, "", 1), err
-    assert expected in err
-
-
-def listing(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 @pytest.fixture
@@ -121,7 +107,7 @@ def test_what_is_there_stays_unless_forced(voices: Path, run: Run, tmp_path: Pat
     (tmp_path / "out").mkdir()
     (tmp_path / "out/source_as_carol.wav").write_text("mine")
     words = ("rwae-vc", "source.wav", "--targets", voices, "-o", "out")
-    refused(run(*words), "1 of 3 files are in out already, the first out/source_as_carol.wav")
+    refused_saying(run(*words), "1 of 3 files are in out already, the first out/source_as_carol.wav")
     assert listing(tmp_path / "out") == ["source_as_carol.wav"]
     code, out, err = run(*words, "--skip-existing", "--json")
     assert code == 0, err
@@ -155,11 +141,11 @@ def test_what_targets_refuses(voices: Path, run: Run, tmp_path: Path) -> None:
         "source.wav --targets voices -o voices/out": "voices/out lies in --targets voices; expected a folder elsewhere",
         "voices/notes.txt --targets voices": "voices/notes.txt cannot be read as audio",
     }.items():
-        refused(run("rwae-vc", *words.split()), expected)
+        refused_saying(run("rwae-vc", *words.split()), expected)
     assert listing(tmp_path) == before
     soundfile.write(voices / "bob.wav", speech(1), 16000)
     done = run("rwae-vc", "source.wav", "--targets", "voices", "-o", "out")
-    refused(done, "voices/bob and voices/bob.wav would both become out/source_as_bob.wav")
+    refused_saying(done, "voices/bob and voices/bob.wav would both become out/source_as_bob.wav")
 
 
 # ---- rwae-vc through pipes
@@ -239,20 +225,22 @@ def test_what_pipes_refuse(voices: Path, run: Run, tmp_path: Path, monkeypatch: 
         "- missing.wav": "missing.wav does not exist; expected a recording",
     }.items():
         monkeypatch.setattr(sys, "stdin", Stream())
-        refused(run("rwae-vc", *words.split()), expected)
+        refused_saying(run("rwae-vc", *words.split()), expected)
     for sound, expected in {
         b"": "stdin is empty; expected WAV",
         b"not audio": "rwae-vc: stdin cannot be read as audio",
         Path("source.wav").read_bytes()[:9000]: "rwae-vc: stdin is cut short",
     }.items():
         monkeypatch.setattr(sys, "stdin", Stream(sound))
-        refused(run("rwae-vc", "-", "dave.wav"), expected)
+        refused_saying(run("rwae-vc", "-", "dave.wav"), expected)
     monkeypatch.setattr(sys, "stdin", Stream(terminal=True))
-    refused(
+    refused_saying(
         run("rwae-vc", "-", "dave.wav", "-o", "out.wav"), "standard input is a terminal; expected a recording from a"
     )
     monkeypatch.setattr(sys, "stdin", None)
-    refused(run("rwae-vc", "-", "dave.wav", "-o", "out.wav"), "standard input is closed; expected a recording from a")
+    refused_saying(
+        run("rwae-vc", "-", "dave.wav", "-o", "out.wav"), "standard input is closed; expected a recording from a"
+    )
     assert listing(tmp_path) == before
 
 
@@ -293,11 +281,13 @@ def test_embed_names_what_is_bad_in_a_folder(voices: Path, run: Run, tmp_path: P
         f"{kind}/voices/{name}" for kind in ("static", "dynamic") for name in names
     }
     before = listing(tmp_path)
-    refused(
+    refused_saying(
         run("rwae-embed", "voices/bob", "voices/bob/1.wav", "-o", "x.safetensors"), "voices/bob/1.wav is given twice"
     )
-    refused(run("rwae-embed", "voices/empty", "-o", "x.safetensors"), "voices/empty has no recordings (0 other files)")
-    refused(run("rwae-embed", "dave.wav", "voices/notes.txt", "-o", "x.safetensors"), "cannot be read as audio")
+    refused_saying(
+        run("rwae-embed", "voices/empty", "-o", "x.safetensors"), "voices/empty has no recordings (0 other files)"
+    )
+    refused_saying(run("rwae-embed", "dave.wav", "voices/notes.txt", "-o", "x.safetensors"), "cannot be read as audio")
     (voices / "empty/only.wav").write_text("not audio\n")
     code, _, err = run("rwae-embed", "voices/empty", "-o", "x.safetensors")
     assert (code, err.splitlines()[1:]) == (1, ["rwae-embed: wrote nothing to x.safetensors; could not read 1"])

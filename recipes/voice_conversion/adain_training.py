@@ -19,7 +19,7 @@ from rwae_audio.evaluation.benchmark import benchmarks, read_planned
 from rwae_audio.files import InputError
 from rwae_audio.model.config import ModelConfig
 from rwae_audio.randomness import generator
-from rwae_audio.settings import Bounds, Settings, at_least, between, resolve
+from rwae_audio.settings import Bounds, Settings, at_least, between, check_tables, resolve
 from rwae_audio.training.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.training.loop import MetricsLog, clip_gradients, train_loop
 
@@ -67,8 +67,7 @@ class RunConfig:
     @classmethod
     def of(cls, tables: dict[str, Any]) -> RunConfig:
         """Return the defaults, with what the tables give instead. Raises InputError."""
-        if unknown := set(tables) - {"adain", "train"}:
-            raise InputError(f"there is a table [{min(unknown)}]; expected [adain] and [train]")
+        check_tables(tables, "adain", "train")
         return cls(
             resolve(AdaInConfig, tables.get("adain", {}), "[adain]"),
             resolve(TrainConfig, tables.get("train", {}), "[train]"),

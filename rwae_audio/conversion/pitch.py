@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from array import array
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -72,7 +73,10 @@ def tracked(blocks: Iterable[np.ndarray], sample_rate: int) -> Track:
 
     The blocks are those of `level.Speech`, since the tracker depends on the level. An hour has 225,000 rows.
     """
-    return Track(*np.concatenate([*_tracked(blocks, sample_rate)]).T)
+    rows = array("d")  # grows as one: small arrays that are kept one by one pin freed memory between them
+    for part in _tracked(blocks, sample_rate):
+        rows.extend(part.ravel())
+    return Track(*np.array(rows).reshape(-1, 2).T)
 
 
 def contour(track: Track, count: int, config: MelConfig) -> np.ndarray:

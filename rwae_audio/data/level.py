@@ -7,6 +7,7 @@ codes. A recording is read twice: once to measure its level, once to bring it to
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -101,7 +102,7 @@ class LevelMeter:
     def __init__(self, sample_rate: int) -> None:
         self.size = round(GATE_BLOCK * sample_rate)
         self.count, self.peak = 0, 0.0
-        self.powers: list[np.ndarray] = []
+        self.powers = array("d")  # grows as one: small arrays that are kept one by one pin freed memory between them
         self.rest = np.zeros(0, dtype=np.float32)
 
     def add(self, block: np.ndarray) -> None:
@@ -110,14 +111,14 @@ class LevelMeter:
         self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
         samples = np.concatenate([self.rest, block])
         full = len(samples) - len(samples) % self.size
-        self.powers.append(np.square(samples[:full], dtype=np.float64).reshape(-1, self.size).mean(1))
+        self.powers.extend(np.square(samples[:full], dtype=np.float64).reshape(-1, self.size).mean(1))
         self.rest = samples[full:]
 
     @property
     def level(self) -> Level:
         """The level of all samples so far."""
         rest = [np.square(self.rest, dtype=np.float64).mean(keepdims=True)] if len(self.rest) else []
-        powers = np.concatenate([*self.powers, *rest, np.zeros(0)])
+        powers = np.concatenate([np.array(self.powers), *rest])
         return Level(self.count, self.peak, math.sqrt(active_power(powers)) if len(powers) else 0.0)
 
 

@@ -20,7 +20,7 @@ from rwae_audio.model import RWAE, ModelConfig
 from rwae_audio.model.posterior import run_in_bf16
 from rwae_audio.objectives import Objective, ObjectiveSettings, build_objective, objective_settings
 from rwae_audio.randomness import generator
-from rwae_audio.settings import Settings, at_least, between, resolve
+from rwae_audio.settings import Settings, at_least, between, check_tables, resolve
 from rwae_audio.training.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.training.health import DETERMINISTIC, code_state, collapse_warning, collapsed_codes
 from rwae_audio.training.loop import MetricsLog, clip_gradients, train_loop
@@ -80,8 +80,7 @@ class RunConfig:
 
         Raises InputError on whatever is unknown or out of range.
         """
-        if unknown := set(tables) - {"mel", "model", "objective", "train"}:
-            raise InputError(f"there is a table [{min(unknown)}]; expected [mel], [model], [objective] and [train]")
+        check_tables(tables, "mel", "model", "objective", "train")
         if not isinstance(objective := tables.get("objective", {}), Mapping):
             raise InputError(f"[objective] is {objective!r}; expected a table of settings")
         foreign = ":" in str(objective.get("name", "")) and not outside

@@ -10,7 +10,7 @@ from rwae_audio.conversion.vocoders.neural import VocoderConfig
 from rwae_audio.conversion.vocoders.spectra import SIZES
 from rwae_audio.data.features import MelConfig
 from rwae_audio.files import InputError
-from rwae_audio.settings import Bounds, Settings, at_least, between, resolve
+from rwae_audio.settings import Bounds, Settings, at_least, between, check_tables, resolve
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ class RunConfig:
     @classmethod
     def of(cls, tables: Mapping[str, Any]) -> RunConfig:
         """Return the defaults, with what the tables give instead. Raises InputError."""
-        if unknown := set(tables) - {"vocoder", "train"}:
-            raise InputError(f"there is a table [{min(unknown)}]; expected [vocoder] and [train]")
+        check_tables(tables, "vocoder", "train")
         table = dict(tables.get("vocoder", {}))
         mel = MelConfig.from_table(table.pop("mel", {"preset": "vocoder"}))
         sizes = asdict(resolve(VocoderConfig, table, "[vocoder]"))
