@@ -162,9 +162,20 @@ def conversions(path: Path, rows: Mapping[str, tuple[Any, Any]], threshold: floa
     axes = figure.subplots()
     for i, (name, (understood, cosine)) in enumerate(rows.items()):
         _point(axes, i, name, np.array(understood), np.array(cosine))
+        axes.annotate(
+            name,
+            (understood[0], cosine[0]),
+            (-5, 5),
+            textcoords="offset points",
+            fontsize=9,
+            ha="right",
+            color=COLOURS[i % len(COLOURS)],
+        )
     axes.axhline(threshold, color="0.6", linewidth=0.8, zorder=0)
+    axes.annotate(
+        "threshold of natural speech", (0, threshold), (4, 3), ("axes fraction", "data"), "offset points", fontsize=8
+    )
     axes.set(xlabel="understood, %", ylabel="cosine with the target's voice", title=title)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     axes.grid(color="0.92")
     _save(figure, path)
 
