@@ -24,7 +24,7 @@ def made_up_store(folder: Path, hours: float, speakers: int) -> tuple[object, fl
     """Return a FrameStore of so many hours in utterances of SECONDS, and the seconds that opening it took."""
     from rwae_audio.data.corpora.base import Corpus, Utterance
     from rwae_audio.data.features import PRESETS
-    from rwae_audio.data.store import open_store, store_files
+    from rwae_audio.data.store import PRECISION, open_store, store_files
     from rwae_audio.files import write_json
 
     mel = PRESETS["vocoder"]
@@ -38,7 +38,7 @@ def made_up_store(folder: Path, hours: float, speakers: int) -> tuple[object, fl
     corpora = [Corpus("made-up", utterances)]
     data, index = store_files(corpora, mel, folder)
     with data.open("wb") as file:
-        file.truncate(4 * mel.n_mels * length * count)
+        file.truncate(np.dtype(PRECISION).itemsize * mel.n_mels * length * count)
     write_json(index, {"offsets": (length * np.arange(count + 1)).tolist()})
     began = time.perf_counter()
     store = open_store(corpora, mel, folder)

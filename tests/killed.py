@@ -75,7 +75,7 @@ def read_store(folder: Path) -> FrameStore:
 
 
 def write_store(folder: Path, number: int) -> None:
-    for kind in ("json", "f32") if number else ():  # the index first: it says that the frames are there
+    for kind in ("json", "f16") if number else ():  # the index first: it says that the frames are there
         for path in (folder / "cache").glob(f"*.{kind}"):
             path.unlink()
     read_store(folder)

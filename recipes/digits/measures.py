@@ -47,7 +47,7 @@ def measure(
     test = rows_of(digits, lambda u: u.split == split)
     every = rounds(digits.store.utterances)
     later = rows_of(digits, lambda u: u.split == split and late(u, every))
-    raw = torch.from_numpy(digits.store.frames.reshape(digits.frames.shape).copy())
+    raw = torch.from_numpy(digits.store.frames.reshape(digits.frames.shape).astype(np.float32))
     codes = codes_of_all(model, digits.normaliser, mel, raw[test])
     is_late = torch.tensor([int(row) in set(later.tolist()) for row in test])
     times, late_times = -(-count // len(test)), -(-count // len(later))

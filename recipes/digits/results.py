@@ -125,13 +125,14 @@ def measure_all(runs: list[Path], plans: dict[Path, dict[str, Any]], folder: str
 
 def k_means(digits: Any) -> list[dict[str, Any]]:
     """Return the measures of k-means, K = number of words, on `word_shape` of training recordings, for three seeds."""
+    import numpy as np
     import torch
     from measures import clusters, labels, rows_of
     from sklearn.cluster import KMeans
 
     from rwae_audio.model.actions import word_shape
 
-    raw = torch.from_numpy(digits.store.frames.reshape(digits.frames.shape).copy())
+    raw = torch.from_numpy(digits.store.frames.reshape(digits.frames.shape).astype(np.float32))
     shapes = word_shape(raw).numpy()
     train, test = (rows_of(digits, lambda u, split=split: u.split == split) for split in ("train", "test"))
     words = tuple(sorted({u.text for u in digits.store.utterances}))

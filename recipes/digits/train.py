@@ -124,6 +124,7 @@ class Digits:
 
 def prepare(plan: dict[str, Any], config: RunConfig, folder: str | None = None) -> Digits:
     """Read the corpus (in `folder`, if it is not where it was) and make its frames, all as long as a training segment."""
+    import numpy as np
     import torch
 
     from rwae_audio.data.corpora import keep_content, planned_corpora, planned_sources
@@ -142,7 +143,7 @@ def prepare(plan: dict[str, Any], config: RunConfig, folder: str | None = None) 
         raise InputError(f"{wrong[0].path} has {count} frames; expected {size}, [mel] segment, of every recording")
     rows = store.indices("train")
     normaliser = store.normaliser(rows)
-    frames = normaliser(torch.from_numpy(store.frames.reshape(len(store.utterances), size, -1).copy()))
+    frames = normaliser(torch.from_numpy(store.frames.reshape(len(store.utterances), size, -1).astype(np.float32)))
     return Digits(corpus, store, normaliser, frames)
 
 

@@ -224,8 +224,8 @@ def non_speech_mask(log_mels: np.ndarray | torch.Tensor, config: MelConfig) -> n
         The mask (T,), bool, True for non-speech.
     """
     mels = np.exp(np.asarray(log_mels, dtype=np.float64))
-    # float32 logarithms restore the floor to within 1e-6 of itself: such a difference is no sound
-    above = np.where(mels > config.floor * (1 + 1e-5), mels - config.floor, 0.0)
+    # float16 logarithms restore the floor to within 0.4 % of itself: such a difference is no sound
+    above = np.where(mels > config.floor * 1.005, mels - config.floor, 0.0)
     level = 10 * np.log10((above ** (2 / config.power)).sum(axis=1) + NOTHING)
     low, high = np.percentile(level, [5, 95])
     threshold = low + 0.3 * (high - low) if high - low >= 15 else 10 * np.log10(2 * NOTHING)
