@@ -16,9 +16,10 @@ from rwae_audio.objectives.baselines import c_dsvae, dbse, fhvae, s3vae
 from rwae_audio.objectives.baselines.dsvae import Dsvae
 from rwae_audio.objectives.baselines.fhvae import VARIANCE, Fhvae
 from rwae_audio.objectives.divergences import Critic, frozen, kl_gaussians, mmd, scaled_mmd
+from rwae_audio.objectives.frame_critic import FrameCritic
 from rwae_audio.objectives.rwae_gan import fake, real
 from rwae_audio.objectives.rwae_mmd import RwaeMmd, dynamic_penalty, static_penalty
-from rwae_audio.objectives.rwae_plus import RwaePlus, contrast, swap
+from rwae_audio.objectives.rwae_plus import RwaePlus, contrast
 from rwae_audio.randomness import generator
 
 SIZES = {"n_mels": 6, "static_dim": 4, "dynamic_dim": 3, "static_hidden": 8, "dynamic_hidden": 8}
@@ -320,7 +321,7 @@ def critics_setting(name: str) -> tuple[RWAE, Objective, torch.Tensor, Output]:
 def test_critic_and_model_leave_no_gradient_in_each_other(name: str) -> None:
     model, objective, frames, output = critics_setting(name)
     before = [weight.clone() for weight in model.parameters()]
-    objective.step_critics(model, output, generator(0, "critic"))
+    objective.step_critics(model, output, frames, generator(0, "critic"))
     assert all(weight.grad is None for weight in model.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     critics = [weight.clone() for weight in objective.parameters()]
@@ -389,8 +390,8 @@ def test_scaled_mmd_is_mmd_over_its_scale_and_the_scale_moves_with_the_features(
 
 
 def test_features_ascend() -> None:
-    model, objective, _, output = critics_setting("rwae-smmd")
-    values = [objective.step_critics(model, output, generator(0, "critic"))["features"] for _ in range(30)]
+    model, objective, frames, output = critics_setting("rwae-smmd")
+    values = [objective.step_critics(model, output, frames, generator(0, "critic"))["features"] for _ in range(30)]
     assert values[-1] > values[0]
 
 
@@ -415,17 +416,21 @@ def test_telling_pairs_apart_costs_nothing() -> None:
     assert contrast(apart, apart.roll(1, 0), 0.05).item() > 10
 
 
+def swap_terms(model: RWAE, output: Output, frames: torch.Tensor, **settings: float) -> dict[str, torch.Tensor]:
+    objective = RwaePlus(objective_settings("rwae-plus", **settings), model.config).double()
+    return objective.of_swaps(model, output, frames, generator(0, "swaps"))
+
+
 def test_swaps_are_read_back_by_a_static_encoder_that_does_not_learn_from_them() -> None:
     model, output, terms = plus(swap_weight=2.0)
-    voices = output.static.sample
-    read = []
-    for i in range(16):  # each voice says what the sequence before it in the batch said
-        decoded = model.decoder(voices[i : i + 1], output.dynamic.sample[i - 1 : i if i else None])
+    voices, read = output.static.sample, []
+    for i in range(16):  # each sequence is spoken in the voice of the one before it in the batch
+        decoded = model.decoder(voices[i - 1][None], output.dynamic.sample[i : i + 1])
         read.append(model.static_encoder(decoded, None).mean[0])
-    assert terms["swap"].item() == pytest.approx(2 * brute_contrast(torch.stack(read), voices, 0.1))
+    assert terms["swap"].item() == pytest.approx(2 * brute_contrast(torch.stack(read), voices.roll(1, 0), 0.1))
     codes = model.static_encoder(torch.randn(16, 5, 6, dtype=torch.float64), None)
     given = output._replace(static=Posterior(*(part.detach() for part in codes)))
-    swap(model, given, 0.2).backward()
+    swap_terms(model, given, torch.zeros(()), swap_weight=1.0)["swap"].backward()
     assert model.decoder.lstm.weight_ih_l0.grad.any()
     assert all(weight.grad is None and weight.requires_grad for weight in model.static_encoder.parameters())
 
@@ -434,10 +439,67 @@ def test_reading_swaps_leaves_the_static_encoders_statistics_alone() -> None:
     model, frames = setting(static_network="residual", static_window=5)
     output = model(frames, generator=generator(0, "noise"), second_frames=frames + 0.5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    swap(model, output, 0.2).backward()
+    swap_terms(model, output, frames, swap_weight=1.0)["swap"].backward()
     assert model.static_encoder.training
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_speech_is_decoded_from_the_codes_of_its_swap() -> None:
+    model, frames = setting(standardise=False)
+    output = model(frames, generator=generator(0, "noise"), second_frames=frames + 0.5)
+    terms = swap_terms(model, output, frames, back_weight=3.0)
+    assert set(terms) == {"back"}
+    voices, noise = output.static.sample, generator(0, "swaps")
+    swapped = model.decoder(voices.roll(1, 0), output.dynamic.sample).detach()
+    back = model.decoder(voices, model.dynamic_encoder(swapped, noise).sample)
+    torch.testing.assert_close(terms["back"], 3 * (back - frames).square().sum((1, 2)).mean())
+
+
+def test_a_frame_critic_learns_speech_and_its_voice_and_pushes_decodings_towards_speech() -> None:
+    """Speech is smooth over time, with an offset that its voice has; decodings are noise."""
+    torch.manual_seed(0)
+    critic, noise = FrameCritic(6, 4), generator(0, "speech")
+
+    def batch() -> tuple[torch.Tensor, ...]:
+        voices = torch.randn(32, 4, generator=noise).sign()
+        speech = voices[:, None, [0, 0, 1, 1, 2, 2]].expand(-1, 16, -1)
+        return speech, voices, *(torch.randn(32, 16, 6, generator=noise) for _ in range(2)), voices.roll(1, 0)
+
+    losses = [critic.step(*batch()).item() for _ in range(150)]
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+    speech, own, decoded, _, other = batch()
+    scores = [critic(*given).score.mean().item() for given in ((speech, own), (decoded, own), (speech, other))]
+    assert scores[0] > scores[1] + 0.4
+    assert scores[0] > scores[2] + 0.2
+    assert all(weight.grad is None for weight in critic.parameters())
+    decoded.requires_grad_()
+    (1 - critic(decoded, own).score).square().mean().backward()
+    assert critic(decoded - 2000 * decoded.grad, own).score.mean() > scores[1]
+
+
+def test_terms_of_the_frame_critic() -> None:
+    model, frames = setting()
+    output = model(frames, generator=generator(0, "noise"), second_frames=frames + 0.5)
+    torch.manual_seed(0)
+    objective = RwaePlus(objective_settings("rwae-plus", critic_weight=5.0), model.config).double()
+    terms = objective(model, output, frames, generator(0, "prior"))
+    voices = output.static.sample
+    for name, decoded, voice in (
+        ("critic_own", output.reconstruction, voices),
+        ("critic_swap", model.decoder(voices.roll(1, 0), output.dynamic.sample), voices.roll(1, 0)),
+    ):
+        score = objective.critic(decoded, voice).score
+        torch.testing.assert_close(terms[name], 5 * (1 - score).square().mean())
+    torch.stack([terms[name] for name in ("features", "critic_own", "critic_swap")]).sum().backward()
+    assert model.decoder.lstm.weight_ih_l0.grad.any()
+    assert all(weight.grad is None for weight in objective.critic.parameters())
+    before = [weight.clone() for weight in model.parameters()]
+    model.zero_grad()
+    loss = objective.step_critics(model, output, frames, generator(0, "critic"))["critic"]
+    assert loss > 0
+    assert all(weight.grad is None for weight in model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 def test_the_second_window_moves_the_static_code_alone() -> None:

@@ -78,8 +78,10 @@ class Actions(Objective):
     def joint_parameters(self) -> list[nn.Parameter]:
         return self.inner.joint_parameters()
 
-    def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, Tensor]:
-        return self.inner.step_critics(model, output, generator)
+    def step_critics(
+        self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        return self.inner.step_critics(model, output, frames, generator)
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         assert output.action is not None

@@ -65,8 +65,10 @@ class Objective(nn.Module):
         """Return the weights of the objective that the model's optimizer trains, down the same loss."""
         return []
 
-    def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, Tensor]:
-        """Make one step of the critics on the codes of this pass, and return values to log.
+    def step_critics(
+        self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Make one step of the critics on this pass of normalised frames (B, T, n_mels), and return values to log.
 
         No gradient is left in the model.
         """

@@ -39,7 +39,9 @@ class RwaeGan(HasActions):
         self.static_critic = Critic(model.static_dim, 1)
         self.dynamic_critic = Critic(model.dynamic_dim, 1, history=True)
 
-    def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, Tensor]:
+    def step_critics(
+        self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         with torch.no_grad():
             static, dynamic = output.static.sample.detach(), output.dynamic.sample.detach()
             drawn_static = normal(static.shape, generator, static)

@@ -15,33 +15,45 @@ from rwae_audio.distributed import gather, local, world_size
 from rwae_audio.model import RWAE, ModelConfig, Output
 from rwae_audio.objectives.base import Objective, ObjectiveSettings, squared_error
 from rwae_audio.objectives.divergences import frozen
+from rwae_audio.objectives.frame_critic import FrameCritic
 from rwae_audio.objectives.rwae_mmd import dynamic_penalty, static_penalty
 from rwae_audio.settings import at_least
 
 TEMPERATURE = 0.1  # of both contrasts
 
 
+FEATURES = 2.0  # the weight of the matching of features, against 1 for the critic's score
+
+
 @dataclass(frozen=True)
 class PlusSettings(ObjectiveSettings):
     """The settings of R-WAE+.
 
+    A swap is the decoding of an utterance's dynamic codes with the static code of another one.
+
     Attributes:
         pair_weight: β3, the weight of the contrast between the static codes of two windows of an utterance.
-        swap_weight: Weight of the contrast with static codes read back from decodings of other utterances' dynamic codes.
+        swap_weight: Weight of the contrast between the static codes that are read off swaps and those that went into them.
+        back_weight: Weight of the squared error of speech that is decoded from the dynamic codes of its swap.
+        critic_weight: Weight of a critic that tells speech from reconstructions and swaps.
     """
 
     name: str = "rwae-plus"
     pair_weight: float = at_least(0, 100.0)
     swap_weight: float = at_least(0, 0.0)
+    back_weight: float = at_least(0, 0.0)
+    critic_weight: float = at_least(0, 0.0)
 
 
 class RwaePlus(Objective):
     """The objective of R-WAE+:
 
-    L = Σ_t E c(x_t, G) + β1 · MMD²(Q_{z^c}, N(0, I)) + β2 · Σ_t MMD²(Q_{z^m_t}, P_{z^m_t}) + β3 · NCE(z^c, z^c') [+ swap]
+    L = Σ_t E c(x_t, G) + β1 · MMD²(Q_{z^c}, N(0, I)) + β2 · Σ_t MMD²(Q_{z^m_t}, P_{z^m_t}) + β3 · NCE(z^c, z^c') [+ swaps]
 
-    z^c' is the code of another window of the same utterance. Raises ValueError where the static code does not come from
-    `another` window.
+    z^c' is the code of another window of the same utterance. With swaps x' = G(z^c of another utterance, z^m) there are up to
+    three more terms: NCE(z^c(x'), z^c of the other), Σ_t c(x_t, G(z^c, z^m(x'))), and a critic's loss on G and x'.
+
+    Raises ValueError where the static code does not come from `another` window.
     """
 
     Settings = PlusSettings
@@ -51,6 +63,18 @@ class RwaePlus(Objective):
         super().__init__(config, model)
         if model.static_from != "another":
             raise ValueError(f'[objective] rwae-plus needs static_from = "another"; it is "{model.static_from}"')
+        self.critic = FrameCritic(model.n_mels, model.static_dim) if config.critic_weight else None
+
+    def step_critics(
+        self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        if self.critic is None:
+            return {}
+        own, dynamic = output.static.sample.detach(), output.dynamic.sample.detach()
+        other = of_others(own)
+        with torch.no_grad():
+            swapped = model.decoder(other, dynamic)
+        return {"critic": self.critic.step(frames, own, output.reconstruction.detach(), swapped, other)}
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         assert output.second is not None
@@ -63,26 +87,52 @@ class RwaePlus(Objective):
             "dynamic": config.dynamic_weight * dynamic,
             "pair": config.pair_weight * contrast(first, second, TEMPERATURE),
         }
+        if config.swap_weight or config.back_weight or config.critic_weight:
+            terms |= self.of_swaps(model, output, frames, generator)
+        return terms
+
+    def of_swaps(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the terms of swaps that have a weight."""
+        config, own = self.config, output.static.sample
+        other = of_others(own)
+        swapped, terms = model.decoder(other, output.dynamic.sample), {}
         if config.swap_weight:
-            terms["swap"] = config.swap_weight * swap(model, output, TEMPERATURE)
+            read = gather(read_back(model, swapped))
+            terms["swap"] = config.swap_weight * contrast(read, gather(other.detach()), TEMPERATURE)
+        if config.back_weight:
+            dynamic = model.encode_dynamic(swapped.detach(), own, generator).sample
+            terms["back"] = config.back_weight * squared_error(model.decoder(own, dynamic), frames)
+        if self.critic is not None:
+            with torch.no_grad():
+                wanted = self.critic(frames, own).features
+            with frozen(self.critic):
+                judged, judged_swap = (
+                    self.critic(output.reconstruction, own.detach()),
+                    self.critic(swapped, other.detach()),
+                )
+            distances = [(a - b).abs().mean() for a, b in zip(judged.features, wanted, strict=True)]
+            terms["features"] = FEATURES * config.critic_weight * torch.stack(distances).mean()
+            for name, score in {"critic_own": judged.score, "critic_swap": judged_swap.score}.items():
+                terms[name] = config.critic_weight * (1 - score).square().mean()
         return terms
 
 
-def swap(model: RWAE, output: Output, temperature: float) -> Tensor:
-    """Return the contrast of static codes with those read back from decodings, a scalar, nats.
+def of_others(codes: Tensor) -> Tensor:
+    """Return the codes (B, d) of other utterances of the global batch, one for each of the codes (B, d)."""
+    return gather(codes).roll(1, 0)[local(len(codes) * world_size())]
 
-    Each static code is decoded with the dynamic codes of another sequence. The static encoder that reads the decoding is
-    taken as it is.
+
+def read_back(model: RWAE, decoded: Tensor) -> Tensor:
+    """Return the static codes (B, static_dim) of decoded frames (B, T, n_mels), by the static encoder as it is.
+
+    Neither its weights nor its statistics learn from them.
     """
-    static, dynamic = output.static.sample, output.dynamic.sample
-    others = gather(dynamic).roll(1, 0)[local(len(dynamic) * world_size())]
-    decoded = model.decoder(static, others)
     training = model.static_encoder.training
     model.static_encoder.eval()  # its statistics are those of speech
     with frozen(model.static_encoder):
         read = model.static_encoder(decoded, None).mean
     model.static_encoder.train(training)
-    return contrast(gather(read), gather(static.detach()), temperature)
+    return read
 
 
 def contrast(first: Tensor, second: Tensor, temperature: float) -> Tensor:

@@ -44,7 +44,9 @@ class RwaeSmmd(Objective):
         inputs = model.dynamic_dim * (2 if config.dynamic_match == "joint" else 1)
         self.features = Critic(inputs, FEATURES)
 
-    def step_critics(self, model: RWAE, output: Output, generator: torch.Generator) -> dict[str, Tensor]:
+    def step_critics(
+        self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         with torch.no_grad():
             dynamic = output.dynamic.sample.detach()
             drawn, _ = prior_draws(model, dynamic, generator)

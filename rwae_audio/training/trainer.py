@@ -200,7 +200,8 @@ class Trainer:
 
     def autocast(self, on: bool) -> None:
         """Let the networks' passes run in bfloat16, or in the precision of their weights."""
-        run_in_bf16(self.model, self.device, on)
+        for networks in (self.model, self.objective):
+            run_in_bf16(networks, self.device, on)
 
     def update(self, step: int) -> dict[str, Tensor]:
         """Make one update, and return its losses and the norm of its gradient."""
@@ -220,7 +221,7 @@ class Trainer:
         output = output._replace(
             static_frames=views.static_frames, utterances=batch.utterances, raw_frames=batch.frames
         )
-        critics = self.objective.step_critics(self.model, output, generator(seed, "critic", step))
+        critics = self.objective.step_critics(self.model, output, views.frames, generator(seed, "critic", step))
         terms = self.objective(self.model, output, views.frames, generator(seed, "prior", step))
         loss = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad()
