@@ -224,7 +224,7 @@ def test_samples_are_of_the_actions_and_voices_asked_for() -> None:
     for wrong in (torch.tensor([5]), torch.tensor([-1])):
         with pytest.raises(ValueError, match="expected numbers from 0 to 4"):
             model.sample(1, 7, draw, actions=wrong)
-    with pytest.raises(ValueError, match="of a model with any"):
+    with pytest.raises(ValueError, match="the model has no actions"):
         new_model(actions=0).sample(1, 7, draw, actions=torch.tensor([0]))
     assert new_model(actions=0).float().sample(2, 7, draw).action is None
 

@@ -1,4 +1,4 @@
-"""The networks of R-WAE and their codes. This wing knows shapes, not losses."""
+"""The networks of R-WAE and their codes. They know shapes; losses are in `objectives`."""
 
 from __future__ import annotations
 

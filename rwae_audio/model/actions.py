@@ -1,8 +1,7 @@
-"""A categorical code a of the action of a whole sequence (in speech: the word), of which only the number is known.
+"""The action code a: a categorical code of a whole sequence, with its encoder and its draw.
 
-This is the weak supervision of Han et al. 2021, section 3.4.
-
-Knows shapes, not losses. B sequences, T frames, A actions.
+In speech an action is a word, such as a digit. Training knows the number of actions, but not which sequence has which.
+This is the weak supervision of Han et al. 2021, section 3.4. B sequences, T frames, A actions.
 """
 
 from __future__ import annotations
@@ -18,21 +17,30 @@ from rwae_audio.distributed import on_all
 from rwae_audio.model.config import ModelConfig
 from rwae_audio.model.posterior import Network
 
-WIDTH = 64  # channels of its layers
-STRETCHES = 8  # that a sequence of any length is averaged into before its action is read off
+WIDTH = 64  # channels of the encoder's layers
+STRETCHES = 8  # equal stretches over which the encoder averages a sequence of any length
 
 
 class Action(NamedTuple):
-    """The logits (B, A) of q(a | z^m_{1:T}) and a draw (B, A): one-hot without a generator, else relaxed."""
+    """The posterior q(a | z^m_{1:T}) of the action, and a draw from it.
+
+    Attributes:
+        logits: The logits of the categorical, (B, A).
+        sample: A relaxed draw, (B, A); the likeliest action, one-hot, if the encoder was run without a generator.
+    """
 
     logits: Tensor
     sample: Tensor
 
 
 class ActionEncoder(Network):
-    """The encoder q(a | z^m_{1:T}): convolutions over the codes minus their mean over time.
+    """The encoder q(a | z^m_{1:T}): convolutions over the dynamic codes minus their mean over time.
 
-    The objective sets `temperature`, that of the draw.
+    Args:
+        config: The settings of the model.
+
+    Attributes:
+        temperature: The temperature of the relaxed draw. The objective sets it in each update.
     """
 
     temperature = 1.0
@@ -52,7 +60,13 @@ class ActionEncoder(Network):
         self.head = nn.Sequential(nn.Linear(STRETCHES * hidden, hidden), nn.ReLU(), nn.Linear(hidden, config.actions))
 
     def forward(self, codes: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Action:
-        """Return the action of codes z^m (B, T, dynamic_dim), padded on the right where `lengths` (B,) says so."""
+        """Return the posterior of the action.
+
+        Args:
+            codes: z^m, (B, T, dynamic_dim), padded on the right.
+            generator: The generator of the draw; None to take the likeliest action.
+            lengths: The number of frames of each sequence, (B,), or None without padding.
+        """
         parts = [codes] if lengths is None else [code[None, :n] for code, n in zip(codes, lengths, strict=True)]
         logits = torch.cat([self._logits(part) for part in parts])
         if generator is None:
@@ -65,14 +79,15 @@ class ActionEncoder(Network):
 
 
 def one_hot(actions: Tensor, count: int) -> Tensor:
-    """Return numbers (...,) from 0 as vectors (..., count), float32."""
+    """Return indices (...,) from 0 as one-hot vectors (..., count), float32."""
     return F.one_hot(actions, count).float()
 
 
 def gumbel_softmax(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    """A relaxed draw (B, A) from the categoricals with these logits, nearer to one-hot the lower the temperature.
+    """Draw relaxed one-hot vectors (B, A) from categoricals with logits (B, A), by the Gumbel-softmax.
 
-    Jang, Gu, Poole, "Categorical Reparameterization with Gumbel-Softmax", ICLR 2017; Maddison, Mnih, Teh, ICLR 2017.
+    They approach one-hot vectors as the temperature falls to 0. Jang, Gu, Poole, "Categorical Reparameterization with
+    Gumbel-Softmax", ICLR 2017; Maddison, Mnih, Teh, ICLR 2017.
     """
     exponential = on_all(logits.shape, lambda shape: torch.empty(shape).exponential_(generator=generator))
     gumbel = -exponential.clamp_min(1e-20).log().to(logits)
@@ -80,14 +95,20 @@ def gumbel_softmax(logits: Tensor, temperature: float, generator: torch.Generato
 
 
 def word_shape(frames: Tensor, steps: int = 20, cepstra: int = 13) -> Tensor:
-    """Return the sound of each word, whoever says it, (B, steps · cepstra), from raw log-mels (B, T, n_mels).
+    """Return a description of each word's sound that depends little on the speaker, (B, steps · cepstra).
 
-    It is the first cepstra of `steps` interpolated frames between the first and the last loud one, each cepstrum minus its mean
-    and over its deviation. A frame is loud above 0.55 of the way from an utterance's lowest to its highest mean.
+    It is the cepstra of `steps` frames, interpolated between the first and the last loud frame. Each cepstrum is
+    standardised over these frames. The level of a frame is its mean over the bins. A frame is loud if its level lies in the
+    upper 45 % of the range between an utterance's lowest and highest level.
+
+    Args:
+        frames: Unnormalised log-mels, (B, T, n_mels).
+        steps: Number of interpolated frames.
+        cepstra: Number of cepstra, from the constant one on.
     """
-    energy = frames.mean(-1)
-    low, high = energy.amin(1, keepdim=True), energy.amax(1, keepdim=True)
-    loud = energy >= high - 0.45 * (high - low)
+    level = frames.mean(-1)
+    low, high = level.amin(1, keepdim=True), level.amax(1, keepdim=True)
+    loud = level >= high - 0.45 * (high - low)
     size = frames.shape[1]
     first = (loud.int().argmax(1) - 1).clamp_min(0)
     last = (size - loud.flip(1).int().argmax(1)).clamp_max(size - 1)
@@ -95,8 +116,8 @@ def word_shape(frames: Tensor, steps: int = 20, cepstra: int = 13) -> Tensor:
     left = position.floor().long().clamp(max=size - 2)
     weight = (position - left)[..., None].to(frames)
     left = left[..., None].expand(-1, -1, frames.shape[-1])
-    read = frames.gather(1, left) * (1 - weight) + frames.gather(1, left + 1) * weight
-    shape = read @ cosines(frames.shape[-1], cepstra).to(frames)
+    interpolated = frames.gather(1, left) * (1 - weight) + frames.gather(1, left + 1) * weight
+    shape = interpolated @ cosines(frames.shape[-1], cepstra).to(frames)
     shape = (shape - shape.mean(1, keepdim=True)) / (shape.std(1, keepdim=True, correction=0) + 1e-6)
     return shape.flatten(1)
 

@@ -1,4 +1,4 @@
-"""The sizes of the model, and every choice that the paper leaves open."""
+"""The settings of the model: the sizes of its networks, and the choices that the paper leaves open."""
 
 from __future__ import annotations
 
@@ -12,39 +12,41 @@ PosteriorKind = Literal["fixed", "learned"]
 
 @dataclass(frozen=True)
 class ModelConfig(Settings):
-    """The sizes of the networks, and every choice that the paper leaves open.
+    """The settings of the model. Raises ValueError for settings that do not go together.
 
     Attributes:
-        n_mels: Mel bins of the frames, which a configuration says in [mel].
+        n_mels: Mel bins of a frame, a setting of [mel].
         static_dim: Dimensions of the static code z^c.
         dynamic_dim: Dimensions of a dynamic code z^m.
-        static_hidden: Width of the static encoder.
-        dynamic_hidden: Width of the dynamic encoder.
-        prior_hidden: Width of the dynamic prior.
-        decoder_hidden: Width of the decoder.
-        static_from: The static code is read off the training `segment` (the paper), `another` window of the utterance,
-            or the first `frame` of the segment alone (DBSE).
-        static_window: Frames in that other window.
-        static_stride: The static encoder reads every so many frames.
-        embedding_window: Frames in the windows over which a recording's static vector is the mean; 0 for those of
-            training.
-        static_network: The code is read off an LSTM's last state (`recurrent-last`, the paper), off mean and deviation of
-            its states (`recurrent`), or off both under learned weights, of convolutions as in ECAPA-TDNN (`residual`).
-        posterior: Both codes have a `fixed` variance, or a `learned` one that starts at it.
-        static_variance: Variance of the static posterior.
-        dynamic_norm: What is taken from each bin of the dynamic encoder's input: nothing, its mean over the segment, or
-            mean and deviation (`instance`).
-        dynamic_variance: Variance of the dynamic posterior.
-        dynamic_offset_variance: Variance of noise that all frames of a segment share, which hides what is constant.
-        standardise: Means of z^m are standardised over the batch, so that a fixed variance bounds what they carry, to
-            dynamic_dim / 2 · ln(1 + 1 / dynamic_variance) nats a frame.
-        feedback: The dynamic posterior sees the code of the frame before (the paper).
-        dynamic_sees_static: The dynamic posterior sees z^c (Li & Mandt's full q); of a whole utterance, its mean.
-        dynamic_look_ahead: Frames after its own that a dynamic code is read off as well.
-        dynamic_per: z^m is one code a `frame`, or one a `segment` (FHVAE).
-        decoder: `recurrent` is an LSTM over the codes (the paper's figure), `frame` has no state (its formula), and
-            `convolutional` is ConvNeXt blocks that z^c modulates.
-        actions: The number of actions, one of which each sequence has; 0 for a model without.
+        static_hidden: Hidden units of the static encoder.
+        dynamic_hidden: Hidden units of the dynamic encoder.
+        prior_hidden: Hidden units of the dynamic prior.
+        decoder_hidden: Hidden units of the decoder.
+        static_from: The input of the static encoder: the training `segment` (the paper), `another` window of the
+            utterance, or the first `frame` of the segment (DBSE).
+        static_window: Frames in a window, if `static_from` is `another`.
+        static_stride: The static encoder reads every `static_stride`-th frame.
+        embedding_window: The static vector of a recording is the mean over windows of this many frames; 0 for windows as
+            long as in training.
+        static_network: An LSTM, pooled by its last state (`recurrent-last`, the paper) or by mean and deviation
+            (`recurrent`), or ECAPA-TDNN's convolutions with attentive pooling (`residual`).
+        posterior: The variance of both codes is `fixed` or `learned`.
+        static_variance: Variance of the static posterior; the initial one if it is learned.
+        dynamic_norm: Normalisation of each mel bin over the segment before the dynamic encoder: `none`, subtraction of the
+            `mean`, or division by the deviation as well (`instance`).
+        dynamic_variance: Variance of the dynamic posterior; the initial one if it is learned.
+        dynamic_offset_variance: Variance of the noise that all frames of a segment share. It hides constant properties of
+            the segment, such as the voice.
+        standardise: Whether the means of z^m are standardised over the batch. A fixed variance then limits their
+            information to dynamic_dim / 2 · ln(1 + 1 / dynamic_variance) nats a frame.
+        feedback: Whether the dynamic posterior depends on the sampled code of the frame before (the paper).
+        dynamic_sees_static: Whether the dynamic posterior depends on z^c (Li & Mandt's full q). A recording's dynamic codes
+            then depend on its static vector.
+        dynamic_look_ahead: Number of later frames that a dynamic code depends on.
+        dynamic_per: One dynamic code for each `frame`, or for each `segment` (FHVAE).
+        decoder: An LSTM over the codes (`recurrent`, the paper's figure), a network without state (`frame`, the paper's
+            formula), or ConvNeXt blocks that z^c modulates (`convolutional`).
+        actions: Number of actions; each sequence has one of them. 0 for a model without actions.
     """
 
     table: ClassVar[str] = "model"
@@ -83,19 +85,26 @@ class ModelConfig(Settings):
                     f"[model] static_hidden is {self.static_hidden}; expected a multiple of 4 for residual blocks"
                 )
             if self.static_from == "frame":
-                raise ValueError('[model] static_network is "residual"; a code from a "frame" needs a recurrent one')
+                raise ValueError(
+                    '[model] static_network is "residual"; expected a recurrent one if static_from is "frame"'
+                )
         if self.feedback and self.dynamic_per == "segment":
-            raise ValueError('[model] feedback is true; expected false, as a code a "segment" has none before it')
-        if self.static_from == "frame" and self.dynamic_norm != "none":  # the subtraction would be undone by another
+            raise ValueError('[model] feedback is true; expected false if dynamic_per is "segment"')
+        # such an encoder reads h_t − h_1, from which a mean over the segment would remove h_1 again
+        if self.static_from == "frame" and self.dynamic_norm != "none":
             raise ValueError(
-                f'[model] dynamic_norm is "{self.dynamic_norm}"; expected "none" where static_from is "frame"'
+                f'[model] dynamic_norm is "{self.dynamic_norm}"; expected "none" if static_from is "frame"'
             )
         if self.dynamic_look_ahead and self.by_segment:
             raise ValueError(
-                f"[model] dynamic_look_ahead is {self.dynamic_look_ahead}; expected 0, as these codes see whole segments"
+                f"[model] dynamic_look_ahead is {self.dynamic_look_ahead}; expected 0, as these codes depend on whole "
+                "segments"
             )
 
     @property
     def by_segment(self) -> bool:
-        """Whether z^m_t depends on where its segment begins. Recordings are then encoded in segments as in training."""
+        """Whether a dynamic code depends on the first frame of its segment.
+
+        If so, recordings are encoded in segments as in training, without overlap.
+        """
         return self.dynamic_per == "segment" or self.static_from == "frame"

@@ -1,4 +1,4 @@
-"""p_θ(x_t | z^c, z^m_t): codes → frames."""
+"""The decoder p_θ(x_t | z^c, z^m_t), which turns codes into frames."""
 
 from __future__ import annotations
 
@@ -9,13 +9,23 @@ from torch import Tensor, nn
 
 from rwae_audio.model.config import ModelConfig
 from rwae_audio.model.layers import ConvNeXtBlock, over_time
-from rwae_audio.model.posterior import Network
-from rwae_audio.model.prior import beside
+from rwae_audio.model.posterior import Network, append_vector
 
 
 class Decoder(Network):
-    """G(z^c, z^m_t[, a]): an LSTM over the codes whose state drives the frame, the same two layers frame by frame, or
-    ConvNeXt blocks over the codes, `context` frames of which are heard on either side of one."""
+    """The decoder G(z^c, z^m_t[, a]), in one of three kinds.
+
+    - "recurrent": an LSTM over the codes, and a linear layer on its states.
+    - "frame": three linear layers on the codes of each frame.
+    - "convolutional": ConvNeXt blocks over the codes, with z^c as their condition.
+
+    Args:
+        config: The settings of the model.
+
+    Attributes:
+        kind: The kind.
+        context: Number of frames before and after a frame whose codes the convolutional decoder reads; 0 for other kinds.
+    """
 
     KERNEL = 7
     BLOCKS = 5
@@ -46,9 +56,14 @@ class Decoder(Network):
     def forward(
         self, static: Tensor, dynamic: Tensor, action: Tensor | None = None, modulation: Tensor | None = None
     ) -> Tensor:
-        """static (B, static_dim), dynamic (B, T, dynamic_dim), action (B, A) → frames (B, T, n_mels).
+        """Return the decoded frames (B, T, n_mels).
 
-        modulation: What one voice adds to the gains and shifts of the convolutional blocks, (BLOCKS, 2 · decoder_hidden).
+        Args:
+            static: z^c, (B, static_dim).
+            dynamic: z^m, (B, T, dynamic_dim).
+            action: The action of each sequence, (B, A), or None in a model without actions.
+            modulation: An addition (BLOCKS, 2 · decoder_hidden) to the gains and shifts of the convolutional blocks, which
+                adapts them to one voice, or None.
         """
         return self.advance(static, dynamic, action=action, modulation=modulation)[0]
 
@@ -60,13 +75,26 @@ class Decoder(Network):
         action: Tensor | None = None,
         modulation: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
-        """`forward` of codes that go on where `memory` (the LSTM's states) stands, and the memory after them; convolutions
-        know none: their first and last `context` frames are other ones in the middle of a sequence."""
-        codes = torch.cat([static[:, None].expand(-1, dynamic.shape[1], -1), beside(dynamic, action)], dim=-1)
+        """Decode the next frames of sequences that come in chunks.
+
+        Only a recurrent decoder continues from one chunk to the next. A convolutional decoder treats each chunk as a whole
+        sequence, so up to `context` frames at either end of a chunk differ.
+
+        Args:
+            static: As in `forward`.
+            dynamic: The codes of the chunk, (B, T, dynamic_dim).
+            memory: The state of the LSTM after the chunk before, or None at the start.
+            action: As in `forward`.
+            modulation: As in `forward`.
+
+        Returns:
+            The frames (B, T, n_mels), and the state of the LSTM after them.
+        """
+        codes = torch.cat([static[:, None].expand(-1, dynamic.shape[1], -1), append_vector(dynamic, action)], dim=-1)
         if self.kind == "recurrent":
             codes, memory = self.lstm(codes, memory)
         elif self.kind == "convolutional":
             codes = over_time(self.first, codes)
-            for number, block in enumerate(self.blocks):
-                codes = block(codes, static, None if modulation is None else modulation[number])
+            for index, block in enumerate(self.blocks):
+                codes = block(codes, static, None if modulation is None else modulation[index])
         return self.frame(codes), memory

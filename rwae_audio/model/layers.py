@@ -1,5 +1,8 @@
-"""Convolutions over time: a static encoder's other way to read frames, pooled by attention, as speaker recognition has it; and
-the blocks that decoder and vocoder are made of."""
+"""Layers that convolve frames over time: residual blocks, ConvNeXt blocks, and attentive pooling over frames.
+
+The static encoder uses the residual blocks and the pooling. The decoder and the vocoder use the ConvNeXt blocks.
+B sequences, S or T frames.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,18 @@ from rwae_audio.model.posterior import Standardise, frame_mask, in_float32
 
 
 class ResidualConvolutions(nn.Module):
-    """Frames (B, S, n_mels) → states (B, ⌈S / stride⌉, 2 · width): a convolution, three residual blocks, and what all
-    three say side by side.
+    """The frame layers of ECAPA-TDNN, from frames (B, S, n_mels) to states (B, ⌈S / stride⌉, 2 · width).
 
-    The frame layers of Desplanques, Thienpondt, Demuynck, "ECAPA-TDNN", Interspeech 2020.
+    A convolution is followed by three residual blocks. A linear layer reads the concatenated outputs of all three.
+    Desplanques, Thienpondt, Demuynck, "ECAPA-TDNN", Interspeech 2020.
+
+    Args:
+        n_mels: Mel bins of the frames.
+        width: Channels of the blocks.
+        stride: Stride of the first convolution, in frames.
+
+    Attributes:
+        width: Channels of the output, twice those of the blocks.
     """
 
     def __init__(self, n_mels: int, width: int, stride: int) -> None:
@@ -25,22 +36,37 @@ class ResidualConvolutions(nn.Module):
         self.last, self.last_norm = nn.Linear(len(self.blocks) * width, self.width), Standardise(self.width)
 
     def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """lengths (B,) of the frames; what stands in the padding is neither read nor of use."""
-        states = over_time(self.first, _masked(frames, _mask(lengths, frames)))
-        mask = _mask(None if lengths is None else (lengths + self.stride - 1) // self.stride, states)
+        """Return the states of frames.
+
+        Args:
+            frames: (B, S, n_mels), padded on the right. The values of the padding have no influence.
+            lengths: The number of frames of each sequence, (B,), or None without padding.
+
+        Returns:
+            The states, (B, ⌈S / stride⌉, 2 · width). Those of the padding are meaningless.
+        """
+        states = over_time(self.first, _masked(frames, padding_mask(lengths, frames)))
+        mask = padding_mask(strided_lengths(lengths, self.stride), states)
         states = _masked(_standardised(self.first_norm, F.relu(states)), mask)
-        said = []
+        outputs = []
         for block in self.blocks:
             states = block(states, mask)
-            said.append(states)
-        return _standardised(self.last_norm, F.relu(self.last(torch.cat(said, dim=-1))))
+            outputs.append(states)
+        return _standardised(self.last_norm, F.relu(self.last(torch.cat(outputs, dim=-1))))
 
 
 class ResidualBlock(nn.Module):
-    """The SE-Res2 block: states (B, S, width), mask (B, S, 1) or None → (B, S, width).
+    """The SE-Res2 block of ECAPA-TDNN, from states (B, S, width) to states of the same shape.
 
-    A quarter of the channels stays as it is, and each other quarter is convolved on top of the one before. Channels are
-    weighed by what all of them are over time.
+    The channels are split into `parts` equal parts. The first part is passed on unchanged. Each other part is convolved,
+    after the output of the part before it has been added. Squeeze and excitation then scales each channel by a factor
+    that depends on the mean of all channels over time.
+
+    Args:
+        width: Channels of the states.
+        dilation: Dilation of the convolutions, in frames.
+        parts: Number of parts.
+        squeezed: Width of the layer between the channels' means and their factors.
     """
 
     def __init__(self, width: int, dilation: int, parts: int = 4, squeezed: int = 64) -> None:
@@ -55,52 +81,61 @@ class ResidualBlock(nn.Module):
         self.weigh = nn.Sequential(nn.Linear(width, squeezed), nn.ReLU(), nn.Linear(squeezed, width), nn.Sigmoid())
 
     def forward(self, states: Tensor, mask: Tensor | None) -> Tensor:
-        into = _masked(_standardised(self.into_norm, F.relu(self.into(states))), mask)
-        first, *parts = into.split(self.size, dim=-1)
-        said, last = [first], None
+        """Return the block's output for states (B, S, width) with the mask (B, S, 1), or None without padding."""
+        inputs = _masked(_standardised(self.into_norm, F.relu(self.into(states))), mask)
+        unchanged, *parts = inputs.split(self.size, dim=-1)
+        outputs, previous = [unchanged], None
         for part, layer, norm in zip(parts, self.convolutions, self.norms, strict=True):
-            heard = part if last is None else part + last
-            last = _masked(_standardised(norm, F.relu(over_time(layer, heard))), mask)
-            said.append(last)
-        new = _masked(_standardised(self.out_norm, F.relu(self.out(torch.cat(said, dim=-1)))), mask)
-        mean = new.mean(1) if mask is None else new.sum(1) / mask.sum(1)
-        return torch.addcmul(states, new, self.weigh(mean)[:, None].to(new))
+            part = part if previous is None else part + previous
+            previous = _masked(_standardised(norm, F.relu(over_time(layer, part))), mask)
+            outputs.append(previous)
+        residual = _masked(_standardised(self.out_norm, F.relu(self.out(torch.cat(outputs, dim=-1)))), mask)
+        mean = residual.mean(1) if mask is None else residual.sum(1) / mask.sum(1)
+        return torch.addcmul(states, residual, self.weigh(mean)[:, None].to(residual))
 
 
-def over_time(layer: nn.Module, states: Tensor) -> Tensor:
-    """Convolve states (B, S, d) over their time, which gives (B, S', d').
+class AttentivePooling(nn.Module):
+    """Weighted mean and standard deviation over time, from states (B, S, width) to standardised (B, 2 · width).
 
-    This is a convolution over images one pixel high. Their channels lie innermost in memory, as those of the states do,
-    so that nothing is copied. The depthwise convolution of a ConvNeXt block takes half of nn.Conv1d's time.
+    Okabe, Koshinaka, Shinoda, "Attentive statistics pooling for deep speaker embedding", Interspeech 2018. Each channel
+    has its own weights over time, as in Desplanques et al., "ECAPA-TDNN", Interspeech 2020.
+
+    Args:
+        width: Channels of the states.
     """
-    assert isinstance(layer, nn.Conv1d)
-    images = states.transpose(1, 2)[:, :, None]
-    padding, dilation = int(layer.padding[0]), layer.dilation[0]
-    convolved = F.conv2d(
-        images, layer.weight[:, :, None], layer.bias, (1, layer.stride[0]), (0, padding), (1, dilation), layer.groups
-    )
-    return convolved[:, :, 0].transpose(1, 2)
 
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        # a constant added to a channel's scores changes no weight, so they have no bias
+        self.score = nn.Sequential(nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, width, bias=False))
+        self.norm = Standardise(2 * width)
 
-def _mask(lengths: Tensor | None, states: Tensor) -> Tensor | None:
-    """Return the mask (B, S, 1) of sequences of these lengths, or None where there is no padding."""
-    return None if lengths is None else frame_mask(lengths, states)
-
-
-def _masked(states: Tensor, mask: Tensor | None) -> Tensor:
-    return states if mask is None else states * mask
-
-
-def _standardised(norm: nn.Module, states: Tensor) -> Tensor:
-    return norm(states.flatten(0, 1)).view_as(states)
+    def forward(self, states: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the pooled states (B, 2 · width) of states (B, S, width) with the mask (B, S, 1), or None."""
+        score = in_float32(self.score(states))
+        weight = (score if mask is None else score.masked_fill(mask == 0, -torch.inf)).softmax(1)
+        states = in_float32(states)
+        weighted = weight * states
+        mean = weighted.sum(1)
+        variance = (weighted * states).sum(1) - mean.square()
+        return self.norm(torch.cat([mean, variance.clamp_min(1e-5).sqrt()], dim=-1))
 
 
 class ConvNeXtBlock(nn.Module):
-    """States (B, T, width) → the same: each channel over time, then all channels of a frame; the `share` of what it says is
-    added at first. With `condition`, its normalised states are scaled and shifted by a vector (B, condition).
+    """A ConvNeXt block over time, from states (B, T, width) to states of the same shape.
 
-    Liu et al., "A ConvNet for the 2020s", CVPR 2022, arXiv 2201.03545, over time as in Siuzdak, "Vocos", ICLR 2024, arXiv
-    2306.00814; scaled and shifted as in Perez et al., "FiLM", AAAI 2018, arXiv 1709.07871.
+    A depthwise convolution mixes frames, and two linear layers mix the channels of each frame. A condition (B, condition)
+    scales and shifts the normalised states between them.
+
+    Liu et al., "A ConvNet for the 2020s", CVPR 2022, arXiv 2201.03545. Blocks over time: Siuzdak, "Vocos", ICLR 2024,
+    arXiv 2306.00814. Scale and shift: Perez et al., "FiLM", AAAI 2018, arXiv 1709.07871.
+
+    Args:
+        width: Channels of the states.
+        kernel: Frames in the kernel of the convolution, an odd number.
+        expansion: Ratio of the hidden layer's width to `width`.
+        share: Initial factor of the residual that is added to the input.
+        condition: Dimensions of the condition; 0 for a block without.
     """
 
     def __init__(self, width: int, kernel: int, expansion: int, share: float, condition: int = 0) -> None:
@@ -112,35 +147,52 @@ class ConvNeXtBlock(nn.Module):
         self.modulate = nn.Linear(condition, 2 * width) if condition else None
 
     def forward(self, states: Tensor, condition: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
-        """Run the block; modulation (2 · width,): what is added to the gain and the shift that the condition gives."""
-        heard = self.norm(over_time(self.time, states))
+        """Return the block's output.
+
+        Args:
+            states: (B, T, width).
+            condition: (B, condition), for a block with a condition.
+            modulation: An addition (2 · width,) to the gain and the shift that follow from the condition, or None.
+        """
+        hidden = self.norm(over_time(self.time, states))
         if self.modulate is not None:
             factors = self.modulate(condition)
             gain, shift = (factors if modulation is None else factors + modulation)[:, None].chunk(2, dim=-1)
-            heard = torch.addcmul(shift.to(heard), heard, (1 + gain).to(heard))
-        # the share scales the last layer's few weights instead of its many results
+            hidden = torch.addcmul(shift.to(hidden), hidden, (1 + gain).to(hidden))
+        # the scale is applied to the weights of the last layer, which are fewer than its outputs
         weight, bias = self.scale[:, None] * self.narrow.weight, self.scale * self.narrow.bias
-        return states + F.linear(F.gelu(self.widen(heard)), weight, bias)
+        return states + F.linear(F.gelu(self.widen(hidden)), weight, bias)
 
 
-class AttentivePooling(nn.Module):
-    """States (B, S, width) → (B, 2 · width), standardised: each channel's mean and deviation over time, weighted.
+def over_time(layer: nn.Module, states: Tensor) -> Tensor:
+    """Apply a Conv1d over the time axis of states: (B, S, d) → (B, S', d').
 
-    Okabe, Koshinaka, Shinoda, "Attentive statistics pooling for deep speaker embedding", Interspeech 2018, with weights
-    of a channel's own (Desplanques et al., "ECAPA-TDNN", Interspeech 2020).
+    The convolution is computed as one of images that are one pixel high. States and such images have the same memory
+    layout, with the channels innermost, so nothing is copied. A depthwise convolution takes half the time of nn.Conv1d.
     """
+    assert isinstance(layer, nn.Conv1d)
+    images = states.transpose(1, 2)[:, :, None]
+    padding, dilation = int(layer.padding[0]), layer.dilation[0]
+    convolved = F.conv2d(
+        images, layer.weight[:, :, None], layer.bias, (1, layer.stride[0]), (0, padding), (1, dilation), layer.groups
+    )
+    return convolved[:, :, 0].transpose(1, 2)
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        # a constant added to a channel's scores changes no weight, so they have no bias
-        self.score = nn.Sequential(nn.Linear(width, 64), nn.Tanh(), nn.Linear(64, width, bias=False))
-        self.norm = Standardise(2 * width)
 
-    def forward(self, states: Tensor, mask: Tensor | None) -> Tensor:
-        score = in_float32(self.score(states))
-        weight = (score if mask is None else score.masked_fill(mask == 0, -torch.inf)).softmax(1)
-        states = in_float32(states)
-        weighted = weight * states
-        mean = weighted.sum(1)
-        variance = (weighted * states).sum(1) - mean.square()
-        return self.norm(torch.cat([mean, variance.clamp_min(1e-5).sqrt()], dim=-1))
+def strided_lengths(lengths: Tensor | None, stride: int) -> Tensor | None:
+    """Return the lengths (B,) of sequences of which every `stride`-th frame is read: ⌈length / stride⌉."""
+    return None if lengths is None else (lengths + stride - 1) // stride
+
+
+def padding_mask(lengths: Tensor | None, states: Tensor) -> Tensor | None:
+    """Return the mask (B, S, 1) of states (B, S, d): 1 inside each sequence, 0 in its padding; None without padding."""
+    return None if lengths is None else frame_mask(lengths, states)
+
+
+def _masked(states: Tensor, mask: Tensor | None) -> Tensor:
+    return states if mask is None else states * mask
+
+
+def _standardised(norm: nn.Module, states: Tensor) -> Tensor:
+    """Standardise each channel of states (B, S, d) over all their frames."""
+    return norm(states.flatten(0, 1)).view_as(states)

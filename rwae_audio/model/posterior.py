@@ -1,4 +1,8 @@
-"""A Gaussian code and the draw from it, and what the networks share. B sequences, T frames."""
+"""The Gaussian posterior of a code with the draw from it, and the helpers that all networks share.
+
+The helpers are masks and statistics over time, float32 and bfloat16 contexts, normal noise, and a batch norm without
+weights. B sequences, T frames.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,13 @@ if TYPE_CHECKING:
 
 
 class Posterior(NamedTuple):
-    """A diagonal Gaussian and a draw from it, each (..., d). Without a generator the draw is the mean."""
+    """A diagonal Gaussian and a draw from it.
+
+    Attributes:
+        mean: The mean, (..., d).
+        variance: The variance of each dimension, (..., d).
+        sample: The draw, (..., d); the mean if the network was run without a generator.
+    """
 
     mean: Tensor
     variance: Tensor
@@ -26,17 +36,17 @@ class Posterior(NamedTuple):
 
 
 class Output(NamedTuple):
-    """The codes and the reconstruction of one pass, and what the trainer adds for objectives that need it.
+    """The codes and the reconstruction of one pass through the model, with further inputs of the objectives.
 
     Attributes:
         static: The posterior of z^c, (B, static_dim).
         dynamic: The posterior of z^m, (B, T, dynamic_dim).
         reconstruction: Decoded frames, (B, T, n_mels).
-        second: The static posterior of another window of the same utterances, where one was given.
-        action: The action of each sequence, in a model with actions.
-        static_frames: The static encoder's window, (B, S, n_mels); None where it is the frames themselves. By the trainer.
-        utterances: The training utterance of each row, (B,). By the trainer.
-        raw_frames: The raw log-mels of the segment as they were drawn, (B, T, n_mels). By the trainer.
+        second: The static posterior of a second window of the same utterances, (B, static_dim), or None.
+        action: The action of each sequence, or None in a model without actions.
+        static_frames: The static encoder's window, (B, S, n_mels); None if it is the segment. The trainer adds it.
+        utterances: The index of each sequence's training utterance, (B,). The trainer adds it.
+        raw_frames: The segments as unperturbed, unnormalised log-mels, (B, T, n_mels). The trainer adds them.
     """
 
     static: Posterior
@@ -50,9 +60,11 @@ class Output(NamedTuple):
 
 
 def frame_mask(lengths: Tensor | None, frames: Tensor) -> Tensor:
-    """Return 1 inside each sequence and 0 in its padding, (B, T, 1), in the frames' dtype.
+    """Return the mask (B, T, 1) of frames (B, T, d): 1 inside each sequence and 0 in its padding, in the frames' dtype.
 
-    lengths: (B,), or None for no padding.
+    Args:
+        lengths: The number of frames of each sequence, (B,), or None without padding.
+        frames: The frames, (B, T, d).
     """
     steps = torch.arange(frames.shape[1], device=frames.device)
     if lengths is None:
@@ -61,7 +73,7 @@ def frame_mask(lengths: Tensor | None, frames: Tensor) -> Tensor:
 
 
 def mean_deviation(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation over time, each (B, d), of values (B, T, d) inside the mask (B, T, 1)."""
+    """Return the mean and the standard deviation over time, each (B, d), of values (B, T, d) in the mask (B, T, 1)."""
     values, mask = in_float32(values), in_float32(mask)
     count = mask.sum(1)
     mean = (values * mask).sum(1) / count
@@ -70,22 +82,31 @@ def mean_deviation(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def last_state(states: Tensor, lengths: Tensor | None) -> Tensor:
-    """Return the last state (B, hidden) of each sequence of states (B, T, hidden)."""
+    """Return the last state (B, hidden) of each sequence of states (B, T, hidden), with lengths (B,) if they are padded."""
     if lengths is None:
         return states[:, -1]
     return states[torch.arange(len(states), device=states.device), lengths - 1]
 
 
-class Network(nn.Module):
-    """A network whose passes run in the context that `autocast` makes, and whose results are float32 in any case.
+def append_vector(sequence: Tensor, vector: Tensor | None) -> Tensor:
+    """Append a vector (B, e) to each step of a sequence (B, T, d), which gives (B, T, d + e); None appends nothing."""
+    if vector is None:
+        return sequence
+    return torch.cat([sequence, vector[:, None].expand(-1, sequence.shape[1], -1)], dim=-1)
 
-    The trainer sets `autocast` for training in bfloat16. Without it passes run in the precision of the weights.
+
+class Network(nn.Module):
+    """The base of the four networks, which can run in bfloat16. Its results are float32 in any case.
+
+    Attributes:
+        autocast: Returns the context of each pass. The trainer sets it for training in bfloat16. None for passes in the
+            precision of the weights.
     """
 
     autocast: Callable[[], contextlib.AbstractContextManager] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run `forward` in the context."""
+        """Run `forward` in the context of `autocast`."""
         if self.autocast is None:
             return super().__call__(*args, **kwargs)
         with self.autocast():
@@ -93,14 +114,20 @@ class Network(nn.Module):
 
 
 def run_in_bf16(model: nn.Module, device: torch.device, on: bool) -> None:
-    """Let the passes of all networks in a model run in bfloat16 by autocast, or in the precision of their weights."""
+    """Set whether the networks of a model run in bfloat16, by autocast, or in the precision of their weights.
+
+    Args:
+        model: The model, or any module that contains networks.
+        device: The device of the model.
+        on: Whether they run in bfloat16.
+    """
     for network in model.modules():
         if isinstance(network, Network):
             network.autocast = functools.partial(torch.autocast, device.type, torch.bfloat16) if on else None
 
 
 def in_float32(values: Any) -> Any:
-    """Return a tensor, or a (named) tuple of tensors, with 16-bit numbers as float32 and all else as it is."""
+    """Convert 16-bit floats to float32 in a tensor or in a (named) tuple of tensors; other values stay unchanged."""
     if isinstance(values, Tensor):
         return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
     if isinstance(values, tuple):
@@ -110,12 +137,19 @@ def in_float32(values: Any) -> Any:
 
 
 def full_precision(values: Tensor) -> contextlib.AbstractContextManager:
-    """Return a context in which autocast is off on the device of `values`: statistics and codes are float32."""
+    """Return a context without autocast on the device of `values`, for statistics and codes in float32."""
     return torch.autocast(values.device.type, enabled=False)
 
 
 class GaussianHead(nn.Module):
-    """A map from states (..., hidden) to a Posterior (..., d) of one of the two kinds, computed in float32."""
+    """A layer from states (..., hidden) to a Posterior (..., d), computed in float32.
+
+    Args:
+        hidden: Dimensions of the states.
+        dim: Dimensions of the code, d.
+        kind: "fixed" for a constant variance, "learned" for one that depends on the states.
+        variance: The variance; the initial one if it is learned.
+    """
 
     def __init__(self, hidden: int, dim: int, kind: PosteriorKind, variance: float) -> None:
         super().__init__()
@@ -127,6 +161,13 @@ class GaussianHead(nn.Module):
             nn.init.constant_(self.log_variance.bias, float(torch.tensor(variance).log()))
 
     def forward(self, states: Tensor, generator: torch.Generator | None, norm: nn.Module | None = None) -> Posterior:
+        """Return the posterior of states.
+
+        Args:
+            states: (..., hidden).
+            generator: The generator of the draw; None to take the mean.
+            norm: The normalisation of the means, a module for rows (N, d), or None.
+        """
         with full_precision(states):
             return self._posterior(in_float32(states), generator, norm)
 
@@ -142,20 +183,27 @@ class GaussianHead(nn.Module):
 
 
 def normal(shape: torch.Size | tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
-    """Return standard normal numbers in the dtype (at least float32) and on the device of `like`.
+    """Draw standard normal numbers that do not depend on the device, the precision or the number of processes.
 
-    They are drawn on the CPU, so that devices agree, and in float32 for 16-bit numbers, so that precisions do.
+    They are drawn on the CPU, in float32 if `like` has 16 bits. Each process draws those of the global batch and takes
+    its own rows.
 
-    shape (B, ...): this process's rows. All processes draw the global batch's noise and take their own of it.
+    Args:
+        shape: The shape (B, ...) of this process's rows.
+        generator: The generator, in the same state in all processes.
+        like: A tensor on the device of the result, whose dtype the result has if it is float32 or float64.
     """
     dtype = torch.promote_types(like.dtype, torch.float32)
     return on_all(shape, lambda whole: torch.randn(whole, generator=generator, dtype=dtype)).to(like.device)
 
 
 class Standardise(nn.BatchNorm1d):
-    """A batch norm without weights: rows (N, d) get mean 0 and variance 1 in each column.
+    """A batch norm without weights, which gives each column of rows (N, d) mean 0 and variance 1.
 
-    In training the statistics are those of the rows of all processes, otherwise the running ones.
+    In training the statistics are those of the rows of all processes; in evaluation they are the running ones.
+
+    Args:
+        dim: The number of columns, d.
     """
 
     running_mean: Tensor
@@ -167,6 +215,7 @@ class Standardise(nn.BatchNorm1d):
         super().__init__(dim, affine=False, momentum=0.01)
 
     def forward(self, rows: Tensor) -> Tensor:
+        """Return the standardised rows (N, d), with N rows in this process."""
         world = world_size()
         if world == 1 or not self.training:
             return super().forward(rows)

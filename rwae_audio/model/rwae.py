@@ -1,11 +1,12 @@
-"""The Disentangled Recurrent Wasserstein Autoencoder: one static code a sequence, one dynamic code a frame.
+"""The model: a recurrent autoencoder with one static code for each sequence and one dynamic code for each frame.
 
-Han, Min, Han, Li, Zhang: "Disentangled Recurrent Wasserstein Autoencoder", ICLR 2021, arXiv 2101.07496.
+Han, Min, Han, Li, Zhang: "Disentangled Recurrent Wasserstein Autoencoder" (R-WAE), ICLR 2021, arXiv 2101.07496.
 
     p(x_{1:T}, z) = p(z^c) · ∏_t p_ψ(z^m_t | z^m_{<t}) · p_θ(x_t | z^c, z^m_t)
     q(z | x_{1:T}) = q_φ(z^c | x_{1:T}) · ∏_t q_φ(z^m_t | z^m_{<t}, x_{≤t})
 
-Knows shapes, not losses. B sequences, T frames; frames are normalised log-mels (B, T, n_mels).
+z^c is the static code, z^m_t the dynamic code of frame t. B sequences, T frames, A actions. Frames are normalised
+log-mels (B, T, n_mels).
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from rwae_audio.model.static_encoder import FrameStaticEncoder, StaticEncoder
 
 
 class Sample(NamedTuple):
-    """Sequences from the priors, with their codes.
+    """Sequences that are decoded from codes of the priors.
 
     Attributes:
         frames: Normalised log-mels, (n, T, n_mels).
         static: Static codes, (n, static_dim).
         dynamic: Dynamic codes, (n, T, dynamic_dim).
-        action: Actions, (n, A); None in a model without.
+        action: Actions, one-hot, (n, A); None in a model without actions.
     """
 
     frames: Tensor
@@ -41,7 +42,13 @@ class Sample(NamedTuple):
 
 
 class RWAE(nn.Module):
-    """The four networks, put together, and a fifth where there are actions."""
+    """The four networks of R-WAE: static encoder, dynamic encoder, dynamic prior and decoder.
+
+    A model with actions has a fifth network, the encoder of the action.
+
+    Args:
+        config: The settings of the model.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -61,28 +68,30 @@ class RWAE(nn.Module):
         dynamic_frames: Tensor | None = None,
         second_frames: Tensor | None = None,
     ) -> Output:
-        """Encode, draw (means without a generator) and decode.
+        """Encode sequences, draw their codes and decode them.
 
-        What a convolutional decoder makes of the last `context` frames before a padding depends on what stands there.
+        A convolutional decoder reads the codes of the padding for the last `context` frames of a padded sequence.
 
         Args:
-            frames: (B, T, n_mels), padded on the right where `lengths` (B,) says so.
-            static_frames: (B, S, n_mels), the static encoder's window of the same utterances; None for the frames.
-            dynamic_frames: (B, T, n_mels), a perturbed copy of the frames for the dynamic encoder; None for the frames.
-            second_frames: (B, S, n_mels), a second window for the static encoder. Nothing is decoded from its code.
+            frames: The sequences, (B, T, n_mels), padded on the right.
+            static_frames: The static encoder's window of the same utterances, (B, S, n_mels); None for `frames`.
+            generator: The generator of the draws; None to take the means.
+            lengths: The number of frames of each sequence, (B,), or None without padding.
+            dynamic_frames: A perturbed copy of `frames` for the dynamic encoder, (B, T, n_mels); None for `frames`.
+            second_frames: A second window for the static encoder, (B, S, n_mels), or None. Its code is not decoded.
         """
         if static_frames is None:
             static = self.static_encoder(frames, generator, lengths)
         else:
             static = self.static_encoder(static_frames, generator)
-        heard = frames if dynamic_frames is None else dynamic_frames
-        dynamic = self.encode_dynamic(heard, static.sample, generator, lengths)
+        dynamic_input = frames if dynamic_frames is None else dynamic_frames
+        dynamic = self.encode_dynamic(dynamic_input, static.sample, generator, lengths)
         second = None if second_frames is None else self.static_encoder(second_frames, generator)
         action = None
         if self.action_encoder is not None:
             action = self.action_encoder(dynamic.sample, generator, lengths)
-        decoded = self.decoder(static.sample, dynamic.sample, None if action is None else action.sample)
-        return Output(static, dynamic, decoded, second, action)
+        reconstruction = self.decoder(static.sample, dynamic.sample, None if action is None else action.sample)
+        return Output(static, dynamic, reconstruction, second, action)
 
     @torch.no_grad()
     def sample(
@@ -93,18 +102,22 @@ class RWAE(nn.Module):
         static: Tensor | None = None,
         actions: Tensor | None = None,
     ) -> Sample:
-        """Return n sequences of `frames` frames from the priors.
+        """Sample sequences from the priors: z^c ~ N(0, I), a ~ Cat(1/A), and z^m from the dynamic prior.
 
-        z^c ~ N(0, I), or `static` (n, static_dim); a ~ Cat(1/A), or `actions` (n,), numbers from 0; z^m from the prior on
-        its own samples.
+        Args:
+            n: Number of sequences.
+            frames: Number of frames of a sequence.
+            generator: The generator of the draws.
+            static: Static codes to use instead of draws, (n, static_dim).
+            actions: Indices of the actions to use instead of draws, (n,), from 0.
 
-        Raises ValueError for actions that the model does not have.
+        Raises:
+            ValueError: The model does not have these actions.
         """
         like, count = self.prior.head.weight, self.config.actions
         if actions is not None and (not count or int(actions.min()) < 0 or int(actions.max()) >= count):
-            raise ValueError(
-                f"actions are {actions.tolist()}; expected numbers from 0 to {count - 1}, of a model with any"
-            )
+            expected = f"numbers from 0 to {count - 1}" if count else "None, as the model has no actions"
+            raise ValueError(f"actions are {actions.tolist()}; expected {expected}")
         if static is None:
             static = torch.randn((n, self.config.static_dim), generator=generator).to(like)
         if count and actions is None:
@@ -116,9 +129,15 @@ class RWAE(nn.Module):
     def encode_dynamic(
         self, frames: Tensor, static: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None
     ) -> Posterior:
-        """Return z^m (B, T, dynamic_dim) of frames (B, T, n_mels), given z^c (B, static_dim) for an encoder that sees it.
+        """Return the posterior of z^m, each part (B, T, dynamic_dim).
 
-        Where z^c is the first frame's, the encoder sees h_t − h_1 instead of the frames.
+        If z^c comes from the first frame's feature h_1, the encoder reads h_t − h_1 instead of frame t.
+
+        Args:
+            frames: (B, T, n_mels), padded on the right.
+            static: z^c, (B, static_dim), for an encoder with `dynamic_sees_static`.
+            generator: The generator of the draws; None to take the means.
+            lengths: The number of frames of each sequence, (B,), or None without padding.
         """
         if isinstance(self.static_encoder, FrameStaticEncoder):
             features = self.static_encoder.features(frames, lengths)
@@ -127,14 +146,18 @@ class RWAE(nn.Module):
 
     @property
     def static_frames(self) -> int | None:
-        """The length of the static encoder's window, or None where it is the training segment itself."""
+        """The number of frames in the static encoder's window, or None if it is the training segment."""
         return None if self.config.static_from in ("segment", "frame") else self.config.static_window
 
     def embedding_frames(self, segment: int) -> int:
-        """The length of the windows that a recording's static code is the mean over; segment: that of training."""
+        """Return the number of frames in the windows over which a recording's static code is averaged.
+
+        Args:
+            segment: The number of frames in a training segment.
+        """
         return self.config.embedding_window or self.static_frames or segment
 
 
 def parameters(model: nn.Module) -> int:
-    """Return the number of trained weights."""
+    """Return the number of trained weights of a model."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,4 +1,4 @@
-"""The static encoder q(z^c | x), which reads the voice off a window of frames."""
+"""The static encoder q(z^c | x), which computes the code of the voice from a window of frames."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rwae_audio.model.config import ModelConfig
-from rwae_audio.model.layers import AttentivePooling, ResidualConvolutions
+from rwae_audio.model.layers import AttentivePooling, ResidualConvolutions, padding_mask, strided_lengths
 from rwae_audio.model.posterior import GaussianHead, Network, Posterior, frame_mask, last_state, mean_deviation
 
 
 class StaticEncoder(Network):
-    """The encoder q(z^c | x_{1:S}): an LSTM over every `static_stride`-th frame, or convolutions, pooled over time."""
+    """The encoder q(z^c | x_{1:S}): frame layers, pooling over time, and a Gaussian head.
+
+    The frame layers are an LSTM over every `static_stride`-th frame, or the convolutions of ECAPA-TDNN.
+
+    Args:
+        config: The settings of the model.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -28,26 +34,37 @@ class StaticEncoder(Network):
         self.head = GaussianHead(pooled, config.static_dim, config.posterior, config.static_variance)
 
     def forward(self, frames: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Posterior:
-        """Return z^c of frames (B, S, n_mels), padded on the right where `lengths` (B,) says so."""
-        stride = self.config.static_stride
-        strided = None if lengths is None else (lengths + stride - 1) // stride
+        """Return the posterior of z^c.
+
+        Args:
+            frames: Normalised log-mels (B, S, n_mels), padded on the right.
+            generator: The generator of the draw; None to take the mean.
+            lengths: The number of frames of each sequence, (B,), or None without padding.
+
+        Returns:
+            The posterior, each part (B, static_dim).
+        """
         if self.config.static_network == "residual":
             states = self.convolutions(frames, lengths)
         else:
-            states, _ = self.lstm(frames[:, ::stride])
-        return self.head(self._pooled(states, strided), generator)
+            states, _ = self.lstm(frames[:, :: self.config.static_stride])
+        return self.head(self._pooled(states, strided_lengths(lengths, self.config.static_stride)), generator)
 
     def _pooled(self, states: Tensor, lengths: Tensor | None) -> Tensor:
-        """Return the input of the head, (B, hidden) or twice as wide, from states (B, S, hidden) and lengths (B,)."""
+        """Pool states (B, S, hidden) of sequences with these lengths (B,) into the head's input, (B, pooled)."""
         if self.config.static_network == "recurrent-last":
             return last_state(states, lengths)
         if self.config.static_network == "residual":
-            return self.attention(states, None if lengths is None else frame_mask(lengths, states))
+            return self.attention(states, padding_mask(lengths, states))
         return torch.cat(mean_deviation(states, frame_mask(lengths, states)), dim=-1)
 
 
 class FrameFeatures(Network):
-    """The features h_{1:T} of all frames, by an LSTM of both directions."""
+    """A bidirectional LSTM that computes a feature h_t of each frame x_t.
+
+    Args:
+        config: The settings of the model.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -55,7 +72,7 @@ class FrameFeatures(Network):
         self.project = nn.Linear(2 * config.static_hidden, config.static_hidden)
 
     def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return h (B, T, static_hidden) of frames (B, T, n_mels), padded on the right where `lengths` (B,) says so."""
+        """Return the features (B, T, static_hidden) of frames (B, T, n_mels), with lengths (B,) if they are padded."""
         if lengths is None:
             return self.project(self.lstm(frames)[0])
         packed = pack_padded_sequence(frames, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -64,10 +81,14 @@ class FrameFeatures(Network):
 
 
 class FrameStaticEncoder(Network):
-    """The encoder q(z^c | h_1), which reads z^c off the first frame's features, the backward half of which has seen all frames.
+    """The encoder q(z^c | h_1) of DBSE, which computes z^c from the feature of the first frame alone.
 
-    Berman, Naiman, Arbiv, Fadlon, Azencot: "Sequential Disentanglement by Extracting Static Information From A Single
-    Sequence Element", ICML 2024, arXiv 2406.18131; the layers are those of their published speech model.
+    The backward half of that feature depends on all frames. The layers are those of the published speech model of
+    Berman, Naiman, Arbiv, Fadlon, Azencot, "Sequential Disentanglement by Extracting Static Information From A Single
+    Sequence Element", ICML 2024, arXiv 2406.18131.
+
+    Args:
+        config: The settings of the model.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -78,5 +99,5 @@ class FrameStaticEncoder(Network):
         self.head = GaussianHead(hidden, config.static_dim, config.posterior, config.static_variance)
 
     def forward(self, frames: Tensor, generator: torch.Generator | None, lengths: Tensor | None = None) -> Posterior:
-        """Return z^c (B, static_dim) of frames (B, T, n_mels)."""
+        """Return the posterior of z^c as `StaticEncoder.forward` does, with frames (B, T, n_mels)."""
         return self.head(torch.tanh(self.first(self.features(frames, lengths)[:, 0])), generator)
