@@ -54,7 +54,7 @@ def made(name: str, model: RWAE, **settings) -> Objective:
     torch.manual_seed(1)
     objective = OBJECTIVES[name](objective_settings(name, **settings), model.config)
     if isinstance(objective, Fhvae):
-        objective.hold(torch.tensor([3, 1, 4, 1, 5]))
+        objective.initialise(torch.tensor([3, 1, 4, 1, 5]))
     return objective.double()
 
 
@@ -166,7 +166,7 @@ def test_dsvae_is_the_negative_bound_up_to_a_constant() -> None:
 
 
 def test_dsvae_refuses_what_it_has_no_closed_form_for() -> None:
-    with pytest.raises(ValueError, match="takes the frames' noise as independent"):
+    with pytest.raises(ValueError, match="dynamic_offset_variance is 1; expected 0"):
         Dsvae(objective_settings("dsvae"), ModelConfig(**{**SIZES, "dynamic_offset_variance": 1.0}))
 
 
@@ -298,11 +298,11 @@ def test_dbse_gives_the_sequence_without_its_dynamic_code(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("dbse", {"static_from": "segment"}, 'given static_from "segment"; expected "frame"'),
-        ("fhvae", {"static_from": "another"}, 'given static_from and dynamic_sees_static "another" and true'),
+        ("dbse", {"static_from": "segment"}, 'static_from is "segment"; expected "frame"'),
+        ("fhvae", {"static_from": "another"}, 'static_from and dynamic_sees_static are "another" and true'),
         ("fhvae", {"dynamic_sees_static": False}, 'expected "segment" and true'),
-        ("fhvae", {"dynamic_per": "frame"}, 'expected dynamic_per = "segment"'),
-        ("dsvae", {"dynamic_per": "segment"}, 'dsvae has a dynamic code a frame; expected dynamic_per = "frame"'),
+        ("fhvae", {"dynamic_per": "frame"}, 'dynamic_per is "frame"; expected "segment"'),
+        ("dsvae", {"dynamic_per": "segment"}, 'dynamic_per is "segment"; expected "frame" for the objective dsvae'),
     ],
 )
 def test_objectives_refuse_the_networks_of_another_method(name: str, change: dict, message: str) -> None:

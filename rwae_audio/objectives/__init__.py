@@ -1,4 +1,4 @@
-"""The objectives that a model is trained with: one file a method, chosen by `[objective] name`."""
+"""The objectives by their names in `[objective] name`. Each method has a file; baselines are in `baselines/`."""
 
 from __future__ import annotations
 
@@ -36,9 +36,13 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 
 def objective_class(name: str) -> type[Objective]:
-    """Return the objective of this name: one of OBJECTIVES, or `module:Class` of code outside the package.
+    """Return the class of an objective.
 
-    Raises InputError for a name that is neither.
+    Args:
+        name: A name in OBJECTIVES, or `module:Class` for a class outside the package, whose module is imported.
+
+    Raises:
+        InputError: The name is unknown, the class cannot be imported, or it is no subclass of Objective.
     """
     if name in OBJECTIVES:
         return OBJECTIVES[name]
@@ -55,21 +59,31 @@ def objective_class(name: str) -> type[Objective]:
 
 
 def objective_settings(table: Mapping[str, Any] | str = DEFAULT, **changes: Any) -> ObjectiveSettings:
-    """Return the settings of the objective that a table [objective] names, or of the one of this name, with changes.
+    """Return the settings of an objective.
 
-    Raises InputError for an unknown objective and for a setting that it does not have.
+    Args:
+        table: The table [objective], or the name of an objective for its defaults.
+        changes: Settings that replace those of the table.
+
+    Raises:
+        InputError: The objective is unknown, or does not have one of the settings.
     """
-    given = {"name": table} if isinstance(table, str) else table
-    name = given.get("name", DEFAULT)
+    settings = {"name": table} if isinstance(table, str) else table
+    name = settings.get("name", DEFAULT)
     if not isinstance(name, str):
         raise InputError(f"[objective] name is {name!r}; expected one of {', '.join(OBJECTIVES)} (or module:Class)")
-    return resolve(objective_class(name).Settings, {**given, **changes, "name": name}, "[objective]")
+    return resolve(objective_class(name).Settings, {**settings, **changes, "name": name}, "[objective]")
 
 
 def build_objective(settings: ObjectiveSettings, model: ModelConfig) -> Objective:
-    """Return the objective of these settings for a model, with terms of the model's actions where it has any.
+    """Return the objective for a model, wrapped in `Actions` if the model has actions.
 
-    Raises ValueError where they do not go together.
+    Args:
+        settings: The settings of the objective.
+        model: The settings of the model.
+
+    Raises:
+        ValueError: The objective cannot train such a model.
     """
     objective = objective_class(settings.name)(settings, model)
     return Actions(objective, model) if model.actions else objective

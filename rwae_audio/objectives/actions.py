@@ -1,4 +1,7 @@
-"""Weak supervision (Han et al. 2021, section 3.4): another objective's terms, with two terms of the action of a sequence."""
+"""Weak supervision by actions: a wrapper that adds two terms of the action code to the terms of another objective.
+
+Han et al., ICLR 2021, section 3.4. B sequences, A actions.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,16 @@ if TYPE_CHECKING:
     from rwae_audio.data.store import Sampler
 
 AGREEMENT = 200.0  # weight of the agreement between the actions of neighbours
-TEMPERATURES = 1.0, 0.3  # Gumbel-softmax temperature of the first and of the last update
+TEMPERATURES = 1.0, 0.3  # temperature of the Gumbel-softmax in the first and in the last update
 
 
 @dataclass(frozen=True)
 class ActionSettings(ObjectiveSettings):
-    """The settings of an objective that can have a prior of actions.
+    """The settings of an objective that can train a model with actions.
 
     Attributes:
-        action_weight: Weight of the distance between actions and Cat(1/A), in a model with actions.
-        action_start: Updates in which an action is trained to be the k-means cluster of its utterance's sound.
+        action_weight: Weight of the divergence between the actions and their prior Cat(1/A), in a model with actions.
+        action_start: Number of first updates in which the action of an utterance is trained to be its k-means cluster.
     """
 
     action_weight: float = at_least(0, 50.0)
@@ -39,10 +42,17 @@ class ActionSettings(ObjectiveSettings):
 
 
 class HasActions(Objective):
-    """An objective that can have a prior of actions."""
+    """The base of objectives that can train a model with actions."""
 
     def action_prior(self, action: Action, generator: torch.Generator) -> Tensor:
-        """Return KL(Q_a ‖ Cat(1/A)) + MMD²(Q_a, Cat(1/A)) of the aggregated posterior Q_a, over the global batch."""
+        """Return the divergence KL(Q_a ‖ Cat(1/A)) + MMD²(Q_a, Cat(1/A)) between actions and their prior, a scalar.
+
+        Q_a is the aggregated posterior over the global batch.
+
+        Args:
+            action: The posterior of the action and its draw.
+            generator: The generator of draws from the prior.
+        """
         sample = gather(action.sample)
         drawn = torch.randint(sample.shape[-1], sample.shape[:1], generator=generator).to(sample.device)
         kl = math.log(sample.shape[-1]) - entropy(gather(action.logits).softmax(-1).mean(0))
@@ -50,18 +60,29 @@ class HasActions(Objective):
 
 
 class Actions(Objective):
-    """The terms of another objective and, for the actions of its model, a prior term and an agreement term.
+    """The terms of another objective, a term for the prior of the actions, and a term for their agreement.
 
-    In the first `action_start` updates an action is trained to be the cluster of its utterance. Later it is trained to
-    agree with the action of the utterance that sounds most like it. Raises ValueError for an objective without a prior
-    of actions.
+    In the first `action_start` updates the agreement term trains the action to be the k-means cluster of its utterance.
+    Later it trains the action to equal that of the utterance in the batch that sounds most alike.
+
+    Args:
+        inner: The other objective.
+        model: The settings of the model.
+
+    Attributes:
+        clusters: The cluster of each training utterance, (U,), if `action_start` is not 0.
+
+    Raises:
+        ValueError: The other objective cannot train a model with actions.
     """
 
     clusters: Tensor
 
     def __init__(self, inner: Objective, model: ModelConfig) -> None:
         if not (isinstance(inner, HasActions) and isinstance(inner.config, ActionSettings)):
-            raise ValueError(f"[objective] {inner.config.name} has no prior of actions; expected actions = 0")
+            raise ValueError(
+                f"[model] actions is {model.actions}; expected 0, as {inner.config.name} has no prior of actions"
+            )
         super().__init__(inner.config, model)
         self.inner, self.count, self.step = inner, model.actions, 0
 
@@ -90,23 +111,33 @@ class Actions(Objective):
         prior = self.config.action_weight * self.inner.action_prior(output.action, generator)
         if self.step < self.config.action_start:
             clusters = self.clusters[output.utterances]
-            lack = F.cross_entropy(output.action.logits, clusters, label_smoothing=0.1)
+            disagreement = F.cross_entropy(output.action.logits, clusters, label_smoothing=0.1)
         else:
             assert output.raw_frames is not None
             probabilities = gather(output.action.logits).softmax(-1)
-            other = neighbours(gather(word_shape(output.raw_frames)), gather(output.utterances))
-            lack = -agreement(probabilities, probabilities[other])
-        return {**terms, "action": prior, "agreement": AGREEMENT * lack}
+            nearest = neighbours(gather(word_shape(output.raw_frames)), gather(output.utterances))
+            disagreement = -agreement(probabilities, probabilities[nearest])
+        return {**terms, "action": prior, "agreement": AGREEMENT * disagreement}
 
 
 def temperature(progress: float) -> float:
-    """Return the temperature of the draw of an action at this share of the updates: it falls in equal ratios."""
+    """Return the temperature of the action's draw, which falls geometrically during training.
+
+    Args:
+        progress: Share of the updates that have been made, from 0 to 1.
+    """
     first, last = TEMPERATURES
     return first * (last / first) ** progress
 
 
 def shape_clusters(sampler: Sampler, count: int, seed: int) -> Tensor:
-    """Return the k-means cluster (U,) of each training utterance by the `word_shape` of its first segment."""
+    """Return the k-means cluster (U,) of each training utterance, by the `word_shape` of its first segment.
+
+    Args:
+        sampler: The sampler of the training utterances.
+        count: The number of clusters.
+        seed: The seed of the run.
+    """
     from sklearn.cluster import KMeans
 
     shapes = word_shape(sampler.store.gather(sampler.starts, sampler.segment)).numpy()
@@ -115,20 +146,27 @@ def shape_clusters(sampler: Sampler, count: int, seed: int) -> Tensor:
 
 
 def neighbours(shapes: Tensor, utterances: Tensor) -> Tensor:
-    """Return the index (B,) of the other sequence that sounds most like each one.
+    """Return the index (B,) of each sequence's nearest neighbour, among the sequences of other utterances.
 
-    shapes: (B, d), by `word_shape`. utterances: The utterance (B,) of each sequence, as one can be drawn twice.
+    Args:
+        shapes: The sound of each sequence, (B, d), by `word_shape`.
+        utterances: The utterance of each sequence, (B,). A batch can contain an utterance twice.
     """
     distances = squared_distances(shapes, shapes)
     return distances.masked_fill(utterances[:, None] == utterances, math.inf).argmin(1)
 
 
 def agreement(first: Tensor, second: Tensor) -> Tensor:
-    """Return the mutual information of the actions of two sequences, by their probabilities (B, A): a scalar, nats.
+    """Return the mutual information of the actions of paired sequences, a scalar in nats.
 
-    Ji, Henriques, Vedaldi, "Invariant Information Clustering for Unsupervised Image Classification and Segmentation", ICCV
-    2019. It is highest (ln A) where both always have the same action and all actions are as frequent. Neighbours stand in
-    for perturbed copies in Van Gansbeke et al., "SCAN: Learning to Classify Images without Labels", ECCV 2020.
+    Its maximum is ln A, for pairs that always have the same action if all actions are equally frequent. Ji, Henriques,
+    Vedaldi, "Invariant Information Clustering for Unsupervised Image Classification and Segmentation", ICCV 2019. Pairs of
+    neighbours instead of perturbed copies: Van Gansbeke et al., "SCAN: Learning to Classify Images without Labels", ECCV
+    2020.
+
+    Args:
+        first: The probabilities of the actions of the first sequence of each pair, (B, A).
+        second: Those of the second sequence, (B, A).
     """
     joint = first.T @ second / len(first)
     joint = (joint + joint.T) / 2

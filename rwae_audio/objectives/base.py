@@ -1,4 +1,4 @@
-"""The base of all objectives: named, weighted terms, the sum of which is the loss, and perhaps critics."""
+"""The base class of all objectives. An objective computes the named, weighted terms whose sum is the loss of a model."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ObjectiveSettings(Settings):
 
     Attributes:
         name: The objective: `rwae-mmd`, `rwae-smmd`, `rwae-gan`, `rwae-plus`, a baseline, or `module:Class`.
-        static_weight: β1, the weight of the penalty (of a VAE: the KL term) on z^c.
-        dynamic_weight: β2, the weight of the penalty (of a VAE: the KL term) on z^m.
+        static_weight: β1, the weight of the penalty on z^c; in a VAE, of its KL term.
+        dynamic_weight: β2, the weight of the penalty on z^m; in a VAE, of its KL term.
     """
 
     table: ClassVar[str] = "objective"
@@ -32,14 +32,19 @@ class ObjectiveSettings(Settings):
 
 
 class Objective(nn.Module):
-    """A map from the output of a pass to the terms of the loss.
+    """An objective, which computes the terms of the loss from the output of the model.
+
+    Args:
+        config: The settings of the objective, an instance of `Settings`.
+        model: The settings of the model.
 
     Attributes:
-        Settings: The class of its settings, which the table [objective] is resolved against.
-        pairs: The pass must have a second window of each utterance (`Output.second`).
-        by_segment: The dynamic code is one a segment.
+        Settings: The class of the settings in the table [objective].
+        pairs: Whether the objective needs a second window of each utterance (`Output.second`).
+        by_segment: Whether the objective expects one dynamic code for each segment instead of each frame.
 
-    Raises ValueError for a model whose dynamic code is one a segment instead of a frame, or the other way round.
+    Raises:
+        ValueError: The model's `dynamic_per` does not match `by_segment`.
     """
 
     Settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
@@ -51,42 +56,67 @@ class Objective(nn.Module):
         if (model.dynamic_per == "segment") != self.by_segment:
             expected = "segment" if self.by_segment else "frame"
             raise ValueError(
-                f'[objective] {config.name} has a dynamic code a {expected}; expected dynamic_per = "{expected}"'
+                f'[model] dynamic_per is "{model.dynamic_per}"; expected "{expected}" for the objective {config.name}'
             )
         self.config = config
 
     def meet(self, sampler: Sampler, seed: int) -> None:
-        """Look at the training utterances before training, for what is learned or known an utterance."""
+        """Set up what depends on the training utterances, such as a parameter for each of them. Called before training.
+
+        Args:
+            sampler: The sampler of the training utterances.
+            seed: The seed of the run.
+        """
 
     def begin(self, model: RWAE, step: int, updates: int) -> None:
-        """Prepare for update `step` of all `updates`, counted from 0, before the model's pass."""
+        """Prepare an update. Called before the model's pass.
+
+        Args:
+            model: The model.
+            step: The number of the update, from 0.
+            updates: The number of all updates.
+        """
 
     def joint_parameters(self) -> list[nn.Parameter]:
-        """Return the weights of the objective that the model's optimizer trains, down the same loss."""
+        """Return the weights of the objective that are trained together with the model, on the same loss."""
         return []
 
     def step_critics(
         self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Make one step of the critics on this pass of normalised frames (B, T, n_mels), and return values to log.
+        """Make one update of the critics on the codes and the frames of a pass. The model gets no gradient.
 
-        No gradient is left in the model.
+        Args:
+            model: The model.
+            output: The output of the pass.
+            frames: The normalised frames to reconstruct, (B, T, n_mels).
+            generator: The generator of draws from the priors.
+
+        Returns:
+            Scalars to log, by name.
         """
         return {}
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the weighted terms, scalars by name, of a pass on normalised frames (B, T, n_mels).
+        """Return the terms of the loss of a pass. The critics get no gradient.
 
-        No gradient is left in the critics.
+        Args:
+            model: The model.
+            output: The output of the pass.
+            frames: The normalised frames to reconstruct, (B, T, n_mels).
+            generator: The generator of draws from the priors.
+
+        Returns:
+            The weighted terms, scalars, by name.
         """
         raise NotImplementedError
 
 
 def drawn_action(output: Output) -> Tensor | None:
-    """Return the action (B, A) that was drawn in this pass, or None in a model without actions."""
+    """Return the drawn action (B, A) of a pass, or None in a model without actions."""
     return None if output.action is None else output.action.sample
 
 
 def squared_error(reconstruction: Tensor, frames: Tensor) -> Tensor:
-    """Return Σ_t c(x_t, G(z^c, z^m_t)) with c squared L2, averaged over the batch, of frames (B, T, n_mels)."""
+    """Return the squared error of frames (B, T, n_mels), summed over frames and bins and averaged over sequences."""
     return (reconstruction - frames).square().sum((1, 2)).mean()

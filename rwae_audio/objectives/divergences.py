@@ -1,4 +1,7 @@
-"""Distances between two sets of samples. Knows samples, not models."""
+"""Divergences between sets of samples and between distributions: MMD, KL, mutual information, and critics.
+
+MMD is the maximum mean discrepancy. Samples are tensors (..., n, d): n samples of d dimensions.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTH, LEARNING_RATE = 64, 1e-3  # of critics: their layers, and Adam's rate
-SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # tolstikhin/wae, the IMQ kernel of its MMD
+WIDTH, LEARNING_RATE = 64, 1e-3  # hidden units of a critic, and the learning rate of its Adam
+SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # scales of the IMQ kernel, as in tolstikhin/wae
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """(..., n, d), (..., m, d) → (..., n, m)."""
+    """Return the squared Euclidean distances (..., n, m) between samples x (..., n, d) and y (..., m, d)."""
     norms = x.square().sum(-1)[..., :, None] + y.square().sum(-1)[..., None, :]
     return norms.sub(x @ y.transpose(-1, -2), alpha=2).clamp_min(0)
 
 
 class _InverseMultiquadratic(torch.autograd.Function):
-    """Σ_s C_s / (C_s + d) and its derivative in one sweep, in place: what autograd would keep for seven scales of
-    (T, B, B) distances costs several times the networks' own backward pass."""
+    """The kernel Σ_s C_s / (C_s + d) of squared distances d, with its derivative computed in the forward pass.
+
+    Autograd would store seven tensors of (T, B, B) distances, one for each scale. That costs several times the backward
+    pass of the networks.
+    """
 
     @staticmethod
     def forward(ctx: Any, distances: Tensor, constant: Tensor) -> Tensor:
@@ -43,20 +49,28 @@ class _InverseMultiquadratic(torch.autograd.Function):
 
 
 def imq(distances: Tensor, dim: int, variance: Tensor | float = 1.0) -> Tensor:
-    """Inverse multiquadratic kernel Σ_s C_s / (C_s + ‖x − y‖²), C_s = 2 · dim · variance · s, summed over WAE's scales.
+    """Return the inverse multiquadratic kernel Σ_s C_s / (C_s + ‖x − y‖²) with C_s = 2 · dim · variance · s, s in SCALES.
 
-    distances: squared, (..., n, m); variance: the prior's, a number or (..., 1, 1), taken as constant.
+    Args:
+        distances: Squared distances, (..., n, m).
+        dim: Dimensions of the samples.
+        variance: Variance of the prior, a number or (..., 1, 1). It gets no gradient.
     """
     constant = torch.as_tensor(2.0 * dim * variance, dtype=distances.dtype, device=distances.device)
     return _InverseMultiquadratic.apply(distances, constant.detach())
 
 
 def mmd(q: Tensor, p: Tensor, variance: Tensor | float = 1.0, paired: bool = False) -> Tensor:
-    """Unbiased MMD² between samples q (..., n, d) and p (..., n, d), with the IMQ kernel: (...,).
+    """Return the unbiased estimate (...,) of the squared MMD with the IMQ kernel, which can be negative.
 
-    mean_{i≠j} k(q_i, q_j) + mean_{i≠j} k(p_i, p_j) − 2 · mean k(q_i, p_j); it can be negative. With `paired`, q_i and
-    p_i share a history (they are not independent), and i = j is left out of the cross term as well.
-    variance: the prior's, a number or (...,).
+    It is mean_{i≠j} k(q_i, q_j) + mean_{i≠j} k(p_i, p_j) − 2 · mean k(q_i, p_j).
+
+    Args:
+        q: Samples of the first distribution, (..., n, d).
+        p: Samples of the second distribution, (..., n, d).
+        variance: Variance of the prior, a number or (...,).
+        paired: Whether q_i and p_i depend on each other, as when they share a history. The pairs i = j are then left out
+            of the last mean as well.
     """
     n, dim = q.shape[-2:]
     if isinstance(variance, Tensor):
@@ -73,43 +87,63 @@ def mmd(q: Tensor, p: Tensor, variance: Tensor | float = 1.0, paired: bool = Fal
 
 
 def kl_gaussians(mean_q: Tensor, variance_q: Tensor, mean_p: Tensor | float, variance_p: Tensor | float) -> Tensor:
-    """KL(N(mean_q, variance_q) ‖ N(mean_p, variance_p)) of diagonal Gaussians, summed over the last axis: (...,), nats."""
+    """Return the divergence KL(q ‖ p) of diagonal Gaussians (..., d), summed over their dimensions: (...,), in nats."""
     variance_p = torch.as_tensor(variance_p, dtype=variance_q.dtype, device=variance_q.device)
     terms = (variance_p / variance_q).log() + (variance_q + (mean_q - mean_p) ** 2) / variance_p - 1
     return terms.sum(-1) / 2
 
 
 def entropy(probabilities: Tensor) -> Tensor:
-    """Return the entropy (...,) of categoricals (..., A) in nats. Its slope is finite where one of them is 0 in float32."""
+    """Return the entropy (...,) of categoricals (..., A), in nats. Its gradient is finite at a probability of 0."""
     return -(probabilities * probabilities.clamp_min(1e-12).log()).sum(-1)
 
 
 def log_densities(samples: Tensor, means: Tensor, variances: Tensor) -> Tensor:
-    """log N(samples_i | means_j, variances_j) of diagonal Gaussians, each (..., n, d) → (..., n, n), but for the constant
-    −d/2 · ln 2π."""
+    """Return log N(samples_i | means_j, variances_j) + d/2 · ln 2π for all pairs (i, j) of diagonal Gaussians.
+
+    Args:
+        samples: (..., n, d).
+        means: (..., n, d).
+        variances: (..., n, d).
+
+    Returns:
+        The log-densities without their constant, (..., n, n), in nats.
+    """
     precisions = 1 / variances
     squares = samples.square() @ precisions.mT - 2 * samples @ (means * precisions).mT
-    own = (means.square() * precisions + variances.log()).sum(-1)
-    return -(squares + own[..., None, :]) / 2
+    constants = (means.square() * precisions + variances.log()).sum(-1)
+    return -(squares + constants[..., None, :]) / 2
 
 
 def mutual_information(first: Tensor, second: Tensor) -> Tensor:
-    """I(a; b) = E[log q(a, b) − log q(a) − log q(b)], nats, of codes a_i, b_i of the same input: (...,).
+    """Return the mutual information I(a; b) = E[log q(a, b) − log q(a) − log q(b)] of two codes of the same inputs.
 
-    first, second: log q(a_i | x_j) and log q(b_i | x_j), (..., n, n), as log_densities gives them. Given x the codes are
-    independent, and each aggregate is the mean over the batch: q(a, b) = 1/n · Σ_j q(a | x_j) · q(b | x_j).
+    The codes are independent given the input x. An aggregated posterior is the mean of the posteriors over the batch:
+    q(a, b) = 1/n · Σ_j q(a | x_j) · q(b | x_j). The estimate leaves out a constant, the logarithm of the data's size. Chen
+    et al., "Isolating Sources of Disentanglement in Variational Autoencoders", NeurIPS 2018 (minibatch-weighted sampling).
 
-    The minibatch-weighted sampling of Chen et al., "Isolating Sources of Disentanglement in Variational Autoencoders",
-    NeurIPS 2018, but for its constant, the log of the data's size.
+    Args:
+        first: log q(a_i | x_j), (..., n, n), as `log_densities` returns them.
+        second: log q(b_i | x_j), (..., n, n).
+
+    Returns:
+        The information, (...,), in nats.
     """
     joint = (first + second).logsumexp(-1) - first.logsumexp(-1) - second.logsumexp(-1)
     return joint.mean(-1) + math.log(first.shape[-1])
 
 
 class Critic(nn.Module):
-    """Two hidden layers over samples (..., dim) → (..., out), with an Adam of its own.
+    """A network with two hidden layers, from samples (..., dim) to scores or features (..., out), and its optimizer.
 
-    With `history` the samples are (B, T, dim) and are judged given the codes before them, read by an LSTM.
+    Args:
+        dim: Dimensions of the samples.
+        out: Dimensions of the output.
+        hidden: Hidden units of each layer.
+        history: Whether the samples are codes (B, T, dim) whose scores depend on the codes before them, read by an LSTM.
+
+    Attributes:
+        optimizer: The Adam optimizer of the critic's own weights.
     """
 
     def __init__(self, dim: int, out: int, hidden: int = WIDTH, history: bool = False) -> None:
@@ -125,7 +159,12 @@ class Critic(nn.Module):
         self.optimizer = torch.optim.Adam(self.parameters(), lr=LEARNING_RATE, betas=(0.5, 0.9))
 
     def forward(self, samples: Tensor, history: Tensor | None = None) -> Tensor:
-        """history (B, T, dim): the codes; step t is given those before t."""
+        """Return the output of the network.
+
+        Args:
+            samples: (..., dim); (B, T, dim) for a critic with a history.
+            history: The codes, (B, T, dim), for a critic with a history. Step t depends on the codes before t.
+        """
         if self.lstm is not None:
             assert history is not None
             states, _ = self.lstm(F.pad(history, (0, 0, 1, 0))[:, :-1])
@@ -133,8 +172,12 @@ class Critic(nn.Module):
         return self.layers(samples)
 
     def step(self, loss: Tensor, average: Callable[[Iterable[nn.Parameter]], None] = lambda parameters: None) -> None:
-        """One update of the critic alone: `loss` must be made of detached samples. Where several processes have a loss
-        each, `average` makes their gradients one."""
+        """Make one update of the critic.
+
+        Args:
+            loss: The loss of the critic, computed from detached samples.
+            average: Replaces the gradients by their means over processes.
+        """
         self.optimizer.zero_grad()
         loss.backward()
         average(self.parameters())
@@ -143,24 +186,34 @@ class Critic(nn.Module):
 
 
 @contextlib.contextmanager
-def frozen(*critics: nn.Module) -> Iterator[None]:
-    """Gradients pass through the critics, or other networks, and none stays in them."""
-    for critic in critics:
-        critic.requires_grad_(False)
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Compute no gradients of the modules' weights inside the block. Gradients still pass through to the inputs."""
+    for module in modules:
+        module.requires_grad_(False)
     try:
         yield
     finally:
-        for critic in critics:
-            critic.requires_grad_(True)
+        for module in modules:
+            module.requires_grad_(True)
 
 
 def scaled_mmd(q: Tensor, p: Tensor, features: Critic, paired: bool = False, penalty: float = 10.0) -> Tensor:
-    """SMMD² on learned features φ, (...,): MMD²(φ(q), φ(p)) / (1 + λ · E‖∇φ(z)‖_F² + E‖φ(z)‖²), z ~ p, λ = `penalty`.
+    """Return the scaled squared MMD of learned features φ: MMD²(φ(q), φ(p)) / (1 + λ · E‖∇φ(z)‖_F² + E‖φ(z)‖²), z ~ p.
 
-    q, p (..., n, d). Arbel et al. 2018, with the IMQ kernel. The scale bounds what steeper features can gain: without
-    it they would win by growing. The prior's samples in it are taken as given.
+    The denominator bounds the gain from steeper or larger features. It gives the samples of the prior no gradient. Arbel,
+    Sutherland, Bińkowski, Gretton, "On gradient regularizers for MMD GANs", NeurIPS 2018; here with the IMQ kernel.
+
+    Args:
+        q: Samples of the posterior, (..., n, d).
+        p: Samples of the prior, (..., n, d).
+        features: The network φ.
+        paired: As in `mmd`.
+        penalty: The weight λ of the gradient's norm.
+
+    Returns:
+        The scaled MMD, (...,).
     """
-    given = p.detach().flatten(0, -2)
-    jacobian = torch.func.vmap(torch.func.jacrev(features.layers))(given)
-    scale = 1 + penalty * jacobian.square().sum((1, 2)).mean() + features(given).square().sum(-1).mean()
+    samples = p.detach().flatten(0, -2)
+    jacobian = torch.func.vmap(torch.func.jacrev(features.layers))(samples)
+    scale = 1 + penalty * jacobian.square().sum((1, 2)).mean() + features(samples).square().sum(-1).mean()
     return mmd(features(q), features(p), 1.0, paired) / scale

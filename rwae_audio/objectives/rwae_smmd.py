@@ -1,4 +1,7 @@
-"""R-WAE with the scaled MMD of Arbel, Sutherland, Bińkowski, Gretton (NeurIPS 2018) where the prior moves."""
+"""The objective rwae-smmd: R-WAE with an MMD penalty on the static code and a scaled MMD on the dynamic codes.
+
+Han et al., ICLR 2021, arXiv 2101.07496; scaled MMD: Arbel, Sutherland, Bińkowski, Gretton, NeurIPS 2018.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from rwae_audio.objectives.base import Objective, ObjectiveSettings, squared_err
 from rwae_audio.objectives.divergences import Critic, frozen, scaled_mmd
 from rwae_audio.objectives.rwae_mmd import prior_draws, static_penalty, with_history
 
-FEATURES = 8  # how many are learned
+FEATURES = 8  # number of learned features
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class SmmdSettings(ObjectiveSettings):
     """The settings of R-WAE with scaled MMD penalties.
 
     Attributes:
-        dynamic_match: A code is compared with its prior alone (`marginal`) or beside the code before it (`joint`).
+        dynamic_match: Samples that the MMD compares: single codes (`marginal`), or pairs of a code and the code before it
+            (`joint`).
     """
 
     name: str = "rwae-smmd"
@@ -34,7 +38,11 @@ class RwaeSmmd(Objective):
 
     L = Σ_t E c(x_t, G) + β1 · MMD²(Q_{z^c}, N(0, I)) + β2 · max_φ Σ_t SMMD²_φ(Q_{z^m_t}, P_{z^m_t | z̃^m_{<t}})
 
-    φ are learned features of z^m_t (`joint`: of z^m_{t-1} and z^m_t); they ascend, the encoder and the prior descend.
+    φ are learned features of z^m_t, or of z^m_{t-1} and z^m_t if `dynamic_match` is "joint". They are trained to increase
+    the last term, which the encoders and the prior decrease. z̃ are codes of the posterior.
+
+    Attributes:
+        features: The network φ, with FEATURES outputs.
     """
 
     Settings = SmmdSettings
@@ -49,25 +57,25 @@ class RwaeSmmd(Objective):
     ) -> dict[str, Tensor]:
         with torch.no_grad():
             dynamic = output.dynamic.sample.detach()
-            drawn, _ = prior_draws(model, dynamic, generator)
-        penalty = self.penalty(dynamic, drawn)
+            draws, _ = prior_draws(model, dynamic, generator)
+        penalty = self.penalty(dynamic, draws)
         self.features.step(-penalty, mean_gradients)
         return {"features": penalty.detach()}
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         static = static_penalty(output.static.sample, generator)
-        drawn, _ = prior_draws(model, output.dynamic.sample, generator)
+        draws, _ = prior_draws(model, output.dynamic.sample, generator)
         with frozen(self.features):
-            dynamic = self.penalty(output.dynamic.sample, drawn)
+            dynamic = self.penalty(output.dynamic.sample, draws)
         return {
             "reconstruction": squared_error(output.reconstruction, frames),
             "static": self.config.static_weight * static,
             "dynamic": self.config.dynamic_weight * dynamic,
         }
 
-    def penalty(self, dynamic: Tensor, drawn: Tensor) -> Tensor:
-        """Return Σ_t SMMD² of the posterior's samples and the prior's draws, both (B, T, d), over the global batch."""
-        dynamic, drawn = gather(dynamic), gather(drawn)
+    def penalty(self, dynamic: Tensor, draws: Tensor) -> Tensor:
+        """Return the scaled MMD between codes and draws of the prior, both (B, T, d), summed over frames: a scalar."""
+        dynamic, draws = gather(dynamic), gather(draws)
         if self.config.dynamic_match == "joint":
-            dynamic, drawn = with_history(dynamic, dynamic), with_history(drawn, dynamic)
-        return scaled_mmd(dynamic.transpose(0, 1), drawn.transpose(0, 1), self.features, paired=True).sum()
+            dynamic, draws = with_history(dynamic, dynamic), with_history(draws, dynamic)
+        return scaled_mmd(dynamic.transpose(0, 1), draws.transpose(0, 1), self.features, paired=True).sum()

@@ -1,1 +1,1 @@
-"""Other systems' objectives, on the same networks."""
+"""The objectives of other disentangling autoencoders, trained on the networks of R-WAE for comparison."""

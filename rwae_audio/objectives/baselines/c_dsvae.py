@@ -1,4 +1,7 @@
-"""The contrastive VAE: Bai, Wang, Gomes, "Contrastively Disentangled Sequential Variational Autoencoder", NeurIPS 2021."""
+"""The objective c-dsvae: DSVAE with a contrastive term for each code.
+
+Bai, Wang, Gomes, "Contrastively Disentangled Sequential Variational Autoencoder", NeurIPS 2021.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ from rwae_audio.objectives.rwae_plus import contrast
 
 CONTRAST = 1.0  # γ, the weight of both contrasts
 TEMPERATURE = 0.5  # of both contrasts
-CHANNEL = 0.5  # standard deviation of the other voice's smooth curve over the mel axis, in deviations of a bin
-WARP = 0.15  # its vocal tract: the mel axis is stretched by up to this
+CHANNEL = 0.5  # standard deviation of the random equaliser, in standard deviations of a mel bin
+WARP = 0.15  # largest relative stretch of the mel axis
 
 
 @dataclass(frozen=True)
@@ -29,30 +32,29 @@ class CDsvaeSettings(ObjectiveSettings):
 
 
 class CDsvae(Dsvae):
-    """The terms of DSVAE, a contrast for each code, and what they say of each other:
+    """The terms of DSVAE, a contrastive term for each code, and the mutual information of both codes:
 
     + γ · NCE(z̄^c, z̄^c_+) + γ · NCE(z̄^m_{1:T}, z̄^m_{1:T,+}) + λ · mean_t I(z^c; z^m_t)
 
-    z̄ are the posterior means. z̄^c_+ is that of the same frames in another order (what is said is destroyed, who speaks is
-    kept), z̄^m_+ that of the same segment in another voice: smoothly equalised and with its mel axis warped, our stand-in
-    for the paper's colour and blur. NCE is `contrast` over the batch, both ways, by the cosine, and T codes in a row are
-    one vector. A dynamic encoder whose `dynamic_norm` is not `none` has the equaliser taken out already.
+    z̄ are posterior means. z̄^c_+ is the mean for the same frames in another order, which changes the content and not the
+    voice. z̄^m_+ is the mean for the same segment in another voice, with a random equaliser and a stretched mel axis. They
+    stand in for the colour distortion and the blur of images in the paper. The equaliser has no effect if `dynamic_norm`
+    is not "none". NCE is `contrast` over the batch, for which the T dynamic codes of a segment are one vector.
     """
 
     Settings = CDsvaeSettings
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        same_voice = shuffled_static(model, output, frames, generator).mean
+        static_positives = shuffled_static(model, output, frames, generator).mean
         other_voice = warp_mels(equalised(frames, CHANNEL, generator), WARP, generator)
-        same_words = model.encode_dynamic(other_voice, output.static.sample, None).mean
+        dynamic_positives = model.encode_dynamic(other_voice, output.static.sample, None).mean
 
-        def told_apart(codes: Tensor, positives: Tensor) -> Tensor:
-            nce = contrast(gather(codes.flatten(1)), gather(positives.flatten(1)), TEMPERATURE)
-            return CONTRAST * nce
+        def nce(codes: Tensor, positives: Tensor) -> Tensor:
+            return contrast(gather(codes.flatten(1)), gather(positives.flatten(1)), TEMPERATURE)
 
         return {
             **super().forward(model, output, frames, generator),
-            "static_contrast": told_apart(output.static.mean, same_voice),
-            "dynamic_contrast": told_apart(output.dynamic.mean, same_words),
+            "static_contrast": CONTRAST * nce(output.static.mean, static_positives),
+            "dynamic_contrast": CONTRAST * nce(output.dynamic.mean, dynamic_positives),
             "information": INFORMATION * shared_information(output).mean(),
         }

@@ -1,5 +1,8 @@
-"""Static information from a single element: Berman, Naiman, Arbiv, Fadlon, Azencot, "Sequential Disentanglement by
-Extracting Static Information From A Single Sequence Element", ICML 2024, arXiv 2406.18131."""
+"""The objective dbse: a VAE whose static code comes from a single frame.
+
+Berman, Naiman, Arbiv, Fadlon, Azencot, "Sequential Disentanglement by Extracting Static Information From A Single
+Sequence Element", ICML 2024, arXiv 2406.18131.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,16 @@ class DbseSettings(ObjectiveSettings):
 
 
 class Dbse(Dsvae):
-    """The terms of DSVAE, and a sequence that the static code must give alone:
+    """The terms of DSVAE, and the error of frames that are decoded from the static code alone:
 
     + λ · Σ_t c(x_t, G(z^c, 0))
 
-    What disentangles is in the networks: z^c is read off the feature h_1 of one frame, z^m_t off h_t − h_1. All frames are
-    to be given, as in the published speech model, and λ is its ratio of this term's weight to the reconstruction's.
-    z^m_1 sees a zero, where that model sees noise. Raises ValueError where the model's static code is of no single frame.
+    The networks disentangle the codes: z^c depends on the feature h_1 of the first frame, z^m_t on h_t − h_1. All frames
+    are to be reconstructed from z^c, as in the published speech model, whose ratio of weights is λ. There the input of
+    z^m_1 is noise; here it is zero.
+
+    Raises:
+        ValueError: The model's `static_from` is not "frame".
     """
 
     Settings = DbseSettings
@@ -37,7 +43,9 @@ class Dbse(Dsvae):
     def __init__(self, config: DbseSettings, model: ModelConfig) -> None:
         super().__init__(config, model)
         if model.static_from != "frame":
-            raise ValueError(f'[objective] dbse is given static_from "{model.static_from}"; expected "frame"')
+            raise ValueError(
+                f'[model] static_from is "{model.static_from}"; expected "frame" for the objective {config.name}'
+            )
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         alone = model.decoder(output.static.sample, torch.zeros_like(output.dynamic.sample))

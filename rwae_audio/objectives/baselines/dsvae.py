@@ -1,4 +1,7 @@
-"""The recurrent VAE's objective on the same networks: Li & Mandt, "Disentangled Sequential Autoencoder", ICML 2018."""
+"""The objective dsvae: the evidence lower bound of the recurrent VAE.
+
+Li & Mandt, "Disentangled Sequential Autoencoder", ICML 2018.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,21 @@ from rwae_audio.objectives.divergences import entropy, kl_gaussians
 
 @dataclass(frozen=True)
 class DsvaeSettings(ActionSettings):
-    """The settings of DSVAE: the weights of its KL terms."""
+    """The settings of DSVAE. The weights are those of the KL terms."""
 
     name: str = "dsvae"
 
 
 class Dsvae(HasActions):
-    """The negative evidence bound (up to a constant), with q factorised, or full where the
-    model has `dynamic_sees_static`:
+    """The negative evidence lower bound, up to a constant:
 
     −E log N(x | G, ½·I) + β1 · KL(q(z^c|x) ‖ N(0, I)) + β2 · Σ_t KL(q(z^m_t|x_{≤t}[, z^c]) ‖ p(z^m_t | z̃^m_{<t}))
 
-    The KL terms are in closed form: raises ValueError for noise that frames share.
+    z̃ are codes of the posterior. The dynamic posterior depends on z^c if the model has `dynamic_sees_static`.
+
+    Raises:
+        ValueError: The frames of a segment share noise (`dynamic_offset_variance`), for which the KL term of z^m has no
+            such closed form.
     """
 
     Settings: ClassVar[type[ObjectiveSettings]] = DsvaeSettings
@@ -37,7 +43,8 @@ class Dsvae(HasActions):
         super().__init__(config, model)
         if model.dynamic_offset_variance:
             raise ValueError(
-                f"[objective] {config.name} takes the frames' noise as independent; expected dynamic_offset_variance 0"
+                f"[model] dynamic_offset_variance is {model.dynamic_offset_variance:g}; expected 0 for the objective "
+                f"{config.name}, whose KL term assumes that the noise of frames is independent"
             )
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -52,5 +59,8 @@ class Dsvae(HasActions):
         }
 
     def action_prior(self, action: Action, generator: torch.Generator) -> Tensor:
-        """Return E_x KL(q(a | x) ‖ Cat(1/A)): the bound's own term, where R-WAE matches the aggregate."""
+        """Return E_x KL(q(a | x) ‖ Cat(1/A)), the term of the evidence lower bound, a scalar.
+
+        R-WAE compares the aggregated posterior with the prior instead.
+        """
         return math.log(action.logits.shape[-1]) - entropy(action.logits.softmax(-1)).mean()

@@ -1,5 +1,8 @@
-"""The factorised hierarchical VAE: Hsu, Zhang, Glass, "Unsupervised Learning of Disentangled and Interpretable
-Representations from Sequential Data", NeurIPS 2017."""
+"""The objective fhvae: the factorised hierarchical VAE, which learns a mean of the static code for each utterance.
+
+Hsu, Zhang, Glass, "Unsupervised Learning of Disentangled and Interpretable Representations from Sequential Data",
+NeurIPS 2017.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from rwae_audio.objectives.divergences import kl_gaussians, squared_distances
 if TYPE_CHECKING:
     from rwae_audio.data.store import Sampler
 
-DISCRIMINATION = 10.0  # α, the weight of telling an utterance from the others by its static codes
-VARIANCE = 0.25  # σ² of z2 around its utterance's μ2, whose own variance is 1; the paper's
+DISCRIMINATION = 10.0  # α, the weight of the classification of utterances by their static codes
+VARIANCE = 0.25  # σ², the variance of z2 around the mean of its utterance, as in the paper
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,23 @@ class FhvaeSettings(ObjectiveSettings):
 
 
 class Fhvae(Dsvae):
-    """The negative bound of a segment x of utterance i (up to a constant), and what tells i from the other utterances:
+    """The negative evidence lower bound of a segment x of utterance i, up to a constant, and a classification of i:
 
     −E log N(x | G, ½·I) + β1 · KL(q(z2|x) ‖ N(μ2_i, σ²·I)) + β2 · KL(q(z1|x, z2) ‖ N(0, I))
         − log N(μ2_i | 0, I) / N_i − α · log p(i | z̄2),    p(i | z2) = N(z2 | μ2_i, σ²·I) / Σ_j N(z2 | μ2_j, σ²·I)
 
-    z2 is the static code, z1 the dynamic one, both one a segment (the first public code calls them the other way round);
-    z̄2 is q's mean; μ2 is a table with a row an utterance, learned with the model; N_i is how many segments i has. The
-    dynamic prior has no part in it. An utterance that is not in the table has μ2 = Σ_n z̄2_n / (N + σ²): this is the mean
-    over its N segments but for its length, so for the cosine it is the static vector that `embed` gives.
+    z2 is the static code and z1 the dynamic code, one of each for a segment. (The first public code swaps these names.) z̄2
+    is the posterior mean. N_i is the number of segments of utterance i. The dynamic prior is not used.
 
-    Raises ValueError for a model whose z2 is not the segment's own, or whose z1 does not see it.
+    A new utterance with N segments has μ2 = Σ_n z̄2_n / (N + σ²). It has the direction of the static vector that `embed`
+    computes, the mean of z̄2, so both have the same cosine scores.
+
+    Attributes:
+        means: μ2 of each training utterance, (U, static_dim), learned with the model.
+        segments: The number of segments of each training utterance, (U,).
+
+    Raises:
+        ValueError: The model's z2 does not come from the segment, or its z1 does not depend on z2.
     """
 
     Settings = FhvaeSettings
@@ -50,19 +59,20 @@ class Fhvae(Dsvae):
     def __init__(self, config: FhvaeSettings, model: ModelConfig) -> None:
         super().__init__(config, model)
         if model.static_from != "segment" or not model.dynamic_sees_static:
-            given = f'"{model.static_from}" and {str(model.dynamic_sees_static).lower()}'
+            settings = f'"{model.static_from}" and {str(model.dynamic_sees_static).lower()}'
             raise ValueError(
-                f'[objective] fhvae is given static_from and dynamic_sees_static {given}; expected "segment" and true'
+                f'[model] static_from and dynamic_sees_static are {settings}; expected "segment" and true for the '
+                f"objective {config.name}"
             )
         self.dim = model.static_dim
-        self.hold(torch.ones(1))
+        self.initialise(torch.ones(1))
 
     def meet(self, sampler: Sampler, seed: int) -> None:
-        self.hold(sampler.segments)
+        self.initialise(sampler.segments)
 
-    def hold(self, segments: Tensor) -> None:
-        """Make a new table for utterances that have so many segments each, (U,)."""
-        self.means = nn.Parameter(torch.randn(len(segments), self.dim))  # at first, as its prior has it
+    def initialise(self, segments: Tensor) -> None:
+        """Draw new means from their prior, for utterances with these numbers of segments (U,)."""
+        self.means = nn.Parameter(torch.randn(len(segments), self.dim))
         self.register_buffer("segments", segments.to(self.means.dtype), persistent=False)
 
     def joint_parameters(self) -> list[nn.Parameter]:
@@ -70,14 +80,16 @@ class Fhvae(Dsvae):
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         assert output.utterances is not None
-        static, own = output.static, self.means[output.utterances]
-        one = output.dynamic.mean[:, 0], output.dynamic.variance[:, 0]
-        log_prior = -own.square().sum(1) / 2 / self.segments[output.utterances]
-        likelihoods = -squared_distances(static.mean, self.means) / (2 * VARIANCE)
+        static, means = output.static, self.means[output.utterances]
+        dynamic_mean, dynamic_variance = output.dynamic.mean[:, 0], output.dynamic.variance[:, 0]
+        log_prior = -means.square().sum(1) / 2 / self.segments[output.utterances]
+        log_likelihoods = -squared_distances(static.mean, self.means) / (2 * VARIANCE)
+        static_kl = kl_gaussians(static.mean, static.variance, means, VARIANCE).mean()
+        dynamic_kl = kl_gaussians(dynamic_mean, dynamic_variance, 0.0, 1.0).mean()
         return {
             "reconstruction": squared_error(output.reconstruction, frames),
-            "static": self.config.static_weight * kl_gaussians(static.mean, static.variance, own, VARIANCE).mean(),
-            "dynamic": self.config.dynamic_weight * kl_gaussians(*one, 0.0, 1.0).mean(),
+            "static": self.config.static_weight * static_kl,
+            "dynamic": self.config.dynamic_weight * dynamic_kl,
             "means": -log_prior.mean(),
-            "discrimination": DISCRIMINATION * F.cross_entropy(likelihoods, output.utterances),
+            "discrimination": DISCRIMINATION * F.cross_entropy(log_likelihoods, output.utterances),
         }

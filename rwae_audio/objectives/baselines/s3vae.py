@@ -1,5 +1,8 @@
-"""The self-supervised sequential VAE: Zhu, Min, Kadav, Graf, "S3VAE: Self-Supervised Sequential VAE for Representation
-Disentanglement and Data Generation", CVPR 2020."""
+"""The objective s3vae: DSVAE with three self-supervised terms.
+
+Zhu, Min, Kadav, Graf, "S3VAE: Self-Supervised Sequential VAE for Representation Disentanglement and Data Generation",
+CVPR 2020.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ from rwae_audio.objectives.base import ObjectiveSettings
 from rwae_audio.objectives.baselines.dsvae import Dsvae
 from rwae_audio.objectives.divergences import log_densities, mutual_information
 
-CONSISTENCY = 10.0  # λ1, the weight of the triplets
-MARGIN = 1.0  # of the triplets
-PREDICTION = 10.0  # λ2
-INFORMATION = 1.0  # λ3
+CONSISTENCY = 10.0  # λ1, the weight of the triplet loss
+MARGIN = 1.0  # margin of the triplet loss
+PREDICTION = 10.0  # λ2, the weight of the prediction of energy
+INFORMATION = 1.0  # λ3, the weight of the mutual information
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,19 @@ class S3vaeSettings(ObjectiveSettings):
 
 
 class S3vae(Dsvae):
-    """The terms of DSVAE, and three by which the sequence supervises itself:
+    """The terms of DSVAE, and three self-supervised terms:
 
-    + λ1 · max(0, ‖z^c − z^c_+‖ − ‖z^c − z^c_−‖ + margin)        z^c_+ of the same frames in another order
-    + λ2 · Σ_t (w·z^m_t + b − e_t)²                              e_t: the frame's energy, the mean of its log-mels
-    + λ3 · Σ_t I(z^c; z^m_t)                                     over the batch
+    + λ1 · max(0, ‖z^c − z^c_+‖ − ‖z^c − z^c_−‖ + margin)
+    + λ2 · Σ_t (w·z^m_t + b − e_t)²
+    + λ3 · Σ_t I(z^c; z^m_t)
 
-    z^c_− is the code of the sequence before it in the batch, now and then of the same utterance. The paper has z^m_t predict a
-    frame's volume; we take the normalised log-mels' mean as it is, where classes of it would need thresholds that nobody
-    gives. The predictor (w, b) is linear and learned with the model.
+    z^c_+ is the code of the same frames in another order. z^c_− is the code of the sequence before in the batch, which can
+    be from the same utterance. e_t is the energy of a frame, the mean of its normalised log-mels. A linear layer (w, b),
+    learned with the model, predicts it. The paper predicts classes of the volume but gives no thresholds for them. The
+    mutual information is estimated over the batch.
+
+    Attributes:
+        energy: The linear layer that predicts the energy.
     """
 
     Settings = S3vaeSettings
@@ -64,16 +71,20 @@ class S3vae(Dsvae):
 
 
 def shuffled_static(model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> Posterior:
-    """Return the static posterior of the frames that the static encoder saw, in another order.
+    """Return the static posterior of the static encoder's input with its frames in random order.
 
-    frames: (B, T, n_mels), those of the pass.
+    Args:
+        model: The model.
+        output: The output of a pass.
+        frames: The frames of the pass, (B, T, n_mels), the input if `output` has no window of its own.
+        generator: The generator of the order and of the draw.
     """
-    seen = frames if output.static_frames is None else output.static_frames
-    return model.static_encoder(shuffled(seen, generator), generator)
+    window = frames if output.static_frames is None else output.static_frames
+    return model.static_encoder(shuffled(window, generator), generator)
 
 
 def shared_information(output: Output) -> Tensor:
-    """Return I(z^c; z^m_t) over the global batch, (T,), nats."""
+    """Return the mutual information I(z^c; z^m_t) of each frame over the global batch, (T,), in nats."""
     mean, variance, sample = (gather(part) for part in output.static)
     means, variances, samples = (gather(part).transpose(0, 1) for part in output.dynamic)
     return mutual_information(log_densities(sample, mean, variance), log_densities(samples, means, variances))
