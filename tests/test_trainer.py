@@ -206,7 +206,7 @@ def test_resume_refuses_another_configuration_and_what_is_not_whole(tmp_path: Pa
     with pytest.raises(InputError, match=r"\[model\] feedback = False, this run has True"):
         load_checkpoint(latest, changed, RunState(new_model(changed)))
     latest.write_bytes(latest.read_bytes()[:-10])
-    with pytest.raises(InputError, match="not a whole checkpoint"):
+    with pytest.raises(InputError, match="not a whole safetensors file"):
         load_checkpoint(latest, CONFIG, RunState(new_model(CONFIG)))
     with pytest.raises(InputError, match="does not exist"):
         load_checkpoint(tmp_path / "none.safetensors", CONFIG, RunState(new_model(CONFIG)))

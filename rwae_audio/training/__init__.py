@@ -1,1 +1,1 @@
-"""A run: the loop, its checkpoints, what it shows."""
+"""Training: the loop, checkpoints, perturbed views of a batch, the check for collapsed codes, and TensorBoard."""

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to go on with the bits it would have had, in one file, whole or not at all."""
+"""Checkpoints: one safetensors file with all that a run needs to continue, to the same bits as without interruption."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from rwae_audio.files import InputError, write_tensors
+from rwae_audio.files import InputError, open_tensors, read_header, read_tensors, write_tensors
 
-LENGTH = ("train", "updates")  # the setting in which a checkpoint may differ from the run that goes on with it
+EXPECTED = "the checkpoint of a run"
+LENGTH = ("train", "updates")  # the only setting in which a resumed run may differ from its checkpoint
 
 
 class Configuration(Protocol):
@@ -28,7 +29,15 @@ class Configuration(Protocol):
 
 @dataclass
 class Position:
-    """The position of a run, which goes into the checkpoint beside the weights."""
+    """The position of a run in its training, which a checkpoint holds beside the weights.
+
+    Attributes:
+        step: Number of updates that have been made.
+        best_score: Best score on the development speakers so far; higher is better.
+        best_step: The update with that score.
+        seconds: Time that the updates have taken.
+        sums: Sum of each logged scalar since the last evaluation, and the number of updates in it.
+    """
 
     step: int = 0
     best_score: float = -1e9
@@ -39,7 +48,13 @@ class Position:
 
 @dataclass(frozen=True)
 class RunState:
-    """The parts of a run that a checkpoint holds: the model, the objective with its critics, and their optimizers."""
+    """The parts of a run that a checkpoint holds.
+
+    Attributes:
+        model: The model.
+        optimizer: The optimizer of the model, or None to leave it out.
+        objective: The objective with its critics and their optimizers, or None to leave it out.
+    """
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer | None = None
@@ -51,18 +66,18 @@ class RunState:
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the optimizers by their prefixes in the checkpoint."""
-        found = {"optimizer": self.optimizer} if self.optimizer is not None else {}
+        optimizers = {"optimizer": self.optimizer} if self.optimizer is not None else {}
         for name, module in self.objective.named_modules() if self.objective is not None else ():
-            own = getattr(module, "optimizer", None)
-            if isinstance(own, torch.optim.Optimizer):
-                found[f"optimizer-{name.replace('.', '-')}"] = own
-        return found
+            optimizer = getattr(module, "optimizer", None)
+            if isinstance(optimizer, torch.optim.Optimizer):
+                optimizers[f"optimizer-{name.replace('.', '-')}"] = optimizer
+        return optimizers
 
 
 def save_checkpoint(path: Path, config: Configuration, state: RunState, position: Position) -> None:
-    """Weights, optimizers and position in one safetensors file (the JSON in its header), whole or not at all.
+    """Write a checkpoint, whole or not at all. Its header holds the configuration and the position as JSON.
 
-    All randomness is drawn from (seed, purpose, step), so the seed and the step are the generators' whole state.
+    Generators are not saved: each is made from (seed, purpose, step).
     """
     tensors: dict[str, Tensor] = {}
     for prefix, module in state.modules().items():
@@ -76,56 +91,55 @@ def save_checkpoint(path: Path, config: Configuration, state: RunState, position
     write_tensors(path, tensors, header)
 
 
-def _read(path: Path, with_tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The header and the tensors of a checkpoint."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; expected a checkpoint to go on from")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            names = file.keys() if with_tensors else ()
-            tensors = {name: file.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a whole checkpoint ({error})") from error
-    except OSError as error:  # which says "not found" of what may not be read
-        raise InputError(f"{path} cannot be read; expected a checkpoint, readable by you") from error
+def _header(path: Path) -> dict[str, str]:
+    """Return the header of a checkpoint. Raises InputError unless the file is a whole checkpoint."""
+    open_tensors(path, EXPECTED)  # raises InputError for a missing or damaged file
+    header = read_header(path)
     if not {"config", "position"} <= set(header):
-        raise InputError(f"{path} has no position in its header; expected a run's checkpoint")
-    return header, tensors
+        raise InputError(f"{path} has no position in its header; expected {EXPECTED}")
+    return header
 
 
 def read_position(path: Path) -> Position:
-    """The position alone. Raises InputError when there is no checkpoint."""
-    return Position(**json.loads(_read(path, with_tensors=False)[0]["position"]))
+    """Return the position in a checkpoint. Raises InputError unless the file is a whole checkpoint."""
+    return Position(**json.loads(_header(path)["position"]))
 
 
 def load_checkpoint(path: Path, config: Configuration, state: RunState) -> Position:
-    """Load what save_checkpoint has written into `state`.
+    """Load a checkpoint into the modules and optimizers of a run.
 
-    Raises InputError when there is no checkpoint, or when it belongs to another configuration. The number of updates may
-    differ: a run can be made longer.
+    Args:
+        path: The checkpoint.
+        config: The configuration of the run. Its number of updates may differ from that of the checkpoint.
+        state: The parts of the run to load.
+
+    Returns:
+        The position in the checkpoint.
+
+    Raises:
+        InputError: The file is not a whole checkpoint, or it belongs to another configuration or to other corpora.
     """
-    header, tensors = _read(path)
-    saved = type(config).of(json.loads(header["config"])).tables()  # a setting that is newer than the file: its default
+    header = _header(path)
+    saved = type(config).of(json.loads(header["config"])).tables()  # settings newer than the file get their defaults
     wanted = config.tables()
     for table in wanted:
         for key, value in wanted[table].items():
-            if (was := saved[table].get(key)) != value and (table, key) != LENGTH:
+            if (old := saved[table].get(key)) != value and (table, key) != LENGTH:
                 raise InputError(
-                    f"{path} was trained with [{table}] {key} = {was}, this run has {value}; expected the same"
+                    f"{path} was trained with [{table}] {key} = {old}, this run has {value}; expected the same"
                 )
+    tensors = read_tensors(path, EXPECTED)
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
 
     for prefix, module in state.modules().items():
         for name, value in module.state_dict().items():
-            if (found := tensors[f"{prefix}.{name}"].shape) != value.shape:  # a table with a row an utterance
+            # shapes differ for parameters of single utterances, as in FHVAE
+            if (old_shape := tensors[f"{prefix}.{name}"].shape) != value.shape:
                 raise InputError(
-                    f"{path}: {prefix}.{name} has shape {tuple(found)}, this run's {tuple(value.shape)}; "
-                    "expected the corpora of the run that it goes on with"
+                    f"{path}: {prefix}.{name} has shape {tuple(old_shape)}, in this run {tuple(value.shape)}; "
+                    "expected a checkpoint of the same corpora"
                 )
         module.load_state_dict(part(prefix))
     for prefix, optimizer in state.optimizers().items():

@@ -1,4 +1,4 @@
-"""The health of a run: whether each code carries anything, and a warning about one that has collapsed."""
+"""The check for collapsed codes: how much each code contributes to the reconstruction, with a warning if it is too little."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from torch import Tensor
 
 from rwae_audio.model import RWAE
 
-COLLAPSED = 0.05  # a code whose absence costs less reconstruction error than this, relatively, is collapsed
-DETERMINISTIC = 0.1  # a posterior variance under this
+COLLAPSED = 0.05  # relative growth of the reconstruction error without a code, under which the code has collapsed
+DETERMINISTIC = 0.1  # posterior variance under which a posterior is called deterministic
 
 
 @torch.no_grad()
 def code_state(model: RWAE, frames: Tensor, static_frames: Tensor | None) -> dict[str, float]:
-    """Measure what either code carries.
+    """Measure how much each code contributes to the reconstruction.
 
     Args:
-        frames: (B, T, n_mels), normalised, of held-out speakers.
-        static_frames: The windows of the static encoder, (B, S, n_mels), or None where these are the frames.
+        model: The model, left in the mode that it came in.
+        frames: Normalised log-mels of held-out speakers, (B, T, n_mels).
+        static_frames: The windows of the static encoder, (B, S, n_mels); None for `frames`.
 
     Returns:
-        `error`, the squared error a frame and bin; `*_effect`, the relative growth of the error when a code is replaced by its
-        mean over the batch; `*_variance`, the mean variance of its posterior.
+        The measures by name. `error` is the mean squared error. `static_effect` and `dynamic_effect` are its relative
+        growth when the code is replaced by its mean over the batch. `static_variance` and `dynamic_variance` are the mean
+        variances of the posteriors.
     """
     training = model.training
     model.eval()
@@ -34,26 +36,36 @@ def code_state(model: RWAE, frames: Tensor, static_frames: Tensor | None) -> dic
     def error(static: Tensor, dynamic: Tensor) -> float:
         return float((model.decoder(static, dynamic, action) - frames).square().mean())
 
-    whole = error(static, dynamic)
+    with_both = error(static, dynamic)
     without_static = error(static.mean(0).expand_as(static), dynamic)
     without_dynamic = error(static, dynamic.mean((0, 1)).expand_as(dynamic))
     model.train(training)
     return {
-        "error": whole,
-        "static_effect": without_static / whole - 1,
-        "dynamic_effect": without_dynamic / whole - 1,
+        "error": with_both,
+        "static_effect": without_static / with_both - 1,
+        "dynamic_effect": without_dynamic / with_both - 1,
         "static_variance": float(output.static.variance.mean()),
         "dynamic_variance": float(output.dynamic.variance.mean()),
     }
 
 
 def collapsed_codes(state: Mapping[str, float]) -> list[str]:
-    """Return the codes that have collapsed, by the effects of code_state."""
+    """Return the names of the codes that have collapsed.
+
+    Args:
+        state: The measures of `code_state`.
+    """
     return [code for code in ("static", "dynamic") if state[f"{code}_effect"] < COLLAPSED]
 
 
 def collapse_warning(code: str, state: Mapping[str, float], posterior: str) -> str:
-    """Return a warning that says what is wrong and what to try; posterior: the kind that the model is configured with."""
+    """Return a warning about a collapsed code, with advice.
+
+    Args:
+        code: "static" or "dynamic".
+        state: The measures of `code_state`.
+        posterior: The setting [model] posterior.
+    """
     kind = "deterministic" if state[f"{code}_variance"] < DETERMINISTIC else "noisy"
     advice = f"a smaller [objective] {code}_weight, or train for longer"
     if posterior == "learned":

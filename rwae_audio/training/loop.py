@@ -1,6 +1,7 @@
-"""The loop that every training here shares: updates, looks at the development set, checkpoints, and ways to stop.
+"""The training loop: updates, evaluations, checkpoints, and stops on Ctrl-C or after a number of minutes.
 
-Whoever trains brings three functions: one update, one look, one checkpoint.
+Models, vocoders and baselines share it. Each of them provides a `Run` with three methods: one update, one evaluation
+(`look`), one checkpoint (`save`).
 """
 
 from __future__ import annotations
@@ -22,19 +23,24 @@ from rwae_audio.distributed import average_numbers, barrier, rank
 from rwae_audio.files import InputError, write_text
 from rwae_audio.training.checkpoint import Position
 
-READ = 10  # updates after which the losses are read: until then nothing waits for the device
+READ = 10  # updates between two readings of the losses, for each of which the CPU waits for the device
 
 
-class Interrupted(Exception):  # noqa: N818 (no error: what was asked for)
-    """The run was asked to stop; its checkpoint is written."""
+class Interrupted(Exception):  # noqa: N818 (a requested stop, no error)
+    """The stop of a run that the user requested. The checkpoint has been written."""
 
 
 class TimeIsUp(Interrupted):
-    """The run has used the minutes that it was given; its checkpoint is written."""
+    """The stop of a run after its number of minutes. The checkpoint has been written."""
 
 
 class Length(Protocol):
-    """The settings of a run that the loop reads: how many updates, and how many between two looks."""
+    """The settings of a run that the loop reads.
+
+    Attributes:
+        updates: Number of updates in all.
+        evaluate_every: Number of updates between two evaluations.
+    """
 
     @property
     def updates(self) -> int: ...
@@ -46,8 +52,8 @@ class Run(Protocol):
     """A run that the loop trains.
 
     Attributes:
-        settings: How long the run is.
-        position: Where the run stands; the loop keeps it up to date.
+        settings: The length of the run.
+        position: The position of the run, which the loop updates.
     """
 
     @property
@@ -56,59 +62,69 @@ class Run(Protocol):
     def position(self) -> Position: ...
 
     def update(self, step: int) -> Mapping[str, Tensor]:
-        """Make the update of a step, counted from 0. Return scalars to log, among them `loss` and `gradient`."""
+        """Make one update and return scalars to log, among them `loss` and `gradient`, the norm of the gradient.
+
+        Args:
+            step: The number of the update, from 0.
+        """
 
     def look(self, averages: dict[str, float]) -> None:
-        """Take the averages of these scalars since the last look. The first process alone calls it."""
+        """Evaluate the model and log the result. Only the first process calls it.
+
+        Args:
+            averages: The mean of each scalar since the last evaluation, by name.
+        """
 
     def save(self) -> None:
-        """Write the checkpoint that the run goes on with. The first process alone calls it."""
+        """Write the checkpoint from which the run can continue. Only the first process calls it."""
 
 
 def train_loop(run: Run, *, minutes: float | None = None, progress: bool = False) -> None:
-    """Make the updates of a run that are left, with a look every `evaluate_every` of them and after the last one.
+    """Make the remaining updates of a run, with an evaluation every `evaluate_every` updates and after the last one.
 
     Args:
-        minutes: The time from now after which the run stops, whole updates later.
+        run: The run.
+        minutes: The time after which the run stops, at the end of an update, or None.
+        progress: Whether a progress bar is shown.
 
     Raises:
-        Interrupted: On Ctrl-C or SIGTERM, once the checkpoint is written.
-        TimeIsUp: When the minutes are over, once the checkpoint is written.
-        InputError: When the loss is no longer finite.
+        Interrupted: The user pressed Ctrl-C or the process got SIGTERM. The checkpoint has been written.
+        TimeIsUp: The minutes are over. The checkpoint has been written.
+        InputError: The loss is not finite.
     """
     position, updates, evaluate_every = run.position, run.settings.updates, run.settings.evaluate_every
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-    quiet = None if progress and rank() == 0 else True
-    bar = tqdm(total=updates, initial=position.step, unit="update", disable=quiet)
+    hide_bar = None if progress and rank() == 0 else True  # None: hidden unless stderr is a terminal
+    bar = tqdm(total=updates, initial=position.step, unit="update", disable=hide_bar)
     readings = Readings(position)
-    with interruptible() as stopped, contextlib.closing(bar):
+    with interruptible() as interrupted, contextlib.closing(bar):
         while position.step < updates:
             readings.add(run.update(position.step))
             position.step += 1
             bar.update()
-            epoch = position.step % evaluate_every == 0 or position.step == updates
-            if epoch or position.step % READ == 0:
+            evaluate = position.step % evaluate_every == 0 or position.step == updates
+            if evaluate or position.step % READ == 0:
                 bar.set_postfix(loss=f"{readings.read()['loss']:.0f}", refresh=False)
-            if epoch:
+            if evaluate:
                 if rank() == 0:
                     run.look(averages(position))
                 position.sums = {}
                 barrier()
                 readings.begin()
-            asked, late = readings.agreed(stopped(), time.monotonic() >= deadline)  # also during the look
-            if asked or (late and position.step < updates):
+            stop, late = readings.agreed(interrupted(), time.monotonic() >= deadline)  # also after an evaluation
+            if stop or (late and position.step < updates):
                 readings.read()
                 if rank() == 0:
                     run.save()
                 barrier()
-                raise (Interrupted if asked else TimeIsUp)(f"stopped after update {position.step} of {updates}")
+                raise (Interrupted if stop else TimeIsUp)(f"stopped after update {position.step} of {updates}")
 
 
 class Readings:
-    """The scalars of the latest updates, left on their device until they are read.
+    """The scalars of the latest updates, which stay on their device until they are read.
 
-    Attributes:
-        position: Gets their sums and the seconds that the updates took.
+    Args:
+        position: The position of the run, which gets their sums and the seconds that the updates took.
     """
 
     def __init__(self, position: Position) -> None:
@@ -118,23 +134,29 @@ class Readings:
         self.begin()
 
     def begin(self) -> None:
-        """Start the clock."""
+        """Start to measure the time of the next updates."""
         self.began = time.monotonic()
 
     def add(self, scalars: Mapping[str, Tensor]) -> None:
-        """Keep the scalars of one update."""
+        """Store the scalars of one update."""
         self.scalars.append({name: torch.as_tensor(value).detach() for name, value in scalars.items()})
         self.device = self.scalars[-1]["loss"].device
 
-    def agreed(self, asked: bool, late: bool) -> tuple[bool, bool]:
-        """Return whether any of the processes was asked to stop, and whether any has run out of time."""
-        answers = average_numbers({"asked": asked, "late": late}, self.device)
-        return answers["asked"] > 0, answers["late"] > 0
+    def agreed(self, interrupted: bool, late: bool) -> tuple[bool, bool]:
+        """Return whether any process was interrupted, and whether any process is past its deadline.
+
+        Args:
+            interrupted: Whether this process was interrupted.
+            late: Whether this process is past its deadline.
+        """
+        shares = average_numbers({"interrupted": interrupted, "late": late}, self.device)
+        return shares["interrupted"] > 0, shares["late"] > 0
 
     def read(self) -> dict[str, float]:
-        """Add the scalars that are left to the position's sums, in their order, and return those of the last update.
+        """Add the stored scalars to the sums of the position, and return those of the last update.
 
-        Raises InputError when the norm of a gradient is not finite.
+        Raises:
+            InputError: The norm of a gradient is not finite.
         """
         if not self.scalars:
             return {}
@@ -155,44 +177,53 @@ class Readings:
 
 
 def averages(position: Position) -> dict[str, float]:
-    """Return the mean of each scalar since the last look, named `train/…`."""
+    """Return the mean of each scalar since the last evaluation, by the name `train/<scalar>`."""
     count = position.sums["updates"]
     return {f"train/{name}": total / count for name, total in position.sums.items() if name != "updates"}
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Remember Ctrl-C and SIGTERM instead of raising: an update is made or not made, never half."""
-    seen: list[int] = []
+    """Record Ctrl-C and SIGTERM inside the block instead of raising, so that no update is interrupted.
+
+    Yields:
+        A function that returns whether a signal has arrived.
+    """
+    signals: list[int] = []
+    handled = (signal.SIGINT, signal.SIGTERM)
     try:
-        old = {number: signal.signal(number, lambda n, _: seen.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: whoever runs us there stops us there
-        old = {}
+        old_handlers = {number: signal.signal(number, lambda n, _: signals.append(n)) for number in handled}
+    except ValueError:  # only the main thread can handle signals
+        old_handlers = {}
     try:
-        yield lambda: bool(seen)
+        yield lambda: bool(signals)
     finally:
-        for number, handler in old.items():
+        for number, handler in old_handlers.items():
             signal.signal(number, handler)
 
 
 class MetricsLog:
-    """A file of JSON lines. When a run goes on, lines after its checkpoint are dropped."""
+    """A file of metrics with one JSON object a line.
+
+    Args:
+        path: The file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def drop_after(self, step: int) -> None:
-        """Keep the lines up to update `step`: none of them at 0."""
+        """Drop the lines after update `step`, as a run that continues from a checkpoint must; all lines if `step` is 0."""
         text = self.path.read_text(encoding="utf-8") if step and self.path.exists() else ""
         lines = text.split("\n")[:-1]  # the last one is empty, or cut short by a kill or a full disk
         write_text(self.path, "".join(line + "\n" for line in lines if json.loads(line)["step"] <= step))
 
     def write(self, values: Mapping[str, float]) -> None:
-        """Append one line."""
+        """Append a line with these values, among which `step` is the number of the update."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
 
-def clip_gradients(learned: Iterable[torch.nn.Parameter], most: float) -> Tensor:
-    """Bring the norm of all gradients down to `most`, and return what it was before."""
-    return torch.nn.utils.clip_grad_norm_(learned, most)
+def clip_gradients(parameters: Iterable[torch.nn.Parameter], limit: float) -> Tensor:
+    """Scale all gradients down so that their joint norm is at most `limit`, and return the norm before."""
+    return torch.nn.utils.clip_grad_norm_(parameters, limit)

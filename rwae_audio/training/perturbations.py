@@ -1,4 +1,4 @@
-"""Perturbations of training speech: the list `[train] perturb`, each entry with the settings of its own class."""
+"""The perturbations of training speech that `[train] perturb` lists, each a class with its settings."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ WHERE = "[train] perturb"
 
 @dataclass(frozen=True, kw_only=True)
 class Perturbation(Settings):
-    """A random change of what the networks see, drawn anew in each update.
+    """A random perturbation of the frames that the networks read, drawn anew in each update.
 
     Attributes:
-        stream: The purpose of its random numbers, which depend on the seed and the step besides.
-        of_normalised: Whether it changes normalised log-mels instead of raw ones.
+        name: The name in the configuration.
+        stream: The purpose of the random numbers (see rwae_audio.randomness).
+        of_normalised: Whether the perturbation applies to normalised log-mels instead of raw ones.
     """
 
     name: str = ""
@@ -34,7 +35,15 @@ class Perturbation(Settings):
 
     @staticmethod
     def from_table(table: Any, where: str = WHERE) -> Perturbation:
-        """Return the perturbation that an entry of the list describes. Raises InputError where none does."""
+        """Return the perturbation of an entry of the list.
+
+        Args:
+            table: The entry, a table with the name and the settings of the perturbation.
+            where: The name of the list in messages.
+
+        Raises:
+            InputError: The name is unknown, or a setting is invalid.
+        """
         if not isinstance(table, Mapping):
             raise InputError(f'{where} has {table!r}; expected a table with a name, as in {{ name = "tract" }}')
         name = table.get("name")
@@ -43,16 +52,24 @@ class Perturbation(Settings):
         return resolve(PERTURBATIONS[name], table, f"[{PERTURBATIONS[name].table}]")
 
     def apply(self, views: Views, noise: torch.Generator, mel: MelConfig) -> Views:
-        """Return the views, perturbed."""
+        """Return the perturbed views.
+
+        Args:
+            views: The views, normalised if `of_normalised`.
+            noise: The generator of the perturbation.
+            mel: The settings of the log-mels.
+        """
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tract(Perturbation):
-    """Another vocal tract: the frequency axis of all windows of an utterance is stretched (Jaitly & Hinton 2013).
+    """Another vocal tract for each utterance: the frequency axis of all its windows is stretched by one factor.
+
+    Jaitly & Hinton, "Vocal tract length perturbation improves speech recognition", 2013.
 
     Attributes:
-        factor: The axis is stretched by one factor an utterance, up to this far from 1.
+        factor: The stretch is drawn from 1 − factor to 1 + factor.
     """
 
     table: ClassVar[str] = "train.perturb.tract"
@@ -61,19 +78,18 @@ class Tract(Perturbation):
     factor: float = between(0, 0.5, 0.15, open_low=True)
 
     def apply(self, views: Views, noise: torch.Generator, mel: MelConfig) -> Views:
-        """Return the views with all windows of an utterance in one other voice."""
+        """Return the views with all windows of an utterance stretched in frequency."""
         return views.together(lambda frames: warp_frequencies(frames, self.factor, noise, mel))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Channel(Perturbation):
-    """A channel: one window of the static encoder is recorded elsewhere than the other.
+    """Another recording channel for one of the static encoder's two windows.
 
-    An objective without a second window has its only window changed. A static code that is read off the segment itself
-    has no window, and nothing changes.
+    With a single window it is that one. Without a window (`static_from` "segment" or "frame") nothing changes.
 
     Attributes:
-        kinds: What the window goes through, each with a chance of a half, in this order.
+        kinds: The distortions of the window in their order, each applied with probability 1/2.
     """
 
     table: ClassVar[str] = "train.perturb.channel"
@@ -87,7 +103,7 @@ class Channel(Perturbation):
     )
 
     def apply(self, views: Views, noise: torch.Generator, mel: MelConfig) -> Views:
-        """Return the views with one window of the static encoder through random channels."""
+        """Return the views with one window of the static encoder distorted."""
         view = "static_frames" if views.second_frames is None else "second_frames"
         window = getattr(views, view)
         if window is None:
@@ -97,10 +113,10 @@ class Channel(Perturbation):
 
 @dataclass(frozen=True, kw_only=True)
 class Colour(Perturbation):
-    """Another colour for the dynamic encoder: a smooth random curve over the mel axis, one a sequence.
+    """A random equaliser for the dynamic encoder: a smooth curve over the mel axis is added to each sequence.
 
     Attributes:
-        deviation: Standard deviation of the curve, in nats.
+        deviation: Standard deviation of the curve over the mel bins, in nats.
     """
 
     table: ClassVar[str] = "train.perturb.colour"
@@ -115,10 +131,10 @@ class Colour(Perturbation):
 
 @dataclass(frozen=True, kw_only=True)
 class Mel(Perturbation):
-    """Another voice for the dynamic encoder alone: the mel axis of its normalised input is stretched.
+    """Another voice for the dynamic encoder: the mel axis of each normalised sequence is stretched by one factor.
 
     Attributes:
-        factor: The axis is stretched by one factor a sequence, up to this far from 1.
+        factor: The stretch is drawn from 1 − factor to 1 + factor.
     """
 
     table: ClassVar[str] = "train.perturb.mel"
@@ -128,7 +144,7 @@ class Mel(Perturbation):
     factor: float = between(0, 0.5, 0.15, open_low=True)
 
     def apply(self, views: Views, noise: torch.Generator, mel: MelConfig) -> Views:
-        """Return the views with the dynamic encoder's input in another voice."""
+        """Return the views with the dynamic encoder's input stretched along the mel axis."""
         return replace(views, dynamic_frames=warp_mels(views.dynamic_input, self.factor, noise))
 
 
@@ -136,18 +152,26 @@ PERTURBATIONS: dict[str, type[Perturbation]] = {"tract": Tract, "channel": Chann
 
 
 def check_names(perturbations: Sequence[Perturbation]) -> None:
-    """Raise ValueError where a perturbation is twice in a list: both would draw the same random numbers."""
+    """Raise ValueError if a list has a perturbation twice, as both would draw the same random numbers."""
     names = [perturbation.name for perturbation in perturbations]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{WHERE} has {twice[0]!r} twice; expected each name once")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{WHERE} has {repeated[0]!r} twice; expected each name once")
 
 
 def perturbed_views(
     batch: Batch, perturbations: Sequence[Perturbation], normaliser: Normaliser, mel: MelConfig, seed: int, step: int
 ) -> Views:
-    """Return the normalised views of a batch that update `step` is made with.
+    """Return the normalised and perturbed views of a batch.
 
-    The perturbations of raw log-mels come first and those of normalised log-mels last, in the order of the list.
+    Perturbations of raw log-mels are applied first and those of normalised log-mels last, each in the order of the list.
+
+    Args:
+        batch: The batch of raw log-mels.
+        perturbations: The list `[train] perturb`.
+        normaliser: The normaliser of log-mels.
+        mel: The settings of the log-mels.
+        seed: The seed of the run.
+        step: The number of the update.
     """
 
     def perturbed(views: Views, of_normalised: bool) -> Views:

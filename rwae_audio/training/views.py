@@ -1,4 +1,4 @@
-"""The views of a batch: what each network sees of the same utterances."""
+"""The views of a batch: the frames of the same utterances that each network reads, perturbed or not."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rwae_audio.data.store import Batch
 
 @dataclass(frozen=True)
 class Views:
-    """Log-mels of the same B utterances, raw or normalised.
+    """Log-mels of the same B utterances for each network, all raw or all normalised.
 
     Attributes:
-        frames: (B, T, n_mels), the target of the reconstruction.
-        static_frames: (B, S, n_mels), the static encoder's window; None where it is `frames`.
-        second_frames: (B, S, n_mels), another window for the static encoder, or None.
-        dynamic_frames: (B, T, n_mels), a perturbed copy of `frames` for the dynamic encoder, or None.
+        frames: The segments to reconstruct, (B, T, n_mels).
+        static_frames: The windows of the static encoder, (B, S, n_mels), or None if it reads `frames`.
+        second_frames: Second windows for the static encoder, (B, S, n_mels), or None.
+        dynamic_frames: A perturbed copy of `frames` for the dynamic encoder, (B, T, n_mels), or None.
     """
 
     frames: Tensor
@@ -36,17 +36,18 @@ class Views:
 
     @property
     def dynamic_input(self) -> Tensor:
-        """The frames that the dynamic encoder sees."""
+        """The frames that the dynamic encoder reads, (B, T, n_mels)."""
         return self.frames if self.dynamic_frames is None else self.dynamic_frames
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Views:
-        """Return the views with `change` made to each of them."""
+        """Return the views with a function applied to each of them."""
         return replace(self, **{name: change(part) for name, part in self.present.items()})
 
     def together(self, change: Callable[[Tensor], Tensor]) -> Views:
-        """Return the views with all windows changed in one call, one after another in time.
+        """Return the views with a function applied once to all of them, concatenated in time.
 
-        change: Maps frames (B, T, n_mels) to frames of the same shape, each frame on its own.
+        Args:
+            change: Maps frames (B, T, n_mels) to frames of the same shape. Each output frame depends on one input frame.
         """
         present = self.present
         changed = change(torch.cat([*present.values()], 1)).split([part.shape[1] for part in present.values()], 1)
@@ -59,6 +60,6 @@ def raw_views(batch: Batch) -> Views:
 
 
 def normalised(batch: Batch, normaliser: Normaliser, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Return the segment and the static encoder's window of a batch, normalised, on the model's device."""
+    """Return the segments and the static encoder's windows (or None) of a batch, normalised, on a device."""
     views = raw_views(batch.to(device)).each(normaliser.to(device))
     return views.frames, views.static_frames
