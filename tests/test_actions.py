@@ -273,7 +273,7 @@ def test_the_temperature_falls_from_its_start_to_its_end(monkeypatch: pytest.Mon
 
 def test_a_recording_of_many_words_is_refused() -> None:
     model = new_model().float().eval()
-    with pytest.raises(InputError, match="5 actions, one a recording"):
+    with pytest.raises(InputError, match="the model has 5 actions"):
         next(frames_of(model, Normaliser(torch.zeros(6), torch.ones(6)), torch.zeros(4), [torch.zeros(3, 3)]))
     assert isinstance(model(frames_like().float()).action, Action)
     with pytest.raises(InputError, match="actions is 4; expected 0"):

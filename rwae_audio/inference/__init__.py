@@ -1,1 +1,1 @@
-"""A trained model: its bundle, and what it says of recordings."""
+"""A trained model as a bundle: its files, the codes of recordings, and sequences from the priors."""

@@ -1,4 +1,4 @@
-"""Bundles, which a run leaves and every command takes: a folder with model.safetensors, config.json and a card."""
+"""Bundles: a trained model with its settings, in a folder with model.safetensors, config.json and a card (README.md)."""
 
 from __future__ import annotations
 
@@ -37,10 +37,17 @@ SHIPPED = ASSETS / "bundle"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained model with all that it needs to read and write log-mels.
+    """A trained model with all that is needed to encode and decode recordings.
 
-    dynamic_mean (dynamic_dim,): the training speakers' mean dynamic vector, for the `centred` score; digest: SHA-256
-    of model.safetensors; synthetic: trained on synthetic speech; meta: what else the card says; card: its README.md.
+    Attributes:
+        config: The settings of the run.
+        model: The model, in evaluation mode.
+        normaliser: The normaliser of log-mels.
+        dynamic_mean: The mean dynamic vector of the training speakers, (dynamic_dim,), for the score `centred`.
+        digest: The SHA-256 of model.safetensors.
+        synthetic: Whether the model was trained on synthetic speech alone.
+        meta: Further facts about the training, such as its command, for the card.
+        card: The text of README.md.
     """
 
     config: RunConfig
@@ -54,84 +61,110 @@ class Bundle:
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the waveforms that go in and come out."""
+        """The sample rate of waveforms, in Hz."""
         return self.config.mel.sample_rate
 
     def to(self, device: str | torch.device) -> Bundle:
-        """Move the model to a device and return the bundle. Raises InputError when the device is not here."""
+        """Move the model to a device and return the bundle. Raises InputError for a device that is not available."""
         self.model.to(find_device(device))
         return self
 
     def write(self, folder: Path) -> None:
-        """Write the bundle's files into a folder that exists. Weights that float16 holds exactly are written in it, so that
-        those of a bundle that was read keep their digest."""
+        """Write the files of the bundle into an existing folder.
+
+        If all weights are exact in float16, they are written in it. A bundle that was read thus keeps its digest.
+        """
         half = all(torch.equal(value, value.half().float()) for value in self.model.parameters())
         mean, meta = self.dynamic_mean, self.meta
         parts = (self.config, self.model, self.normaliser, mean)
         _write_files(folder, *parts, synthetic=self.synthetic, meta=meta, card=self.card, half=half)
 
     def frames(self, samples: np.ndarray | Tensor) -> Tensor:
-        """Return the log-mels (T, n_mels) of a waveform (N,) at the bundle's rate, brought to the level of all speech.
+        """Return the log-mels (T, n_mels) of a waveform, after the front end of level.py.
 
-        Raises InputError when it is under one analysis window, is no waveform, or has samples that are not finite.
+        Args:
+            samples: The waveform, (N,), at the sample rate of the bundle.
+
+        Raises:
+            InputError: The waveform is shorter than an analysis window, has more than one channel, or has samples that are
+                not finite.
         """
         speech = speech_of(waveform(samples, "samples"), self.sample_rate)
         return torch.cat([*speech.log_mels(self.config.mel)])
 
     def embed(self, samples: np.ndarray | Tensor) -> Embeddings:
-        """Waveform (N,) at the bundle's rate → static (1, static_dim), dynamic (1, dynamic_dim), codes (T, dynamic_dim)."""
+        """Return the vectors and codes of a waveform (N,) at the sample rate of the bundle, as of a single utterance.
+
+        Raises InputError as `frames` does.
+        """
         frames = self.frames(samples)
         lengths = np.array([len(frames)])
         return embed(self.model, self.normaliser, self.config.mel.segment, frames.numpy(), np.array([0]), lengths)
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Return what is said in log-mels (T, n_mels): dynamic codes (T, dynamic_dim), in windows as long as in training.
-
-        A dynamic encoder that sees z^c is given the recording's own. Codes that depend on where a segment begins are
-        those of the segments that the recording is cut into.
-        """
+        """Return the dynamic codes (T, dynamic_dim) of a recording, given its log-mels (T, n_mels). See `codes_of`."""
         return torch.cat([*self.encode_chunks(lambda: [frames])])
 
     def voice(self, *targets: Tensor) -> Tensor:
-        """Log-mels (T, n_mels) of one or more recordings of a speaker → who speaks: one static code (static_dim,).
+        """Return the static code (static_dim,) of a speaker, averaged over windows of the speaker's recordings.
 
-        The mean over non-overlapping windows of each recording, as in training; a recording weighs as much as it is long.
+        Args:
+            targets: The log-mels (T, n_mels) of one or more recordings, which are weighted by their length.
         """
         return pooled_voice([self.voice_chunks([target]) for target in targets])
 
     def decode(self, voice: Tensor, codes: Tensor) -> Tensor:
-        """A static code (static_dim,) and dynamic codes (T, dynamic_dim) → log-mels (T, n_mels)."""
+        """Return the log-mels (T, n_mels) of a static code (static_dim,) and dynamic codes (T, dynamic_dim)."""
         return torch.cat([*self.decode_chunks(voice, [codes])])
 
     def encode_chunks(self, recording: Recording) -> Iterator[Tensor]:
-        """`encode` of a recording that is called for its log-mels (n, n_mels at a time) once a pass: its codes, (n,
-        dynamic_dim) at a time, in memory that does not grow with its length."""
+        """Yield the codes of `encode` in chunks (n, dynamic_dim), in memory that does not grow with the recording.
+
+        Args:
+            recording: A function that returns the log-mels from the start, in chunks (n, n_mels).
+        """
         return codes_of(self.model, self.normaliser, self.config.mel.segment, recording)
 
     def voice_chunks(self, target: Iterable[Tensor]) -> tuple[Tensor, int]:
-        """The voice (static_dim,) of one recording that comes (n, n_mels) at a time, and how many frames it has."""
+        """Return the static code (static_dim,) and the number of frames of a recording.
+
+        Args:
+            target: The log-mels of the recording, in chunks (n, n_mels).
+        """
         return voice_of(self.model, self.normaliser, self.config.mel.segment, target)
 
     def decode_chunks(
         self, voice: Tensor, codes: Iterable[Tensor], modulation: Tensor | None = None
     ) -> Iterator[Tensor]:
-        """`decode` of codes that come (n, dynamic_dim) at a time: log-mels, (n, n_mels) at a time.
+        """Yield the log-mels of `decode` in chunks (n, n_mels).
 
-        modulation: What an adapted voice adds to the decoder's gains and shifts.
+        Args:
+            voice: The static code, (static_dim,).
+            codes: The dynamic codes, in chunks (n, dynamic_dim).
+            modulation: The modulation of an adapted voice, as in `Decoder.forward`, or None.
         """
         return frames_of(self.model, self.normaliser, voice, codes, modulation)
 
     def convert(self, source: Tensor, *targets: Tensor) -> Tensor:
-        """Say what `source` says in the voice of `targets`; log-mels (T, n_mels) in, log-mels (T, n_mels) out."""
+        """Return log-mels (T, n_mels) with the content of `source` in the voice of `targets`.
+
+        Args:
+            source: The log-mels of a recording, (T, n_mels).
+            targets: The log-mels of recordings of another speaker, each (T, n_mels).
+        """
         return self.decode(self.voice(*targets), self.encode(source))
 
     def reconstruct(self, source: Tensor) -> Tensor:
-        """The source through its own codes: convert(source, source)."""
+        """Return the log-mels (T, n_mels) that are decoded from the codes of `source` (T, n_mels)."""
         return self.convert(source, source)
 
 
 def pooled_voice(voices: Iterable[tuple[Tensor, int]]) -> Tensor:
-    """One voice (static_dim,) of a speaker's recordings, each (its voice, its frames): their mean, weighted by frames."""
+    """Return the mean static code (static_dim,) of a speaker's recordings, weighted by their frames.
+
+    Args:
+        voices: The static code (static_dim,) and the number of frames of each recording.
+    """
     codes, frames = zip(*voices, strict=True)
     return torch.from_numpy(np.average(torch.stack(codes).double().numpy(), axis=0, weights=frames)).float()
 
@@ -148,7 +181,19 @@ def save_bundle(
     card: str,
     half: bool = False,
 ) -> None:
-    """Write the folder whole or not at all; card: its README.md; half: what was learned in float16, to be half as large."""
+    """Write the folder of a bundle, whole or not at all.
+
+    Args:
+        folder: The folder.
+        config: The settings of the run.
+        model: The model.
+        normaliser: The normaliser of log-mels.
+        dynamic_mean: The mean dynamic vector of the training speakers, (dynamic_dim,).
+        synthetic: Whether the model was trained on synthetic speech alone.
+        meta: Further facts about the training.
+        card: The text of README.md.
+        half: Whether the weights are rounded to float16, which halves the file.
+    """
     with whole_folder(folder) as temporary:
         parts = (config, model, normaliser, dynamic_mean)
         _write_files(temporary, *parts, synthetic=synthetic, meta=meta, card=card, half=half)
@@ -184,10 +229,15 @@ def _write_files(
 
 
 def load_bundle(folder: str | Path | None = None, device: str | torch.device = "cpu") -> Bundle:
-    """Read a bundle, the shipped one when `folder` is None; the model is in evaluation mode, on `device`.
+    """Read a bundle.
 
-    Raises InputError when a file is missing, when the weights are not the ones that config.json vouches for, and when
-    a tensor is missing or has another shape than the configuration asks for. Also when the device is not here.
+    Args:
+        folder: The folder of the bundle, or None for the bundle in the package.
+        device: The device of the model.
+
+    Raises:
+        InputError: A file is missing or malformed, the weights do not have the SHA-256 in config.json, a tensor is missing
+            or has a wrong shape, or the device is not available.
     """
     device = find_device(device)
     folder = SHIPPED if folder is None else Path(folder)
@@ -199,8 +249,8 @@ def load_bundle(folder: str | Path | None = None, device: str | torch.device = "
         raise InputError(f"{folder / 'config.json'} has no sha256; expected a bundle's configuration")
     if (version := description.get("format")) != FORMAT:
         newer = isinstance(version, int) and version > FORMAT
-        origin = "; it is from a newer version of rwae-audio: expected that one, or a later one" if newer else ""
-        raise InputError(f"{folder} has bundle format {version}; this version reads format {FORMAT}{origin}")
+        remedy = " (a newer version of rwae-audio reads it)" if newer else ""
+        raise InputError(f"{folder} has bundle format {version}{remedy}; expected format {FORMAT}")
     if missing := [name for name in ("mel", "model", "objective", "train") if name not in description]:
         raise InputError(f"{folder / 'config.json'} has no table {missing[0]!r}; expected a bundle's configuration")
     config = RunConfig.of({name: description[name] for name in ("mel", "model", "objective", "train")}, outside=False)
@@ -219,10 +269,10 @@ def load_bundle(folder: str | Path | None = None, device: str | torch.device = "
         if tensors[name].shape != shape:
             raise InputError(f"{weights}: {name} has shape {tuple(tensors[name].shape)}; expected {tuple(shape)}")
     if unknown := set(tensors) - set(sizes):
-        raise InputError(f"{weights} has a tensor {min(unknown)}, which this configuration has no place for")
+        raise InputError(f"{weights} has a tensor {min(unknown)}; expected only the tensors of its configuration")
     digest, expected = _sha256(weights), str(description["sha256"])
     if digest != expected:
-        raise InputError(f"{weights} has SHA-256 {digest[:12]}…; expected {expected[:12]}… (it was altered)")
+        raise InputError(f"{weights} has SHA-256 {digest[:12]}…; expected {expected[:12]}… (the file was altered)")
     model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
     normaliser = Normaliser(tensors["normaliser.mean"], tensors["normaliser.deviation"])
     mean = tensors["dynamic_mean"].numpy().astype(np.float64)

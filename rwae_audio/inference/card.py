@@ -1,4 +1,4 @@
-"""The card of a bundle, with the head that the Hugging Face Hub reads."""
+"""The card of a bundle (its README.md), with the YAML head that the Hugging Face Hub reads."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rwae_audio.data.corpora.base import Corpus
 from rwae_audio.training.trainer import RunConfig
 
 TAGS = ("speech", "disentanglement", "wasserstein-autoencoder", "speaker-verification")
-HUB_NAMES = {  # corpora that the Hub has under another name
+HUB_NAMES = {  # names of corpora on the Hub that differ from ours
     "librispeech": "openslr/librispeech_asr",
     "speechocean762": "mispeech/speechocean762",
     "timit": "timit-asr/timit_asr",
 }
-HUB_NAME = re.compile(r"([\w.-]+/)?[\w.-]+", re.ASCII)  # the Hub refuses a card with other names
+HUB_NAME = re.compile(r"([\w.-]+/)?[\w.-]+", re.ASCII)  # names of data sets that the Hub accepts in a card
 LICENCE = (
     "The code of rwae-audio has the MIT licence. The weights were trained on the corpora below. Use the weights, and pass "
     "them on, with these credits and on the terms of these corpora."
@@ -23,22 +23,26 @@ LICENCE = (
 
 
 def commands(meta: Mapping[str, Any]) -> list[str]:
-    """The commands that made it, in their order: `before`, those of what it was begun with, and its own."""
+    """Return the commands that trained a model, in their order.
+
+    Args:
+        meta: The facts about the training: `before`, the commands of the initial weights, and `command`.
+    """
     return [*meta.get("before", []), meta.get("command", "rwae-audio")]
 
 
 def credits_of(corpora: Iterable[Corpus]) -> list[str]:
-    """The line that thanks the makers of each corpus, once each."""
+    """Return the credits of corpora, each once."""
     return [*dict.fromkeys(corpus.credit or f"{corpus.name}: no credit is known." for corpus in corpora)]
 
 
 def head(corpora: Sequence[str], converts: bool) -> str:
     """Return the YAML head of a card.
 
-    The Hub's `license: other` stands for LICENCE: the MIT licence is the code's, and no other includes the credits.
+    The licence is `other` on the Hub. The MIT licence is that of the code alone, and does not include the credits.
 
     Args:
-        corpora: Their names.
+        corpora: The names of the corpora.
         converts: Whether the model converts voices.
     """
     lines = ["---", "license: other", "license_name: credits-and-terms-of-the-corpora"]
@@ -51,9 +55,13 @@ def head(corpora: Sequence[str], converts: bool) -> str:
 
 
 def card(config: RunConfig, corpora: Sequence[Corpus], hours: float, meta: Mapping[str, Any]) -> str:
-    """The bundle's README.md: what it is, what it was trained on, whom to thank, what it is for and what not.
+    """Return the card of a bundle: its contents, training, licence, credits, intended use and limits.
 
-    hours: of the training speakers' speech in these corpora; meta: what else is known.
+    Args:
+        config: The settings of the run.
+        corpora: The training corpora.
+        hours: The duration of the training speech in hours.
+        meta: Further facts about the training, among them its command.
     """
     data = ", ".join(f"{corpus.name} ({len(corpus.speakers('train'))} training speakers)" for corpus in corpora)
     synthetic = all(corpus.synthetic for corpus in corpora)

@@ -1,4 +1,8 @@
-"""Utterances → vectors, as the speaker benchmark defines them (Han et al. 2021; Hsu et al. 2017)."""
+"""The static and the dynamic vector of each utterance, by which the speaker benchmark compares voices.
+
+The static vector is the mean of the static code over windows. The dynamic vector is the mean of the dynamic codes over
+frames. Hsu et al. 2017; Han et al. 2021. U utterances, W windows.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,19 @@ from torch import Tensor
 
 from rwae_audio.data.features import Normaliser
 from rwae_audio.model import RWAE
+from rwae_audio.progress import slices
 
-BATCH = 256  # windows encoded at once
+BATCH = 256  # windows that are encoded at once
 
 
 class Embeddings(NamedTuple):
-    """static (U, static_dim), dynamic (U, dynamic_dim): one vector an utterance; codes (N, dynamic_dim): one a frame."""
+    """The vectors and codes of utterances.
+
+    Attributes:
+        static: The static vector of each utterance, (U, static_dim).
+        dynamic: The dynamic vector of each utterance, (U, dynamic_dim).
+        codes: The dynamic code of each frame, utterance after utterance, (Σ lengths, dynamic_dim).
+    """
 
     static: np.ndarray
     dynamic: np.ndarray
@@ -23,13 +34,17 @@ class Embeddings(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """Stretches of utterances that a network reads, in the order of time.
+    """Windows of utterances, in the order of time.
+
+    A frame can lie in several windows. Its code is taken from the window with first ≤ t < stop, for t counted from the
+    start of the window.
 
     Attributes:
         start: The first frame of each window, (W,).
-        length: The number of its frames, (W,).
-        first, stop: Codes of the frames first ≤ t < stop, counted from its start, are taken from this window, (W,) each.
-        owner: The utterance of each window, (W,).
+        length: The number of frames of each window, (W,).
+        first: The first frame whose code is taken from the window, (W,).
+        stop: The end of the frames whose codes are taken from the window, (W,).
+        owner: The index of the utterance of each window, (W,).
     """
 
     start: np.ndarray
@@ -40,13 +55,17 @@ class Windows(NamedTuple):
 
 
 def windows(starts: np.ndarray, lengths: np.ndarray, size: int, overlap: int = 0, ahead: int = 0) -> Windows:
-    """Return windows of `size` frames over utterances at `starts` (U,) of `lengths` (U,).
+    """Return the windows that cover some utterances.
 
-    The last window of an utterance is right-aligned. An utterance shorter than a window is one short window. A frame's code
-    is taken from the first window that has heard the `ahead` frames after it.
+    The last window of an utterance ends with it. An utterance that is shorter than a window is one short window. The code
+    of a frame is taken from the first window that contains the frame and the `ahead` frames after it.
 
     Args:
-        overlap: The number of frames that a window shares with the next one, from `ahead` to size - 1.
+        starts: The first frame of each utterance, (U,).
+        lengths: The number of frames of each utterance, (U,).
+        size: The number of frames of a window.
+        overlap: The number of frames that two successive windows share, from `ahead` to size − 1.
+        ahead: The number of later frames that a code depends on.
     """
     hop = size - overlap
     counts = 1 + np.maximum(-(-(lengths - size) // hop), 0)
@@ -63,12 +82,18 @@ def windows(starts: np.ndarray, lengths: np.ndarray, size: int, overlap: int = 0
 def embed(
     model: RWAE, normaliser: Normaliser, segment: int, frames: np.ndarray, starts: np.ndarray, lengths: np.ndarray
 ) -> Embeddings:
-    """Vectors of the utterances frames[starts[u] : starts[u] + lengths[u]] of raw log-mels (N, n_mels).
+    """Return the vectors and codes of utterances. Codes are posterior means.
 
-    static: mean over non-overlapping windows of the posterior mean of z^c, windows as long as in training or as
-    `embedding_window` says; dynamic: mean over frames of the posterior means of z^m, encoded in segments as in training,
-    with the utterance's static vector where the dynamic encoder sees z^c; codes: those means, utterance after utterance,
-    Σ lengths in all. The model is left in the mode that it came in.
+    Static codes are those of non-overlapping windows of `RWAE.embedding_frames` frames. Dynamic codes are those of
+    segments as long as in training. A dynamic encoder that depends on z^c gets the utterance's static vector.
+
+    Args:
+        model: The model, left in the mode that it came in.
+        normaliser: The normaliser of log-mels.
+        segment: The number of frames of a training segment.
+        frames: Raw log-mels, (N, n_mels). Those of utterance u are frames[starts[u] : starts[u] + lengths[u]].
+        starts: The first frame of each utterance, (U,).
+        lengths: The number of frames of each utterance, (U,).
     """
     starts, lengths = np.asarray(starts), np.asarray(lengths)
     training = model.training
@@ -85,13 +110,14 @@ def embed(
 def static_vectors(
     model: RWAE, normaliser: Normaliser, segment: int, frames: np.ndarray, starts: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
-    """The static vectors (U, static_dim) of `embed`, by a model in evaluation mode."""
+    """Return the static vectors (U, static_dim) of `embed`, by a model in evaluation mode."""
     static_windows = windows(starts, lengths, model.embedding_frames(segment))
-    static = np.zeros((len(lengths), model.config.static_dim))
-    for rows in _chunks(len(static_windows.start)):
-        batch, valid = _gather(model, normaliser, frames, static_windows, rows)
-        np.add.at(static, static_windows.owner[rows], model.static_encoder(batch, None, valid).mean.cpu().numpy())
-    return static / np.bincount(static_windows.owner, minlength=len(lengths))[:, None]
+    sums = np.zeros((len(lengths), model.config.static_dim))
+    for rows in slices(len(static_windows.start), BATCH):
+        batch, batch_lengths = _gather(model, normaliser, frames, static_windows, rows)
+        codes = model.static_encoder(batch, None, batch_lengths).mean.cpu().numpy()
+        np.add.at(sums, static_windows.owner[rows], codes)
+    return sums / np.bincount(static_windows.owner, minlength=len(lengths))[:, None]
 
 
 @torch.no_grad()
@@ -105,34 +131,42 @@ def segment_codes(
     static: np.ndarray,
     overlap: int = 0,
 ) -> np.ndarray:
-    """Return the codes (Σ lengths, dynamic_dim) of `embed`, given static vectors (U, static_dim), in evaluation mode.
+    """Return the dynamic codes (Σ lengths, dynamic_dim) of `embed`, by a model in evaluation mode.
 
-    With an overlap of as many frames or more as the dynamic encoder looks ahead, no code misses any of these.
+    Args:
+        model: As in `embed`.
+        normaliser: As in `embed`.
+        segment: As in `embed`.
+        frames: As in `embed`.
+        starts: As in `embed`.
+        lengths: As in `embed`.
+        static: The static vector of each utterance, (U, static_dim).
+        overlap: The number of frames that two successive segments share. If it is at least `dynamic_look_ahead`, every
+            code is computed with all later frames that it depends on.
     """
     voices = torch.from_numpy(static).float().to(next(model.parameters()).device)
     segments = windows(starts, lengths, segment, overlap, model.config.dynamic_look_ahead if overlap else 0)
     codes = np.zeros((int(lengths.sum()), model.config.dynamic_dim), dtype=np.float32)
     offsets = np.cumsum(lengths) - lengths
-    for rows in _chunks(len(segments.start)):
-        batch, valid = _gather(model, normaliser, frames, segments, rows)
-        values = model.encode_dynamic(batch, voices[segments.owner[rows]], None, valid).mean.cpu().numpy()
-        steps = np.arange(values.shape[1])
+    for rows in slices(len(segments.start), BATCH):
+        batch, batch_lengths = _gather(model, normaliser, frames, segments, rows)
+        means = model.encode_dynamic(batch, voices[segments.owner[rows]], None, batch_lengths).mean.cpu().numpy()
+        steps = np.arange(means.shape[1])
         taken = (steps >= segments.first[rows][:, None]) & (steps < segments.stop[rows][:, None])
-        places = segments.start[rows] - starts[segments.owner[rows]] + offsets[segments.owner[rows]]
-        codes[(places[:, None] + steps)[taken]] = values[taken]
+        positions = segments.start[rows] - starts[segments.owner[rows]] + offsets[segments.owner[rows]]
+        codes[(positions[:, None] + steps)[taken]] = means[taken]
     return codes
 
 
-def _chunks(count: int) -> list[slice]:
-    return [slice(i, min(i + BATCH, count)) for i in range(0, count, BATCH)]
-
-
 def _gather(
-    model: RWAE, normaliser: Normaliser, frames: np.ndarray, where: Windows, rows: slice
+    model: RWAE, normaliser: Normaliser, frames: np.ndarray, chosen: Windows, rows: slice
 ) -> tuple[Tensor, Tensor]:
-    """Normalised frames (B, size, n_mels) of the windows `rows`, short ones padded with their last frame, and lengths (B,)."""
-    length = where.length[rows]
+    """Return normalised frames (B, size, n_mels) and lengths (B,) of some windows, on the model's device.
+
+    Short windows are padded with their last frame.
+    """
+    length = chosen.length[rows]
     steps = np.minimum(np.arange(length.max()), length[:, None] - 1)
-    batch = torch.from_numpy(frames[where.start[rows][:, None] + steps])
+    batch = torch.from_numpy(frames[chosen.start[rows][:, None] + steps])
     device = next(model.parameters()).device
     return normaliser(batch).to(device), torch.from_numpy(length).to(device)

@@ -1,4 +1,4 @@
-"""Sampling from the priors, as log-mels: whole sequences, or one code kept and the other drawn anew."""
+"""Sequences that are decoded from codes of recordings, of the priors, or of both. N sequences, T frames, A actions."""
 
 from __future__ import annotations
 
@@ -12,66 +12,91 @@ from rwae_audio.data.features import MelConfig, Normaliser
 from rwae_audio.inference.embedding import static_vectors
 from rwae_audio.model import RWAE, Sample
 
-BATCH = 500  # sequences that go through a network at once
+BATCH = 500  # sequences that a network processes at once
 
 
 class Codes(NamedTuple):
-    """The codes of whole sequences: static (N, static_dim), dynamic (N, T, dynamic_dim), action (N, A), one-hot, or None."""
+    """The codes of whole sequences.
+
+    Attributes:
+        static: Static codes, (N, static_dim).
+        dynamic: Dynamic codes, (N, T, dynamic_dim).
+        action: Actions, one-hot, (N, A); None in a model without actions.
+    """
 
     static: Tensor
     dynamic: Tensor
     action: Tensor | None
 
     def repeated(self, times: int) -> Codes:
-        """Return each sequence's codes `times` times, one after the other."""
+        """Return the codes with each sequence repeated `times` times in a row."""
         parts = (None if part is None else part.repeat_interleave(times, 0) for part in self)
         return Codes(*parts)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
 def codes_of_all(model: RWAE, normaliser: Normaliser, mel: MelConfig, frames: Tensor) -> Codes:
-    """The posteriors' means for sequences of raw log-mels (N, T, n_mels); the action is the likeliest one."""
+    """Return the codes of sequences, the means of their posteriors and the likeliest actions.
+
+    Args:
+        model: The model, in evaluation mode.
+        normaliser: The normaliser of log-mels.
+        mel: The settings of the log-mels.
+        frames: Raw log-mels, (N, T, n_mels).
+    """
     rows, size, bins = frames.shape
     starts, lengths = np.arange(rows) * size, np.full(rows, size)
     flat = frames.reshape(-1, bins).numpy()
     static = torch.from_numpy(static_vectors(model, normaliser, mel.segment, flat, starts, lengths)).float()
-    parts = zip(normaliser(frames).split(BATCH), static.split(BATCH), strict=True)
-    dynamic = torch.cat([model.encode_dynamic(part, voice, None).mean for part, voice in parts])
+    batches = zip(normaliser(frames).split(BATCH), static.split(BATCH), strict=True)
+    dynamic = torch.cat([model.encode_dynamic(batch, voices, None).mean for batch, voices in batches])
     return Codes(static, dynamic, inferred(model, dynamic))
 
 
 @torch.no_grad()
 def inferred(model: RWAE, dynamic: Tensor) -> Tensor | None:
-    """The likeliest actions (N, A), one-hot, of dynamic codes (N, T, dynamic_dim), of a model that has any."""
+    """Return the likeliest actions (N, A), one-hot, of dynamic codes (N, T, dynamic_dim); None without actions."""
     if model.action_encoder is None:
         return None
-    return torch.cat([model.action_encoder(part, None).sample for part in dynamic.split(BATCH)])
+    return torch.cat([model.action_encoder(batch, None).sample for batch in dynamic.split(BATCH)])
 
 
 @torch.no_grad()
 def decoded(model: RWAE, codes: Codes) -> Tensor:
-    """Normalised frames (N, T, n_mels)."""
+    """Return the normalised frames (N, T, n_mels) that codes are decoded to."""
     static, dynamic = codes.static.split(BATCH), codes.dynamic.split(BATCH)
     action = [None] * len(static) if codes.action is None else codes.action.split(BATCH)
-    return torch.cat([model.decoder(*part) for part in zip(static, dynamic, action, strict=True)])
+    return torch.cat([model.decoder(*batch) for batch in zip(static, dynamic, action, strict=True)])
 
 
 def new_voices(model: RWAE, codes: Codes, draw: torch.Generator) -> Tensor:
-    """Say what the codes say, each in a voice from the prior: normalised frames (N, T, n_mels)."""
-    voices = torch.randn(codes.static.shape, generator=draw)
-    return decoded(model, codes._replace(static=voices))
+    """Return normalised frames (N, T, n_mels) with the content of the codes and static codes from the prior.
+
+    Args:
+        model: The model, in evaluation mode.
+        codes: The codes of N sequences.
+        draw: The generator of the static codes.
+    """
+    static = torch.randn(codes.static.shape, generator=draw)
+    return decoded(model, codes._replace(static=static))
 
 
 def new_words(model: RWAE, codes: Codes, draw: torch.Generator) -> Tensor:
-    """The codes' voices, each saying what the prior says: normalised frames (N, T, n_mels)."""
+    """Return normalised frames (N, T, n_mels) with the static codes of `codes` and content from the prior.
+
+    Args:
+        model: The model, in evaluation mode.
+        codes: The codes of N sequences.
+        draw: The generator of the actions and the dynamic codes.
+    """
     return model.sample(len(codes.static), codes.dynamic.shape[1], draw, static=codes.static).frames
 
 
 def interpolated(first: Tensor, second: Tensor, steps: int) -> Tensor:
-    """Voices (steps, static_dim) on the way from one voice (static_dim,) to another, both ends among them."""
+    """Return static codes (steps, static_dim), equally spaced from one code (static_dim,) to another, ends included."""
     return torch.lerp(first, second, torch.linspace(0, 1, steps)[:, None])
 
 
 def log_mels(normaliser: Normaliser, sample: Sample | Tensor) -> Tensor:
-    """Raw log-mels (N, T, n_mels) of what was sampled."""
+    """Return the raw log-mels (N, T, n_mels) of a sample, or of normalised frames (N, T, n_mels)."""
     return normaliser.inverse(sample if isinstance(sample, Tensor) else sample.frames)

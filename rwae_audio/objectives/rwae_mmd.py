@@ -27,7 +27,7 @@ class RwaeSettings(ActionSettings):
 
     Attributes:
         prior_weight: Weight of the codes' negative log-likelihood under the dynamic prior, which trains the prior alone.
-            It improves sequences that are sampled from the prior.
+            Without it, sequences that are sampled from the prior are only loosely constrained.
     """
 
     prior_weight: float = at_least(0, 0.0)

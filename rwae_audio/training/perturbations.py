@@ -69,7 +69,7 @@ class Tract(Perturbation):
     Jaitly & Hinton, "Vocal tract length perturbation improves speech recognition", 2013.
 
     Attributes:
-        factor: The stretch is drawn from 1 − factor to 1 + factor.
+        factor: Largest change of the frequency axis: its stretch is drawn from 1 − factor to 1 + factor.
     """
 
     table: ClassVar[str] = "train.perturb.tract"
@@ -134,7 +134,7 @@ class Mel(Perturbation):
     """Another voice for the dynamic encoder: the mel axis of each normalised sequence is stretched by one factor.
 
     Attributes:
-        factor: The stretch is drawn from 1 − factor to 1 + factor.
+        factor: Largest change of the mel axis: its stretch is drawn from 1 − factor to 1 + factor.
     """
 
     table: ClassVar[str] = "train.perturb.mel"
