@@ -1,10 +1,11 @@
 # Two commands on a fresh machine: `make train` and `make test`. Each makes .venv if it is missing.
 # `make quick` runs the tests that start no process and train for no longer than moments.
+# `make docs` builds the documentation into build/docs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test quick lint bench clean
+.PHONY: train test quick lint bench docs clean
 
 train: $(VENV)/installed
 	$(BIN)/python recipes/timit/train.py
@@ -22,6 +23,13 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python bench/run.py
+
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file recipes/docs/mkdocs.yml
+
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	touch $@
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -25,7 +25,6 @@ SLOW = (
         "no_pickle",
     ),
     *(
-        "own_data",
         "package",
         "precision",
         "project",
@@ -35,6 +34,7 @@ SLOW = (
         "timit",
         "timit_recipes",
         "trainer",
+        "tutorial",
     ),
     *(
         "vc_many",
