@@ -135,7 +135,7 @@ def test_vc_as_a_user_runs_it(recordings: Path, bundle_folder: Path, tmp_path: P
     info = soundfile.info(tmp_path / "narrow_as_wide.wav")
     assert (info.samplerate, info.channels, info.subtype, info.frames) == (16000, 1, "PCM_16", 12800)
     again = console("rwae-vc", *words, where=tmp_path)
-    refused((again.returncode, again.stdout, again.stderr), "rwae-vc", "is there already; expected a new name, or --fo")
+    refused((again.returncode, again.stdout, again.stderr), "rwae-vc", "exists already; expected a new name, or --fo")
 
 
 def test_eer_as_a_user_runs_it(recordings: Path, bundle_folder: Path, tmp_path: Path) -> None:
@@ -401,13 +401,13 @@ def test_vc_says_that_a_target_has_no_pitch(recordings: Path, run: Run, tmp_path
     code, out, err = run("rwae-vc", recordings / "s0/a.wav", "hiss.wav", "-o", "out.wav", "--json")
     assert code == 0, err
     assert json.loads(out)["pitch"] == "keep"
-    assert "warning: no pitch is known of the voice in hiss.wav; the source's is kept" in err
+    assert "warning: the pitch range of the voice in hiss.wav is unknown; the pitch of the source is kept" in err
 
 
 def test_vc_keeps_what_is_there_unless_forced(recordings: Path, run: Run, tmp_path: Path) -> None:
     (tmp_path / "a_as_b.b.wav").write_text("mine")
     words = (recordings / "s0/a.wav", recordings / "s1/b.b.wav")
-    refused(run("rwae-vc", *words), "rwae-vc", "a_as_b.b.wav is there already")
+    refused(run("rwae-vc", *words), "rwae-vc", "a_as_b.b.wav exists already")
     assert (tmp_path / "a_as_b.b.wav").read_text() == "mine"
     code, out, err = run("rwae-vc", *words, "--force")
     assert (code, out) == (0, ""), err
@@ -518,7 +518,7 @@ def test_vc_speaks_with_a_saved_voice(recordings: Path, run: Run, tmp_path: Path
     refused(run("rwae-vc", *words, "bob.safetensors", bundle=other), "rwae-vc", "bob.safetensors has the codes of bund")
     refused(run("rwae-vc", *words, source), "rwae-vc", "is not a whole safetensors file")
     save_file({"static/a": torch.ones(6)}, tmp_path.parent / "bare.safetensors")
-    refused(run("rwae-vc", *words, "../bare.safetensors"), "rwae-vc", "does not say of which bundle its codes are")
+    refused(run("rwae-vc", *words, "../bare.safetensors"), "rwae-vc", "does not name the bundle of its codes")
     assert listing(tmp_path) == before
 
 
@@ -641,7 +641,7 @@ def test_vc_of_a_folder_with_two_sources_of_one_name(folder: Path, recordings: P
     shutil.copy(recordings / "s2/c.flac", folder / "s0/a.flac")
     words = ("in", recordings / "s1/a.wav", "-o", "out")
     done = run("rwae-vc", *words, bundle=Path("never read"))
-    refused(done, "rwae-vc", "in/s0/a.flac and in/s0/a.wav would both become out/s0/a.wav; expected names that differ")
+    refused(done, "rwae-vc", "in/s0/a.flac and in/s0/a.wav would both become out/s0/a.wav; expected different names")
     assert listing(tmp_path) == ["in", *(f"in/{name}" for name in listing(folder))]
 
 
@@ -696,7 +696,7 @@ def test_vc_of_a_name_that_is_no_text(bundle_folder: Path, run: Run, tmp_path: P
     assert Path(strange.replace("in/", "out/")).read_bytes() == Path("out/a.wav").read_bytes()
     code, _, err = run("rwae-embed", strange, "-o", "codes.safetensors")
     assert code == 2
-    assert "bytes that are no text" in err
+    assert "bytes that are not text" in err
 
 
 @pytest.mark.parametrize(
@@ -740,7 +740,7 @@ def test_vc_refuses_a_voice_whose_pitch_is_none(
     save_file({"static/a": torch.zeros(bundle.config.model.static_dim)}, "voice.safetensors", header)
     status, _, err = run("rwae-vc", "a.wav", "--voice", "voice.safetensors", "-o", "o.wav")
     assert (status, err.count("\n")) == (2, 1)
-    assert "does not say of how many frames, at what pitch, its codes are" in err
+    assert "has no valid numbers of frames or pitch ranges" in err
 
 
 # ---- rwae-embed
@@ -778,7 +778,7 @@ def test_embed_is_static_alone_unless_asked_and_keeps_what_is_there(recordings: 
     with safe_open(tmp_path / "x.safetensors", "pt") as file:
         assert list(file.keys()) == [f"static/{recordings}/s0/a.wav"]
         assert file.get_tensor(f"static/{recordings}/s0/a.wav").shape == (6,)
-    refused(run("rwae-embed", *words), "rwae-embed", "is there already")
+    refused(run("rwae-embed", *words), "rwae-embed", "exists already")
     assert run("rwae-embed", *words, "--force", "--dynamic")[0] == 0
     with safe_open(tmp_path / "x.safetensors", "pt") as file:
         assert len(list(file.keys())) == 2

@@ -197,7 +197,7 @@ def test_the_recipe_on_the_demo(tmp_path: Path) -> None:
     begun = run("train.py", *TINY, "--out", "run", "--minutes", "1e-9", cwd=tmp_path)
     assert begun.returncode == 0, begun.stderr
     assert "training on the built-in synthetic digits" in begun.stdout
-    on = "go on with: python recipes/digits/train.py --resume run\n"
+    on = "continue with: python recipes/digits/train.py --resume run\n"
     assert begun.stdout.endswith(f"stopped after update 1 of 2; {on}")
     assert not (tmp_path / "run/bundle").exists()
     trained = run("train.py", "--resume", "run", "--minutes", "60", cwd=tmp_path)

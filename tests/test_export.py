@@ -97,7 +97,7 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, capsys: pytest.Capt
     assert "feedback" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert command.main([str(tmp_path), "--bundle", str(tiny)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_the_command_says_how_near_each_network_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

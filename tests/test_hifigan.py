@@ -110,7 +110,7 @@ def test_what_is_no_hifigan_is_refused(weights: Path, tmp_path: Path, capsys: py
     assert not Path(out).exists()
     words = ["--checkpoint", str(weights), "--output", str(weights)]
     assert guarded(lambda: fetch_hifigan.main(words), fetch_hifigan.NAME) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_it_is_judged_where_its_weights_are(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

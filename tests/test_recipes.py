@@ -159,7 +159,7 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(
             break
         shutil.rmtree(tmp_path / "run")
     assert process.returncode == 130, errors
-    assert "go on with: python recipes/timit/train.py --resume run" in errors
+    assert "continue with: python recipes/timit/train.py --resume run" in errors
     done = call(environment, tmp_path, "--resume", "run", "--no-tensorboard", "--threads", "1")
     assert done.returncode == 0, done.stderr
     weights = [(folder / "bundle/model.safetensors").read_bytes() for folder in (finished[0], tmp_path / "run")]
@@ -173,7 +173,7 @@ def test_time_that_is_up_ends_a_run_without_an_error_and_it_goes_on(
     words = ["--data", f"folder={recordings}", *TINY, "--out", "run", "--no-tensorboard"]
     begun = call(environment, tmp_path, *words, "--minutes", "1e-9")
     assert (begun.returncode, (tmp_path / "run/bundle").exists()) == (0, False), begun.stderr
-    assert "after update 1 of 6; go on with: python recipes/timit/train.py --resume run\n" in begun.stdout
+    assert "after update 1 of 6; continue with: python recipes/timit/train.py --resume run\n" in begun.stdout
     done = call(environment, tmp_path, "--resume", "run", "--no-tensorboard", "--threads", "1", "--minutes", "60")
     assert done.returncode == 0, done.stderr
     weights = [(folder / "bundle/model.safetensors").read_bytes() for folder in (finished[0], tmp_path / "run")]
@@ -254,7 +254,7 @@ def test_a_run_goes_on_from_a_bundle(
         (["--data", "folder={}", "--config", "broken.toml"], "is not TOML"),
         (["--data", "folder={}", "--config", "none.toml"], "does not exist"),
         (["--data", "folder={}", "--config", "rwae-pluss"], "did you mean 'rwae-plus'?"),
-        (["--data", "folder={}", "--out", "there"], "is there already"),
+        (["--data", "folder={}", "--out", "there"], "exists already"),
         (["--data", "folder={}", "--init", "none"], "expected a bundle"),
         (["--resume", "nowhere"], "does not exist"),
         (["--updates", "3"], "--updates"),
@@ -277,5 +277,5 @@ def test_a_run_killed_before_its_first_file_leaves_its_name_free(tmp_path: Path)
     (tmp_path / "run/.lock").touch()
     assert new_folder(tmp_path / "run", "an4") == tmp_path / "run"
     (tmp_path / "run/run.json").touch()
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         new_folder(tmp_path / "run", "an4")

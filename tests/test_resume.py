@@ -49,9 +49,9 @@ def options(*words: str) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--seed", "0"), "expected no --seed beside it"),
-        (("--with-sa",), "expected no --with-sa beside it"),
-        (("--set", "train.updates=9", "--set", "train.seed=1"), "expected no --set train.seed=1 beside it"),
+        (("--seed", "0"), "expected no --seed with it"),
+        (("--with-sa",), "expected no --with-sa with it"),
+        (("--set", "train.updates=9", "--set", "train.seed=1"), "expected no --set train.seed=1, only"),
     ],
 )
 def test_what_a_resumed_run_would_ignore_is_refused(words: tuple[str, ...], expected: str) -> None:
@@ -76,7 +76,7 @@ def test_each_recipe_refuses_in_one_line(script: str, option: str, tmp_path: Pat
     words = [sys.executable, str(RECIPES / script), "--resume", "nowhere", option]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert f"expected no {option.split('=')[0]} beside it" in done.stderr
+    assert f"expected no {option.split('=')[0]} with it" in done.stderr
 
 
 def test_a_plan_that_is_none_is_said(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_corpora_that_have_moved(tmp_path: Path) -> None:
     assert moved([an4, mine], [f"mine={here}"], tmp_path) == [an4, mine._replace(folder=here)]
     assert moved([an4, mine], [f"folder={here}"], tmp_path) == [an4, mine._replace(folder=here)]
     for item, words in {
-        f"timit={here}": r"--data timit is no corpus of the run in .*; expected an4, mine, theirs",
+        f"timit={here}": r"--data timit is not a corpus of the run in .*; expected an4, mine, theirs",
         f"folder={here}": r"--data folder is the reader of mine and theirs; expected an4, mine, theirs",
         "an4": "--data an4; expected NAME=DIR",
     }.items():

@@ -307,8 +307,8 @@ def test_bad_input_is_one_line_and_nothing_is_written(
         write_tensors(tmp_path / f"mixed/{name}.safetensors", longer)
     before = sorted(tmp_path.rglob("*"))
     for words, audio, culprit in (
-        (["--write", tmp_path / "there"], True, "there is there already"),
-        (["--out", tmp_path / "there"], True, "there is there already"),
+        (["--write", tmp_path / "there"], True, "there exists already"),
+        (["--out", tmp_path / "there"], True, "there exists already"),
         (["--embeddings", tmp_path / "there"], False, "plain, quiet"),
         (["--embeddings", tmp_path / "none"], False, "none is not a folder"),
         (["--embeddings", tmp_path / "mixed"], False, "several lengths"),

@@ -97,7 +97,10 @@ def test_a_bad_voice_is_named_and_the_others_are_written(voices: Path, run: Run,
     lines = err.splitlines()
     assert lines[0].startswith("rwae-vc: voices/bob/3.wav cannot be read as audio")
     assert lines[1].startswith("rwae-vc: voices/eve.safetensors is not a whole safetensors file")
-    assert lines[2] == "rwae-vc: warning: no pitch is known of the voice in voices/hiss.wav; the source's is kept"
+    assert (
+        lines[2]
+        == "rwae-vc: warning: the pitch range of the voice in voices/hiss.wav is unknown; the pitch of the source is kept"
+    )
     assert lines[3].startswith(
         "rwae-vc: converted source.wav into 3 voices, in source_as_voices; could not convert 2; "
     )

@@ -110,7 +110,7 @@ def test_a_vocoder_is_trained_and_goes_on(
     assert (vocoder.config.width, vocoder.training) == (8, False)
     plan = (whole / "run.json").read_text()
     assert stopped(tmp_path / "parts", plan) == 130
-    on = "go on with: python recipes/voice_conversion/train_vocoder.py --resume"
+    on = "continue with: python recipes/voice_conversion/train_vocoder.py --resume"
     assert f"stopped after update 2 of 4; {on} {tmp_path / 'parts'}\n" in capsys.readouterr().err
     assert call("--resume", str(tmp_path / "parts"), "--threads", "1") == 0
     same_but_for_seconds(whole, tmp_path / "parts")
@@ -126,7 +126,7 @@ def test_what_a_run_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert call(*words, "--out", str(whole)) == 0, capsys.readouterr().err
     vocoder = load_vocoder(whole / "vocoder")
     assert call("--resume", str(whole), "--init", str(whole / "vocoder")) == 2
-    assert "expected no --init beside it" in capsys.readouterr().err
+    assert "expected no --init with it" in capsys.readouterr().err
     for setting, expected in {
         "updates=0": "updates is 0; expected 1 or more",
         "frames=5": "frames is 5; expected 6 or more",

@@ -90,7 +90,7 @@ def test_a_page_of_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert len(sounds) == len(re.findall("data:image/png;base64,", page)) == 3
     for sound, number in zip(sounds, (0, 1), strict=False):
         np.testing.assert_allclose(soundfile.read(io.BytesIO(sound))[0], speech(number, 0.8), atol=2e-4)
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         samples.main(words)
     with pytest.raises(InputError, match="--rows wrold; did you mean 'world'"):
         samples.main([*words, "--force", "--rows", "wrold"])

@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     speakers_of(trials)  # raises InputError for a contradictory list before all recordings are read
     for folder in (options.write, options.out):
         if folder is not None and folder.exists():
-            raise InputError(f"{folder} is there already; expected a new folder")
+            raise InputError(f"{folder} exists already; expected a new folder")
     rows = {folder.resolve().name: read_conditions(folder, trials) for folder in options.embeddings}
     if len(rows) < len(options.embeddings):
         raise InputError("--embeddings has two folders with the same name, which names a row; expected different names")

@@ -1,4 +1,4 @@
-"""rwae-eer: the EER of a bundle's codes on a trial list, or of the embeddings or scores of any system."""
+"""Compute the equal error rate (EER) of a bundle's codes on a trial list, or of any system's embeddings or scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rwae_audio.inference.bundle import Bundle
 
 NAME = "rwae-eer"
-NOTES = 5  # notes on single files that are printed
+NOTES = 5  # the largest number of messages about single files
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -27,15 +27,18 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         epilog="The layout of a score file is recognised by its first lines: `enrol test score target|nontarget`, "
         "`enrol test 1|0 score`, `1|0 enrol test score`, `score target|nontarget`, `score 1|0`, or, with --trials, "
-        "`enrol test score`. CSV with a head (enrol, test, score, label) is read as well. A file with 1|0 is refused if all "
-        "scores are 0 or 1, since its layout is ambiguous. Names match without their audio suffix, and in either Unicode "
-        "form.",
+        "`enrol test score`. CSV files need a header line with the columns enrol, test, score and label. If all labels and "
+        "scores are 0 or 1, the layout is ambiguous, and the file is refused. Names of utterances may differ in their audio "
+        "suffix and in their Unicode form.",
     )
     parser.add_argument(
         "--trials", type=Path, help="a trial list: lines `1|0 enrol test` or `enrol test target|nontarget`"
     )
     parser.add_argument(
-        "--audio-dir", type=Path, metavar="DIR", help="the folder that the names in the list are relative to"
+        "--audio-dir",
+        type=Path,
+        metavar="DIR",
+        help="the folder of the recordings, to which names in the list are relative",
     )
     parser.add_argument(
         "--embeddings",
@@ -44,21 +47,24 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         help="embeddings of any system instead of recordings: safetensors or npz with names as keys, a folder of npy "
         "files, or Kaldi's ark or scp (extra kaldi)",
     )
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained bundle (default: the shipped one)")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained model (default: the one in the package)")
     parser.add_argument("--device", help=DEVICE_HELP)
     parser.add_argument(
-        "--scores", type=Path, metavar="FILE", help="write the static scores, `enrol test score target|nontarget`"
+        "--scores",
+        type=Path,
+        metavar="FILE",
+        help="write the scores of the static code to FILE, in lines `enrol test score target|nontarget`",
     )
     parser.add_argument(
-        "--from-scores", type=Path, metavar="FILE", help="a score file of any system, instead of recordings"
+        "--from-scores", type=Path, metavar="FILE", help="a score file of any system instead of recordings"
     )
     parser.add_argument(
         "--p-target",
         action="append",
         type=probability,
         metavar="P",
-        help="the prior probability of a target trial for minDCF; may be repeated (default: 0.05 and 0.01; the column of "
-        "the table is always at 0.05)",
+        help="a prior probability of target trials for minDCF; may be repeated (default: 0.05 and 0.01). The table always "
+        "has minDCF at 0.05",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
     options = parser.parse_args(argv)
@@ -76,7 +82,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def probability(text: str) -> float:
-    """Return the number between 0 and 1 in a text, for argparse."""
+    """Return the number in a text. Raises ArgumentTypeError unless it is between 0 and 1."""
     try:
         value = float(text)
     except ValueError:
@@ -94,16 +100,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def report_file(options: argparse.Namespace) -> int:
-    """Report on the score file of --from-scores, with the labels of --trials if it has none."""
+    """Print the report of the score file of --from-scores; its labels may be those of --trials."""
     from rwae_audio.evaluation.verification import read_scores, read_trials, report_scores
 
     listed = read_trials(options.trials) if options.trials else None
     scores, trials, target = read_scores(options.from_scores, listed)
-    return _say_scores(report_scores(scores, trials, target, p_targets=_p_targets(options)), options)
+    return _print_report(report_scores(scores, trials, target, p_targets=_p_targets(options)), options)
 
 
 def report_embeddings(options: argparse.Namespace) -> int:
-    """Report on the embeddings of --embeddings on the trial list of --trials."""
+    """Print the report of the embeddings of --embeddings on the trial list of --trials."""
     from rwae_audio.evaluation.vectors import read_vectors
     from rwae_audio.evaluation.verification import cosine_scores, read_trials, report_scores, write_scores
 
@@ -115,32 +121,35 @@ def report_embeddings(options: argparse.Namespace) -> int:
     if options.scores:
         write_scores(options.scores, trials, scores)
         say(NAME, f"wrote the scores to {options.scores}")
-    return _say_scores(summary, options)
+    return _print_report(summary, options)
 
 
 def _p_targets(options: argparse.Namespace) -> tuple[float, ...]:
+    """Return the prior probabilities for minDCF."""
     from rwae_audio.evaluation.verification import P_TARGETS
 
     return tuple(options.p_target or P_TARGETS)
 
 
-def _say_scores(summary: dict[str, Any], options: argparse.Namespace) -> int:
+def _print_report(summary: dict[str, Any], options: argparse.Namespace) -> int:
+    """Print the report of one system, and return the exit code 0."""
     if options.json:
         print(json.dumps(summary))
         return 0
     span = summary["interval"]
-    between = f" [{100 * span[0]:.2f}, {100 * span[1]:.2f}]" if span else " (no names, no interval)"
+    interval = f" [{100 * span[0]:.2f}, {100 * span[1]:.2f}]" if span else " (no names, no interval)"
     print(f"{summary['trials']:,} trials, {summary['target_trials']:,} of them target")
-    print(f"EER {100 * summary['eer']:.2f} %{between} at threshold {summary['threshold']:.4g}; {_costs(summary)}")
+    print(f"EER {100 * summary['eer']:.2f} %{interval} at threshold {summary['threshold']:.4g}; {_costs(summary)}")
     return 0
 
 
 def _costs(summary: dict[str, Any]) -> str:
+    """Return the minimum detection costs of a report as text."""
     return "minDCF " + ", ".join(f"{cost:.3f} (P {p_target})" for p_target, cost in summary["min_dcf_at"].items())
 
 
 def report_bundle(options: argparse.Namespace) -> int:
-    """Report on a bundle's codes of the recordings in --audio-dir on the trial list of --trials."""
+    """Print the report of a bundle's codes on the trial list of --trials, with recordings in --audio-dir."""
     from rwae_audio.evaluation.tables import format_table
     from rwae_audio.evaluation.verification import read_trials, report, speakers_of, write_scores
 
@@ -162,7 +171,7 @@ def report_bundle(options: argparse.Namespace) -> int:
     for note in notes[:NOTES]:
         say(NAME, note)
     if len(notes) > NOTES:
-        say(NAME, f"there are {len(notes) - NOTES} more such notes on other files")
+        say(NAME, f"there are {len(notes) - NOTES} more messages about other files")
     if options.scores:
         write_scores(options.scores, trials, scores["static"])
         say(NAME, f"wrote the static scores to {options.scores}")
@@ -183,9 +192,16 @@ def _check_scores_path(options: argparse.Namespace) -> None:
 
 
 def audio_paths(trials: Trials, folder: Path) -> list[Path]:
-    """Return the recording of each of trials.names: the file of that name, or a recording that `same_names` matches.
+    """Return the path of the recording of each utterance of a trial list.
 
-    Raises InputError for a name outside the folder, with several matches, or with none.
+    It is the file with the utterance's name, or a recording whose name matches by `same_names`.
+
+    Args:
+        trials: The trial list.
+        folder: The folder of the recordings.
+
+    Raises:
+        InputError: A name is outside of the folder, or it matches no recording or several recordings.
     """
     from rwae_audio.data.corpora.base import EXTRA_SUFFIXES, SUFFIXES, audio_files
     from rwae_audio.evaluation.trials import same_names
@@ -210,7 +226,14 @@ def audio_paths(trials: Trials, folder: Path) -> list[Path]:
 
 
 class FileEmbeddings(NamedTuple):
-    """The static (M, d) and dynamic (M, e) embeddings of files, the number of resampled files, and notes for the user."""
+    """The embeddings of recordings.
+
+    Attributes:
+        static: The static embeddings, (M, d).
+        dynamic: The dynamic embeddings, (M, e).
+        resampled: The number of recordings that were resampled.
+        notes: Messages for the user.
+    """
 
     static: Any
     dynamic: Any
@@ -219,7 +242,15 @@ class FileEmbeddings(NamedTuple):
 
 
 def embed_files(bundle: Bundle, paths: list[Path]) -> FileEmbeddings:
-    """Embed recordings. Raises InputError for a silent one, which has no speaker."""
+    """Return the embeddings of recordings.
+
+    Args:
+        bundle: The bundle.
+        paths: The paths of the recordings.
+
+    Raises:
+        InputError: A recording cannot be read, or is silent.
+    """
     import numpy as np
     from tqdm import tqdm
 

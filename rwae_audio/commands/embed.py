@@ -1,4 +1,4 @@
-"""Write the codes of recordings into a safetensors file."""
+"""Compute the static code of recordings, and with --dynamic also their dynamic codes, and write them into a file."""
 
 from __future__ import annotations
 
@@ -23,27 +23,30 @@ NAME = "rwae-embed"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = Parser(
         prog=NAME,
         description=__doc__,
-        epilog="Tensors: static/AUDIO, (static_dim,), and with --dynamic also dynamic/AUDIO, (frames, dynamic_dim). Metadata: "
-        "the SHA-256 of the bundle, the version, and for each recording its number of frames and its pitch range (voiced "
-        "frames, mean and deviation of ln F0). `rwae-vc SOURCE --voice FILE` takes the voice of all recordings together. A "
-        "recording in a folder is called DIR/its/path. Exit status: 0 if all went well, 1 if some files of a folder could not "
-        "be read (each is named), 2 for a mistake in the input.",
+        epilog="FILE has the tensors static/AUDIO, (static_dim,), and with --dynamic dynamic/AUDIO, (frames, dynamic_dim). A "
+        "recording in a folder is named DIR/its/path. The metadata are the SHA-256 of the bundle, the version, and the "
+        "number of frames and the pitch range (voiced frames, mean and deviation of ln F0) of each recording. `rwae-vc SOURCE "
+        "--voice FILE` converts into the voice of all recordings together. Exit status: 0 after success, 1 if files of a "
+        "folder could not be read (they are named), 2 if the input is wrong.",
     )
     parser.add_argument(
         "audio", nargs="+", metavar="AUDIO", help="recordings, each with one speaker, or folders of them"
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a .safetensors file")
-    parser.add_argument("--dynamic", action="store_true", help="write the dynamic codes as well, one a frame")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write"
+    )
+    parser.add_argument("--dynamic", action="store_true", help="write the dynamic codes as well, one for each frame")
     parser.add_argument(
         "--adapt",
         type=int,
         default=0,
         metavar="N",
-        help="fit the voice of all recordings together to them in N steps, better with a minute of speech; 60 take about 20 s, "
-        "and `rwae-vc --voice FILE` speaks with it (default: 0)",
+        help="adapt the voice of all recordings together to them, in N steps, for `rwae-vc --voice FILE`; a minute of speech "
+        "is enough, and 60 steps take about 20 s (default: 0)",
     )
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained model (default: the one in the package)")
     parser.add_argument("--device", default="cpu", help=DEVICE_HELP)
@@ -52,11 +55,13 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command, and return its exit code."""
     options = arguments(argv)
     return guarded(lambda: embed(options), NAME)
 
 
 def embed(options: argparse.Namespace) -> int:
+    """Embed all recordings and write the file. Returns the exit code."""
     if options.adapt < 0:
         raise InputError(f"--adapt {options.adapt}; expected 0 or more steps")
     if options.output.suffix != ".safetensors":
@@ -100,21 +105,27 @@ def embed(options: argparse.Namespace) -> int:
         f"could not read {len(failed)}": failed,
         f"skipped {others} other files (hidden, or without the suffix of a recording)": others,
     }
-    say(NAME, "; ".join(text for text, holds in counts.items() if holds))
+    say(NAME, "; ".join(text for text, applies in counts.items() if applies))
     return 1 if failed else 0
 
 
 def names_of(words: list[str]) -> tuple[dict[str, bool], int]:
-    """Return the names of all recordings, each with whether it comes from a folder, and the number of a folder's other files.
+    """Return the names of all recordings, and the number of other files in the folders.
+
+    Args:
+        words: The recordings and folders of the command line.
+
+    Returns:
+        A dictionary from the name of each recording to whether it was found in a folder, and the number of other files.
 
     Raises:
-        InputError: When a folder has no recordings, or a recording is given twice or by a name that is no text.
+        InputError: A folder has no recordings, a recording is named twice, or a name is not printable.
     """
     names, others = [], 0
     for word in words:
         if os.path.isdir(word):
-            found, count = recordings_in(Path(word))
-            names += [(os.path.join(word, name), True) for name in found]
+            recordings, count = recordings_in(Path(word))
+            names += [(os.path.join(word, name), True) for name in recordings]
             others += count
         else:
             names.append((word, False))
@@ -128,9 +139,9 @@ def names_of(words: list[str]) -> tuple[dict[str, bool], int]:
 
 
 def check_name(name: str) -> None:
-    """Raise InputError for a name that a tensor cannot have, since it is no UTF-8."""
+    """Raise InputError if a name is not printable, since it cannot be the name of a tensor, which is UTF-8."""
     if not name.isprintable():
-        raise InputError(f"{name!r} has bytes that are no text; expected a name of letters that can be printed")
+        raise InputError(f"{name!r} has bytes that are not text; expected a name of printable characters")
 
 
 class Codes(NamedTuple):
@@ -139,8 +150,8 @@ class Codes(NamedTuple):
     Attributes:
         voice: The static code, with the pitch range.
         dynamic: The dynamic codes (T, dynamic_dim), or None.
-        frames: The raw log-mels (T, n_mels), or None where no voice is adapted to them.
-        notes: What a user should know of the recording, a line each.
+        frames: The log-mels, not normalised, (T, n_mels), or None unless the voice is adapted.
+        notes: Messages for the user.
     """
 
     voice: Voice
@@ -150,7 +161,16 @@ class Codes(NamedTuple):
 
 
 def codes_of(bundle: Bundle, name: str, options: argparse.Namespace) -> Codes:
-    """Return the codes of a recording. Raises InputError when it cannot be read or its name is no text."""
+    """Return the codes of a recording.
+
+    Args:
+        bundle: The bundle.
+        name: The path of the recording.
+        options: The options of the command, of which `dynamic` and `adapt` are used.
+
+    Raises:
+        InputError: The recording cannot be read, or its name is not printable.
+    """
     import numpy as np
     import torch
 

@@ -1,4 +1,4 @@
-"""Write a converter as ONNX networks into the folder OUT, for programs without PyTorch."""
+"""Write the networks of a converter into the folder OUT as ONNX files, for programs without PyTorch."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ NAME = "rwae-export"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = Parser(
         prog=NAME,
         description=__doc__,
-        epilog="Files: static.onnx, dynamic.onnx, decoder.onnx and vocoder.onnx (up to the spectrum), settings.json and "
-        "arrays.npz. Each network is checked against PyTorch on recordings of three lengths. Needs the extra `onnx`. "
-        "recipes/voice_conversion/onnx_convert.py converts with such a folder.",
+        epilog="OUT has static.onnx, dynamic.onnx, decoder.onnx, vocoder.onnx (whose output is a spectrum), settings.json and "
+        "arrays.npz. The results of each network are compared with PyTorch on recordings of three lengths. The extra `onnx` "
+        "is needed. recipes/voice_conversion/onnx_convert.py is an example of a program that converts with OUT.",
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="a new folder")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder, which must not exist")
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained model (default: the one in the package)")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command, and return its exit code."""
     options = arguments(argv)
     return guarded(lambda: write(options), NAME)
 
 
 def write(options: argparse.Namespace) -> int:
+    """Export the converter of --bundle, and return the exit code."""
     from rwae_audio.conversion.converter import Converter
     from rwae_audio.conversion.export import export
 

@@ -1,4 +1,4 @@
-"""The plan of rwae-vc: which recording becomes which file. All that it refuses is refused before a model is loaded."""
+"""The plan of rwae-vc: a list of recordings with their output files, checked before a model is loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rwae_audio.files import InputError
 
 
 class Job(NamedTuple):
-    """A recording, the file that it becomes, and the voice of that file."""
+    """A conversion: the source recording, the output file and the target voice."""
 
     source: Path
     output: Path
@@ -21,7 +21,7 @@ class Job(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A recording that cannot be converted, the reason, and the name of the voice."""
+    """A failed conversion: the source recording, the reason of the failure and the name of the target voice."""
 
     source: str
     reason: str
@@ -29,16 +29,16 @@ class Failure(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The work of one command.
+    """The work of one call of rwae-vc.
 
     Attributes:
-        jobs: What is to be converted.
-        skipped: Outputs that exist and stay as they are.
-        failed: Recordings of a folder that cannot be read here.
-        others: The number of files in the folder that are no recordings, or no voices, by their names.
-        output: The file or the folder that is written.
-        folder: Whether a folder of results is written. Then what is bad is left out and named.
-        shared: The recording that is the source of all jobs, with several voices; otherwise None.
+        jobs: The conversions.
+        skipped: Existing output files, which are not written again (--skip-existing).
+        failed: Recordings in a folder that need a decoder which is not installed.
+        others: The number of files in the folder of recordings or of voices that have another suffix.
+        output: The output file or the output folder.
+        folder: Whether the output is a folder. Then failed conversions are reported, and the others continue.
+        shared: The source of all jobs if one recording is converted into several voices, otherwise None.
     """
 
     jobs: list[Job]
@@ -51,26 +51,39 @@ class Plan(NamedTuple):
 
 
 def planned(source: Path, target: Target, output: Path | None, force: bool, skip: bool) -> Plan:
-    """Plan the conversion of a recording or a folder of them into one voice.
+    """Plan the conversion of a recording, or of a folder of recordings, into one voice.
 
     Args:
-        output: None for a name that is made of the source's and the voice's.
-        force: Existing outputs are written over.
-        skip: Existing outputs are left.
+        source: The recording or the folder.
+        target: The target voice.
+        output: The output file or folder; None for a name that consists of the names of source and voice.
+        force: Whether existing output files are overwritten.
+        skip: Whether existing output files are skipped.
 
     Raises:
-        InputError: For whatever is missing, or could be written over or lost.
+        InputError: An input does not exist, or an output would overwrite a file.
     """
     for path in target.files:
         if not os.path.exists(path):
             raise InputError(f"{path} does not exist; expected a recording, or a file of rwae-embed for --voice")
     folder = os.path.isdir(source)
     plan = _folder_plan(source, output, target) if folder else _file_plan(source, output, target, force or skip)
-    return _allowed(plan, [source, *target.files], force, skip)
+    return _checked(plan, [source, *target.files], force, skip)
 
 
 def planned_voices(source: Path, folder: Path, output: Path | None, force: bool, skip: bool) -> Plan:
-    """Plan the conversion of one recording into every voice in a folder; arguments and errors as those of `planned`."""
+    """Plan the conversion of one recording into every voice in a folder.
+
+    Args:
+        source: The recording.
+        folder: The folder of voices.
+        output: The output folder; None for a name that consists of the names of recording and folder.
+        force: Whether existing output files are overwritten.
+        skip: Whether existing output files are skipped.
+
+    Raises:
+        InputError: An input does not exist, or an output would overwrite a file.
+    """
     targets, others = targets_in(folder)
     if os.path.isdir(source):
         raise InputError(f"{source} is a folder; expected one recording, as --targets has the voices")
@@ -80,28 +93,32 @@ def planned_voices(source: Path, folder: Path, output: Path | None, force: bool,
     if output.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"--output {output} lies in --targets {folder}; expected a folder elsewhere")
     jobs = [Job(source, output / f"{source.stem}_as_{target.name}.wav", target) for target in targets]
-    read = [source, *(path for target in targets for path in target.files)]
-    return _allowed(Plan(jobs, [], [], others, output, True, source), read, force, skip)
+    inputs = [source, *(path for target in targets for path in target.files)]
+    return _checked(Plan(jobs, [], [], others, output, True, source), inputs, force, skip)
 
 
 def recordings_in(folder: Path) -> tuple[list[str], int]:
     """Return the relative paths of the recordings below a folder, sorted, and the number of other files.
 
     Raises:
-        InputError: When there are no recordings.
+        InputError: There are no recordings.
     """
     from rwae_audio.data.corpora.base import EXTRA_SUFFIXES, SUFFIXES, audio_files
 
-    names = sorted(name for _, name in audio_files(folder, SUFFIXES + EXTRA_SUFFIXES))
-    others = {Path(place, name) for place, _, files in os.walk(folder) for name in files} - {folder / n for n in names}
-    if not names:
-        raise InputError(f"{folder} has no recordings ({len(others)} other files); expected {', '.join(SUFFIXES)}")
-    return names, len(others)
+    recordings = sorted(name for _, name in audio_files(folder, SUFFIXES + EXTRA_SUFFIXES))
+    files = {Path(parent, name) for parent, _, names in os.walk(folder) for name in names}
+    others = len(files - {folder / name for name in recordings})
+    if not recordings:
+        raise InputError(f"{folder} has no recordings ({others} other files); expected {', '.join(SUFFIXES)}")
+    return recordings, others
 
 
-def _allowed(plan: Plan, read: Sequence[Path], force: bool, skip: bool) -> Plan:
-    """Return a plan without the outputs that stay. Raises InputError when it would write over what it may not."""
-    _refuse_clashes(plan.jobs, read)
+def _checked(plan: Plan, inputs: Sequence[Path], force: bool, skip: bool) -> Plan:
+    """Return a plan without the jobs that are skipped.
+
+    Raises InputError if outputs have the same path or are among the input files, or if they exist without `force`.
+    """
+    _refuse_clashes(plan.jobs, inputs)
     existing = {job.output for job in plan.jobs if os.path.isfile(job.output)}
     if skip:
         jobs = [job for job in plan.jobs if job.output not in existing]
@@ -114,7 +131,8 @@ def _allowed(plan: Plan, read: Sequence[Path], force: bool, skip: bool) -> Plan:
     return plan
 
 
-def _file_plan(source: Path, output: Path | None, target: Target, over: bool) -> Plan:
+def _file_plan(source: Path, output: Path | None, target: Target, overwrite: bool) -> Plan:
+    """Return the plan for one recording. Raises InputError as `planned` does."""
     if not os.path.exists(source):
         raise InputError(f"{source} does not exist; expected a recording, or a folder of them")
     name = f"{source.stem}_as_{target.name}.wav"
@@ -124,33 +142,34 @@ def _file_plan(source: Path, output: Path | None, target: Target, over: bool) ->
         output = output / name
     if output.suffix.lower() not in (".wav", ".flac"):
         raise InputError(f"--output {output}; expected a name that ends in .wav or .flac, or a folder that exists")
-    free_output(output, over)
+    free_output(output, overwrite)
     return Plan([Job(source, output, target)], [], [], 0, output, False)
 
 
 def _folder_plan(source: Path, output: Path | None, target: Target) -> Plan:
-    """Plan a folder: each recording becomes the .wav of its name at the same place below the output."""
+    """Return the plan for a folder: each output is a .wav file with the relative path of its source."""
     output = _output_folder(output or Path(f"{source.resolve().name}_as_{target.name}"), "SOURCE is one")
     if output.resolve().is_relative_to(source.resolve()):
         raise InputError(f"--output {output} lies in SOURCE {source}; expected a folder elsewhere")
     names, others = recordings_in(source)
     failed = _unreadable([source / name for name in names], target.name)
-    reasons = {failure.source for failure in failed}
-    jobs = [Job(source / n, (output / n).with_suffix(".wav"), target) for n in names if str(source / n) not in reasons]
+    unreadable = {failure.source for failure in failed}
+    readable = [name for name in names if str(source / name) not in unreadable]
+    jobs = [Job(source / name, (output / name).with_suffix(".wav"), target) for name in readable]
     return Plan(jobs, [], failed, others, output, True)
 
 
-def _output_folder(output: Path, why: str) -> Path:
-    """Return a folder that results can be written to. Raises InputError where it is a file's name, with the reason `why`."""
+def _output_folder(output: Path, reason: str) -> Path:
+    """Return `output` if it can be an output folder. Raises InputError, with the reason why it has to be a folder."""
     if output.suffix.lower() in (".wav", ".flac") or (os.path.exists(output) and not os.path.isdir(output)):
-        raise InputError(f"--output {output} is a file's name; expected a folder, as {why}")
+        raise InputError(f"--output {output} is a file's name; expected a folder, as {reason}")
     if not os.path.isdir(output.parent):
         raise InputError(f"the folder {output.parent} does not exist; expected one to make {output.name} in")
     return output
 
 
 def _unreadable(paths: Sequence[Path], voice: str) -> list[Failure]:
-    """Return the files that are recordings by their names but for which PyAV is missing."""
+    """Return the recordings that cannot be read because PyAV is not installed."""
     from rwae_audio.data.audio import open_audio
     from rwae_audio.data.corpora.base import readable_suffixes
 
@@ -165,23 +184,23 @@ def _unreadable(paths: Sequence[Path], voice: str) -> list[Failure]:
 
 
 def _refuse_clashes(jobs: Sequence[Job], inputs: Sequence[Path]) -> None:
-    """Raise InputError when two outputs are one, or an output is one of the files that are read."""
+    """Raise InputError if two outputs have the same path, or an output is one of the input files."""
     origins: dict[Path, Path] = {}
-    several = len({job.target for job in jobs}) > 1
-    read = {_identity(path) for path in [*inputs, *(job.source for job in jobs)]}
+    several_voices = len({job.target for job in jobs}) > 1
+    input_files = {_identity(path) for path in [*inputs, *(job.source for job in jobs)]}
     for source, output, target in jobs:
-        origin = target.origin if several else source
+        origin = target.origin if several_voices else source
         if output in origins:
-            raise InputError(f"{origins[output]} and {origin} would both become {output}; expected names that differ")
+            raise InputError(f"{origins[output]} and {origin} would both become {output}; expected different names")
         origins[output] = origin
         if os.path.isdir(output):
             raise InputError(f"{output} is a folder; expected the name of a file")
-        if os.path.exists(output) and _identity(output) in read:
+        if os.path.exists(output) and _identity(output) in input_files:
             raise InputError(f"{output} is one of the files that are read; expected another name for the result")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what a file is under any of its names, or None if it is not there (a link that leads nowhere)."""
+    """Return the device and the inode of a file, which all its names share, or None for a broken link."""
     try:
         status = os.stat(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""Pipes of rwae-vc: a recording from standard input, a WAV file to standard output."""
+"""Standard input and output of rwae-vc: a recording from a pipe, and a WAV file to a pipe."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ PIPE = "-"
 
 
 class Pipes(NamedTuple):
-    """The files that stand for standard input and output, in a temporary folder, or None where they are not used."""
+    """Temporary files that stand for standard input and output.
+
+    Attributes:
+        source: The file for standard input, or None if it is not used.
+        output: The file for standard output, or None if it is not used.
+    """
 
     source: Path | None
     output: Path | None
 
     def fill(self) -> None:
-        """Read standard input to its end. Raises InputError when it cannot be read, as a folder cannot."""
+        """Copy standard input into its file. Raises InputError if it cannot be read."""
         if self.source is None:
             return
         try:
@@ -34,14 +39,14 @@ class Pipes(NamedTuple):
             raise InputError(f"standard input cannot be read ({error.strerror}); expected a recording") from error
 
     def empty(self) -> None:
-        """Write the result, which is there as a whole, to standard output."""
+        """Copy the finished file to standard output."""
         if self.output is not None:
             with self.output.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
             sys.stdout.buffer.flush()
 
     def shown(self, path: str) -> str:
-        """Return the name under which a user knows a path, or a message with it: stdin or stdout."""
+        """Return a path or a message, with the paths of temporary files replaced by `stdin` and `stdout`."""
         for pipe in (self.source, self.output):
             path = path if pipe is None else path.replace(str(pipe), pipe.stem)
         return path
@@ -49,29 +54,30 @@ class Pipes(NamedTuple):
 
 @contextlib.contextmanager
 def pipes(source: bool, output: bool) -> Iterator[Pipes]:
-    """Provide the files of standard input and output; they are removed when the block ends.
+    """Provide temporary files for standard input and output, which are removed when the block ends.
 
     Args:
         source: Whether standard input is read.
-        output: Whether standard output is written to.
+        output: Whether standard output is written.
 
     Raises:
-        InputError: When one of them is a terminal, or closed; and with `stdin` in messages of the block.
+        InputError: Standard input or output is closed or a terminal. InputErrors of the block are raised again, with
+            `stdin` in the place of the temporary path.
     """
-    for wanted, stream, name, ask in (
+    for used, stream, name, expected in (
         (source, sys.stdin, "input", "a recording from a pipe or a file"),
         (output, sys.stdout, "output", "a pipe or a file to write sound to, or -o OUT"),
     ):
-        if wanted and (stream is None or stream.isatty()):
-            raise InputError(f"standard {name} is {'closed' if stream is None else 'a terminal'}; expected {ask}")
+        if used and (stream is None or stream.isatty()):
+            raise InputError(f"standard {name} is {'closed' if stream is None else 'a terminal'}; expected {expected}")
     if not (source or output):
         yield Pipes(None, None)
         return
     with tempfile.TemporaryDirectory(prefix="rwae-vc-") as name:
-        both = Pipes(Path(name, "stdin") if source else None, Path(name, "stdout.wav") if output else None)
-        if both.source is not None:
-            both.source.touch()
+        files = Pipes(Path(name, "stdin") if source else None, Path(name, "stdout.wav") if output else None)
+        if files.source is not None:
+            files.source.touch()
         try:
-            yield both
+            yield files
         except InputError as error:
-            raise InputError(Pipes(both.source, None).shown(str(error))) from error
+            raise InputError(Pipes(files.source, None).shown(str(error))) from error

@@ -1,4 +1,4 @@
-"""Runs of every command that trains: their options, their plans (run.json), how one stops and how it goes on."""
+"""Training runs of all commands: common options, the plan of a run (run.json), and how runs are stopped and resumed."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ from rwae_audio.settings import nearest
 if TYPE_CHECKING:
     from rwae_audio.data.corpora import Source
 
-BESIDE = ("resume", "data", "set", "threads", "minutes", "no_tensorboard")  # what is allowed beside --resume
-BEGAN = time.monotonic()
-CONFIGURATIONS = ASSETS / "conf"  # those of the package, which --config takes by their names
+BESIDE = ("resume", "data", "set", "threads", "minutes", "no_tensorboard")  # options that are allowed with --resume
+BEGAN = time.monotonic()  # seconds, the start of the command
+CONFIGURATIONS = ASSETS / "conf"  # the configurations of the package, whose names --config takes
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-# Of the processes that torchrun or accelerate has launched, the first one writes and speaks.
-FIRST = os.environ.get("RANK", "0") == "0"
+FIRST = os.environ.get("RANK", "0") == "0"  # the only process of torchrun or accelerate that prints and writes files
 RESUME_HELP = (
-    "continue the run in this folder, or a finished one: --set train.updates=N sets the number of updates, --data NAME=DIR "
-    "the new folder of a corpus. Schedules that depend on the number of updates, such as the cosine of the learning rate, "
-    "follow the new number from there on"
+    "continue the run in this folder, which may be finished. --set train.updates=N sets the number of updates, --data "
+    "NAME=DIR the new folder of a corpus. Schedules that depend on the number of updates, such as the cosine of the learning "
+    "rate, follow the new number from then on"
 )
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a training: --set, --out, --resume, --minutes and --threads."""
+    """Add the options of all training commands to a parser: --set, --out, --resume, --minutes and --threads."""
     add_set(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: a new one in runs/)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help=RESUME_HELP)
@@ -42,13 +41,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def add_set(parser: argparse.ArgumentParser) -> None:
-    """Add --set."""
-    helped = "change one setting, written as in TOML; may be repeated"
-    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help=helped)
+    """Add --set to a parser."""
+    text = "change a setting of the configuration; VALUE is written as in TOML; may be repeated"
+    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help=text)
 
 
 def _minutes(word: str) -> float:
-    """Return the number in a word. Raises ArgumentTypeError unless it is above 0."""
+    """Return the number in a word. Raises ArgumentTypeError unless it is more than 0."""
     try:
         value = float(word)
     except ValueError:
@@ -59,20 +58,24 @@ def _minutes(word: str) -> float:
 
 
 def minutes_left(minutes: float | None) -> float | None:
-    """Return the minutes of --minutes that remain since the command began, at least 0."""
+    """Return how many of the minutes of --minutes remain, at least 0. They count from the start of the command."""
     return None if minutes is None else max(minutes - (time.monotonic() - BEGAN) / 60, 0.0)
 
 
 def tell(line: str) -> None:
-    """Print a line, once among several processes, and at once: a run is watched through a pipe or a file as well."""
+    """Print a line in the first process, without buffering, so that a log file is always up to date."""
     if FIRST:
         print(line, flush=True)
 
 
 def configuration(word: str) -> Path:
-    """Return the TOML file that --config gives by its path, or by its name if it is one of the package's.
+    """Return the path of the TOML file of --config.
 
-    A path ends in .toml or has a slash. Raises InputError for an unknown name.
+    Args:
+        word: A path, which ends in .toml or has a slash, or the name of a configuration of the package.
+
+    Raises:
+        InputError: The package has no configuration of this name.
     """
     if word.endswith(".toml") or "/" in word:
         return Path(word)
@@ -85,7 +88,16 @@ def configuration(word: str) -> Path:
 
 
 def tables_of(source: Path | None, changes: Sequence[str], seed: int | None = None) -> dict[str, Any]:
-    """Return the tables of a TOML file, with the changes that --set and --seed make. Raises InputError."""
+    """Return the tables of a configuration.
+
+    Args:
+        source: The TOML file, or None for no settings.
+        changes: The values of --set.
+        seed: The value of --seed, or None.
+
+    Raises:
+        InputError: The file cannot be read, or a change has another form than TABLE.KEY=VALUE.
+    """
     from rwae_audio.settings import read_toml
 
     tables = read_toml(source) if source else {}
@@ -97,67 +109,78 @@ def tables_of(source: Path | None, changes: Sequence[str], seed: int | None = No
 
 
 def command_line(command: str) -> str:
-    """Return how this process was called, such that the line means the same on another disk.
+    """Return the command line of this process without paths of this computer, for the record of a run.
 
-    The folders of corpora are named after their corpora, the package's configurations by their names, and files of the
-    recipes by their place in the project.
+    Folders of corpora become the names of the corpora (see `recorded`), configurations of the package their names, and files
+    of the recipes their paths in the project.
 
     Args:
         command: The program, such as `rwae-train` or `python recipes/timit/train.py`.
     """
     words: list[str] = []
     for word in recorded(sys.argv[1:]):
-        place = Path(word).resolve()
-        if words and words[-1] in ("--config", "--hold-out") and place.is_file():
-            if place.is_relative_to(RECIPES):
-                word = f"recipes/{place.relative_to(RECIPES).as_posix()}"
-            elif place.parent == CONFIGURATIONS.resolve():
-                word = place.stem
+        path = Path(word).resolve()
+        if words and words[-1] in ("--config", "--hold-out") and path.is_file():
+            if path.is_relative_to(RECIPES):
+                word = f"recipes/{path.relative_to(RECIPES).as_posix()}"
+            elif path.parent == CONFIGURATIONS.resolve():
+                word = path.stem
         words.append(word)
     return " ".join([command, *words])
 
 
 def stoppable(training: Callable[[], int], command: str, folder: Path) -> int:
-    """Call a training, and return the exit status: its own, 0 when its minutes are over, 130 on Ctrl-C.
+    """Call a training, and return the exit code: that of the training, 0 if its minutes are over, 130 after Ctrl-C.
 
-    A run that was stopped says in a line how it goes on. Of several processes all but the first return 0: torchrun would
-    stop the first one for another's error.
+    If the run is stopped, a line tells the user how to continue it. If there are several processes, all but the first return
+    0 after Ctrl-C, since torchrun would otherwise stop the first one.
 
     Args:
+        training: The training.
         command: The program, as in `command_line`.
+        folder: The run folder.
     """
     from rwae_audio.training.loop import Interrupted, TimeIsUp
 
     try:
         return training()
-    except (Interrupted, KeyboardInterrupt) as stop:  # the second: before the first update, or after the last
-        late = isinstance(stop, TimeIsUp)
+    except (Interrupted, KeyboardInterrupt) as stop:  # KeyboardInterrupt: before the first update or after the last one
+        time_is_up = isinstance(stop, TimeIsUp)
         if FIRST:
-            line = f"{stop or 'stopped'}; go on with: {command} --resume {folder}"
-            print(line, file=sys.stdout if late else sys.stderr)
-        return 0 if late else 130 * FIRST
+            line = f"{stop or 'stopped'}; continue with: {command} --resume {folder}"
+            print(line, file=sys.stdout if time_is_up else sys.stderr)
+        return 0 if time_is_up else 130 * FIRST
 
 
 def check_beside_resume(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Raise InputError for an option that a resumed run would ignore."""
+    """Raise InputError if --resume is used with an option that a resumed run would ignore.
+
+    Args:
+        parser: The parser, which has the defaults of all options.
+        options: The parsed command line.
+    """
     for name, value in vars(options).items() if options.resume else ():
         if name not in BESIDE and value != parser.get_default(name):
             option = f"--{name.replace('_', '-')}"
-            raise InputError(f"--resume continues a run as it began; expected no {option} beside it")
+            raise InputError(f"--resume continues a run with its own options; expected no {option} with it")
         for setting in value if name == "set" else ():
             if not setting.startswith("train.updates="):
                 raise InputError(
-                    f"--resume continues a run as it began; expected no --set {setting} beside it, only train.updates=N"
+                    f"--resume continues a run with its own options; expected no --set {setting}, only train.updates=N"
                 )
 
 
 def resumed_plan(options: argparse.Namespace, latest: str, command: str, **kinds: type) -> dict[str, Any]:
-    """Return the plan of the run of --resume, with the folders of --data and the settings of --set. Raises InputError.
+    """Return the plan of the run of --resume, with new folders of --data and a new number of updates of --set.
 
     Args:
-        latest: The latest checkpoint, relative to the run's folder.
+        options: The parsed command line.
+        latest: The latest checkpoint, relative to the run folder.
         command: The program, as in `command_line`.
-        kinds: The types of what the plan has to hold, as in `read_plan`.
+        kinds: The type of each required entry of the plan, as in `read_plan`.
+
+    Raises:
+        InputError: The run folder has no valid plan, or an option does not fit the run.
     """
     from rwae_audio.data.corpora import planned_sources
 
@@ -167,10 +190,14 @@ def resumed_plan(options: argparse.Namespace, latest: str, command: str, **kinds
 
 
 def read_plan(folder: Path, **kinds: type) -> dict[str, Any]:
-    """Read the plan of a run, its run.json. Raises InputError if an entry is missing or of another type.
+    """Read the plan of a run, which is its run.json.
 
     Args:
-        kinds: The types of what the plan has to hold beside `config`, `data` and `command`.
+        folder: The run folder.
+        kinds: The type of each required entry of the plan besides `config`, `data` and `command`.
+
+    Raises:
+        InputError: An entry is missing or has another type.
     """
     plan = read_json(folder / "run.json", "the folder of an earlier run")
     kinds = {"config": dict, "data": list, "command": str, **kinds}
@@ -181,23 +208,23 @@ def read_plan(folder: Path, **kinds: type) -> dict[str, Any]:
 
 
 def _lists(plan: Mapping[str, Any], name: str, kinds: Sequence[type]) -> bool:
-    """Return whether an entry of a plan, if there is one, is a list of lists of values of these types."""
+    """Return whether an entry of a plan is missing, or is a list of rows with values of the types `kinds`."""
     rows = plan.get(name, [])
     return isinstance(rows, list) and all(isinstance(row, list) and [*map(type, row)] == kinds for row in rows)
 
 
 def moved(sources: Sequence[Source], items: Sequence[str], run: Path) -> list[Source]:
-    """Return the sources of a run, with the folders that `--data NAME=DIR` replaces.
+    """Return the sources of a run, with folders replaced by those of `--data NAME=DIR`.
 
-    All folders of a corpus are replaced by those given, so that a corpus with several folders needs all of them.
+    All folders of a corpus are replaced together. So all of them have to be given for a corpus with several folders.
 
     Args:
         sources: The sources of the run.
-        items: The values of --data; NAME is a corpus of the run, or the reader of a single one.
-        run: The folder of the run.
+        items: The values of --data. NAME is a corpus of the run, or a reader that reads a single corpus of the run.
+        run: The run folder.
 
     Raises:
-        InputError: NAME is no corpus of the run, or not a single one.
+        InputError: NAME is not a corpus of the run, or it is the reader of several corpora.
     """
     from rwae_audio.data.corpora import Source, by_corpus, relocated
 
@@ -205,24 +232,27 @@ def moved(sources: Sequence[Source], items: Sequence[str], run: Path) -> list[So
     readers = {name: folders[0].reader for name, folders in corpora.items()}
     new = []
     for item in items:
-        name, _, place = item.partition("=")
-        if not place:
+        name, _, folder = item.partition("=")
+        if not folder:
             raise InputError(f"--data {item}; expected NAME=DIR")
         names = [name] if name in corpora else [corpus for corpus, reader in readers.items() if reader == name]
         if len(names) != 1:
-            problem = f"is the reader of {' and '.join(names)}" if names else f"is no corpus of the run in {run}"
+            problem = f"is the reader of {' and '.join(names)}" if names else f"is not a corpus of the run in {run}"
             raise InputError(f"--data {name} {problem}; expected {', '.join(corpora)}")
-        new.append(Source(readers[names[0]], os.path.abspath(place), names[0]))
+        new.append(Source(readers[names[0]], os.path.abspath(folder), names[0]))
     return relocated(sources, new)
 
 
 def lengthened(
     plan: Mapping[str, Any], settings: Sequence[str], run: Path, latest: str, command: str
 ) -> dict[str, Any]:
-    """Return the plan of a run with the number of updates from --set; earlier commands are kept in `before`.
+    """Return the plan of a run with a new number of updates; the entry `before` gets the earlier command.
 
     Args:
-        latest: The latest checkpoint, relative to the run's folder.
+        plan: The plan of the run.
+        settings: The values of --set.
+        run: The run folder.
+        latest: The latest checkpoint, relative to the run folder.
         command: The program, as in `command_line`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The voices that rwae-vc converts into: recordings of one speaker, or a file of rwae-embed."""
+"""The target voices of rwae-vc: recordings of a speaker, or a file that rwae-embed wrote."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from rwae_audio.conversion.converter import Converter
     from rwae_audio.conversion.voice import Voice
 
-SAVED = ".safetensors"
+SAVED = ".safetensors"  # the suffix of files that rwae-embed writes
 
 
 class Target(NamedTuple):
-    """A voice on the disk.
+    """The files of a target voice.
 
     Attributes:
-        name: The name of the voice, in the names of results.
-        origin: The folder or the file that it is.
-        files: Its recordings, or the one file of rwae-embed.
-        saved: Whether it is a file of rwae-embed.
+        name: The name of the voice, which is a part of the names of output files.
+        origin: The file or the folder of the voice, for messages.
+        files: The recordings, or the file that rwae-embed wrote.
+        saved: Whether the voice is in a file that rwae-embed wrote.
     """
 
     name: str
@@ -33,13 +33,13 @@ class Target(NamedTuple):
 
 
 class TargetVoice(NamedTuple):
-    """A voice that has been read.
+    """A target voice after it has been read.
 
     Attributes:
-        voice: The static code, with the pitch range.
-        pitch: "target" where conversions move to its pitch range, "keep" where the source's pitch is left.
-        warning: What a user should know of its pitch range, or "".
-        notes: What a user should know of its recordings, a line each.
+        voice: The static code with the pitch range.
+        pitch: "target" if conversions get the pitch range of the voice, "keep" if they keep that of the source.
+        warning: A message for the user about the pitch range, or "".
+        notes: Messages for the user about the recordings.
     """
 
     voice: Voice
@@ -51,11 +51,11 @@ class TargetVoice(NamedTuple):
 def targets_in(folder: Path) -> tuple[list[Target], int]:
     """Return the voices in a folder, sorted by name, and the number of other entries.
 
-    A voice is a subfolder with recordings, which are pooled, or a recording, or a file of rwae-embed. Hidden entries are
-    skipped.
+    A voice is a subfolder with recordings of one speaker, a recording, or a file that rwae-embed wrote. Hidden entries are
+    not voices.
 
     Raises:
-        InputError: When it is no folder, or has no voices.
+        InputError: The folder does not exist or has no voices.
     """
     from rwae_audio.data.corpora.base import EXTRA_SUFFIXES, SUFFIXES, audio_files
 
@@ -81,14 +81,16 @@ def targets_in(folder: Path) -> tuple[list[Target], int]:
 
 
 def read_target(converter: Converter, target: Target, moves: bool, steps: int = 0) -> TargetVoice:
-    """Read a voice; all recordings of it are pooled.
+    """Read a target voice. Several recordings of it are pooled.
 
     Args:
-        moves: Whether the pitch of a source is to move to the pitch range of the voice.
-        steps: The steps by which the voice is adapted to its recordings, 0 for none.
+        converter: The converter.
+        target: The files of the voice.
+        moves: Whether conversions should get the pitch range of the voice.
+        steps: The number of updates of the voice's adaptation to its recordings, 0 for no adaptation.
 
     Raises:
-        InputError: When one of its files cannot be read, or a recording is silent or too short.
+        InputError: A file cannot be read, or a recording is silent or too short.
     """
     import torch
 
@@ -102,7 +104,7 @@ def read_target(converter: Converter, target: Target, moves: bool, steps: int = 
     else:
         voices, frames = [], []
         for path in target.files:
-            reading = read_file(path, converter.bundle.config.mel)  # let go after its turn, since it holds a file open
+            reading = read_file(path, converter.bundle.config.mel)  # not kept, since each reading has an open file
             voices.append(voice_of(converter.bundle, reading, moves))
             frames += [torch.cat([*reading.log_mels()])] if steps else []
             notes += notes_on(path, reading)
@@ -112,5 +114,5 @@ def read_target(converter: Converter, target: Target, moves: bool, steps: int = 
     if not moves or voice.register is not None:
         return TargetVoice(voice, "target" if moves else "keep", notes=tuple(notes))
     names = ", ".join(map(str, target.files))
-    warning = f"warning: no pitch is known of the voice in {names}; the source's is kept"
+    warning = f"warning: the pitch range of the voice in {names} is unknown; the pitch of the source is kept"
     return TargetVoice(voice, "keep", warning, tuple(notes))

@@ -1,1 +1,1 @@
-"""Speech in another voice."""
+"""Voice conversion: waveform → waveform in another voice, with pitch and vocoders."""

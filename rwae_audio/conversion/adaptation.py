@@ -1,7 +1,7 @@
-"""Adaptation: a voice that the decoder speaks more like a minute of its recordings.
+"""Adaptation of a voice to about a minute of its recordings, by a few updates of numbers that belong to the voice.
 
-A static code is one vector for all that a voice does to the spectrum. An adapted voice adds numbers of its own to the gains and
-shifts by which z^c modulates the decoder (FiLM). All weights stay as they are.
+The static code z^c of a voice modulates the decoder: it sets gains and shifts of the decoder's states (FiLM). An adapted
+voice adds learned numbers, its *modulation*, to these gains and shifts. The weights of the model do not change.
 """
 
 from __future__ import annotations
@@ -18,31 +18,33 @@ from rwae_audio.inference.bundle import Bundle
 from rwae_audio.randomness import generator
 from rwae_audio.training.perturbations import Colour, Mel, perturbed_views
 
-STEPS = 60
-BATCH = 8  # segments a step
+STEPS = 60  # updates
+BATCH = 8  # segments of an update
 LEARNING_RATE = 0.01
 
 
 def adapted(bundle: Bundle, recordings: Sequence[Tensor], voice: Voice, steps: int = STEPS, seed: int = 0) -> Voice:
-    """Return the voice with a modulation that lowers the reconstruction error of its recordings.
+    """Return a voice with a modulation that reduces the reconstruction error of its recordings.
 
-    Segments of the recordings are encoded as in training: the dynamic encoder hears them in other voices, and its codes have
-    their noise. So the modulation learns the voice, and not what the codes leave of it.
+    Segments of the recordings are encoded as in training: the input of the dynamic encoder is perturbed, and its codes are
+    noisy. So the voice has to come from the modulation, since the dynamic codes have little of it.
 
     Args:
-        recordings: Raw log-mels of the voice, (T, n_mels) each.
-        steps: Updates of the modulation, by Adam.
-        seed: Decides which segments are drawn, and how they are perturbed.
+        bundle: The bundle.
+        recordings: The log-mels of recordings of the voice, not normalised, (T, n_mels) each.
+        voice: The voice without modulation.
+        steps: The number of updates of the modulation, by Adam.
+        seed: The seed of the drawn segments, of their perturbations and of the noise.
 
     Raises:
-        InputError: When no recording is as long as a training segment, or the decoder has no modulation.
+        InputError: No recording is as long as a training segment, or the decoder of the bundle has no modulation.
     """
     config, model, segment = bundle.config, bundle.model, bundle.config.mel.segment
     shape, device = modulation_shape(bundle), next(bundle.model.parameters()).device
     recordings = [frames for frames in recordings if len(frames) >= segment]
     if not recordings:
         raise InputError(f"no recording has {segment} frames; expected longer ones to adapt to, better a minute")
-    perturbations = [one for one in config.train.perturb if isinstance(one, (Colour, Mel))]
+    perturbations = [perturbation for perturbation in config.train.perturb if isinstance(perturbation, (Colour, Mel))]
     modulation = torch.zeros(shape, device=device, requires_grad=True)
     optimizer = torch.optim.Adam([modulation], lr=LEARNING_RATE)
     static = voice.code.to(device).expand(BATCH, -1)
@@ -61,12 +63,21 @@ def adapted(bundle: Bundle, recordings: Sequence[Tensor], voice: Voice, steps: i
 
 
 def draw_segments(recordings: Sequence[Tensor], segment: int, draw: torch.Generator) -> Tensor:
-    """Return BATCH segments (BATCH, segment, n_mels) of recordings (T, n_mels), drawn by their length."""
-    rooms = torch.tensor([len(frames) - segment + 1 for frames in recordings])
-    places = torch.randint(int(rooms.sum()), (BATCH,), generator=draw)
-    ends = rooms.cumsum(0)
-    which = torch.searchsorted(ends, places, right=True)
-    starts = places - (ends - rooms)[which]
+    """Draw segments of recordings. Each possible segment has the same probability.
+
+    Args:
+        recordings: The log-mels of the recordings, (T, n_mels) each.
+        segment: The number of frames of a segment.
+        draw: The random numbers.
+
+    Returns:
+        The segments, (BATCH, segment, n_mels).
+    """
+    counts = torch.tensor([len(frames) - segment + 1 for frames in recordings])  # possible segments of each recording
+    numbers = torch.randint(int(counts.sum()), (BATCH,), generator=draw)
+    ends = counts.cumsum(0)
+    rows = torch.searchsorted(ends, numbers, right=True)
+    starts = numbers - (ends - counts)[rows]
     return torch.stack(
-        [recordings[i][start : start + segment] for i, start in zip(which.tolist(), starts.tolist(), strict=True)]
+        [recordings[row][start : start + segment] for row, start in zip(rows.tolist(), starts.tolist(), strict=True)]
     )

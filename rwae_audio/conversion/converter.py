@@ -1,10 +1,10 @@
-"""The converter: waveform in, waveform out; what the source says, in the target's voice.
+"""The voice converter: it reads a source recording, and returns a waveform with the same words in a target's voice.
 
     converter = Converter.load()
     voice = converter.voice(["bob1.wav", "bob2.wav"])
     sound = converter.convert(waveform, sample_rate, voice)  # at converter.sample_rate
 
-Recordings are of any length, and memory hardly grows with them.
+Recordings may have any length; the memory hardly depends on it.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ PITCHES = ("target", "keep")
 
 @dataclass(frozen=True)
 class Converted:
-    """The report of Converter.convert_file.
+    """The report of `Converter.convert_file`.
 
     Attributes:
-        seconds: Duration of the source and of the result.
-        source_rate: Sample rate of the source, Hz.
-        level: Level of the source as it was read.
-        gain: Factor against clipping, 1.0 for none.
-        notes: What a user should be told of the source, a line each.
+        seconds: The duration of the source and of the result in seconds.
+        source_rate: The sample rate of the source in Hz.
+        level: The level of the source.
+        gain: The factor that was applied against clipping, 1.0 for none.
+        notes: Messages for the user about the source.
     """
 
     seconds: float
@@ -57,19 +57,25 @@ class Converted:
 
 
 class Converter:
-    """A bundle and a vocoder: they say what a source says, in another voice.
+    """A voice converter, which consists of a bundle and a vocoder.
 
-    Threads may share one. Convert a voice only with the consent of its owner.
+    Several threads may share a converter. Convert a voice only with the consent of its owner.
 
     Attributes:
-        bundle: The trained model.
-        vocoder: What makes sound of its log-mels.
+        bundle: The trained model, from the log-mels of a source to log-mels in another voice.
+        vocoder: The vocoder, from log-mels to a waveform.
     """
 
     def __init__(self, bundle: Bundle, vocoder: AnyVocoder | None = None) -> None:
-        """Put a bundle and a vocoder together: the neural one if None, or Griffin-Lim for other log-mels.
+        """Combine a bundle and a vocoder.
 
-        Raises InputError when the vocoder reads log-mels of other settings than the bundle's.
+        Args:
+            bundle: The bundle.
+            vocoder: The vocoder. None stands for the neural vocoder in the package if it fits the bundle's log-mels, and
+                otherwise for Griffin-Lim.
+
+        Raises:
+            InputError: The log-mels of the vocoder have other settings than those of the bundle.
         """
         self.bundle = bundle
         self.vocoder = new_vocoder(None, bundle.config.mel) if vocoder is None else vocoder
@@ -79,13 +85,15 @@ class Converter:
     def load(
         cls, folder: str | Path | None = None, device: str | torch.device = "cpu", vocoder: str | None = None
     ) -> Converter:
-        """Read a bundle, the shipped one if `folder` is None, and a vocoder by its name.
+        """Read a bundle and a vocoder.
 
         Args:
+            folder: The folder of the bundle; None for the bundle in the package.
+            device: The device of the networks.
             vocoder: `neural`, `griffin-lim`, `hifigan`, or the folder of a neural vocoder; None as in the constructor.
 
         Raises:
-            InputError: When one of them is missing or damaged, they do not fit, or the device is not here.
+            InputError: The bundle or the vocoder is missing or damaged, they do not fit, or the device does not exist.
         """
         bundle = load_bundle(folder, device)
         return cls(bundle, new_vocoder(vocoder, bundle.config.mel, device))
@@ -94,24 +102,26 @@ class Converter:
     def from_pretrained(
         cls, name: str | Path, revision: str | None = None, device: str | torch.device = "cpu"
     ) -> Converter:
-        """Read what `save_pretrained` or `push_to_hub` wrote.
+        """Read a converter that `save_pretrained` or `push_to_hub` wrote.
 
         Args:
-            name: A folder, or a repository on the Hugging Face Hub, `owner/name`. It has the files of a bundle and, in
-                vocoder/, those of a neural vocoder. Without these the vocoder is chosen as in the constructor.
-            revision: A branch, a tag or a commit of the repository; None for the newest.
+            name: A folder, or a repository on the Hugging Face Hub, `owner/name`. It has the files of a bundle, and in
+                vocoder/ those of a neural vocoder. Without vocoder/ the vocoder is chosen as in the constructor.
+            revision: A branch, a tag or a commit of the repository; None for the newest commit.
+            device: The device of the networks.
 
         Raises:
-            InputError: When the name is not found or cannot be fetched, and for what `load` refuses.
+            InputError: The folder or the repository does not exist or cannot be read, and for the reasons of `load`.
         """
         folder = pretrained_folder(name, revision)
         vocoder = str(folder / VOCODER) if (folder / VOCODER).is_dir() else None
         return cls.load(folder, device, vocoder)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the bundle and the vocoder, if it is a neural one, into a folder, whole or not at all.
+        """Write the bundle and a neural vocoder into a folder, whole or not at all.
 
-        Raises InputError for a folder that has other files, which would be lost, and when it cannot be written.
+        Raises:
+            InputError: The folder has other files, which would be lost, or it cannot be written.
         """
         folder = Path(folder)
         _make_folder(folder.parent)
@@ -123,33 +133,34 @@ class Converter:
                 save_vocoder(temporary / VOCODER, self.vocoder, self.vocoder.meta, self.vocoder.card)
 
     def push_to_hub(self, name: str, private: bool = False) -> str:
-        """Upload the converter to the Hugging Face Hub and return the address of the commit.
+        """Upload the converter to the Hugging Face Hub, and return the address of the commit.
 
         Args:
-            name: The repository, `owner/name`, which is made if it is missing.
-            private: Whether a repository that is made is private.
+            name: The repository, `owner/name`, which is created if it does not exist.
+            private: Whether a new repository is private.
 
         Raises:
-            InputError: When the Hub cannot be reached, or does not permit it (`hf auth login`).
+            InputError: The Hub cannot be reached, or the user has no permission (`hf auth login`).
         """
-        with tempfile.TemporaryDirectory() as place:
-            self.save_pretrained(folder := Path(place) / "converter")
+        with tempfile.TemporaryDirectory() as parent:
+            self.save_pretrained(folder := Path(parent) / "converter")
             return upload(folder, name, private)
 
     @property
     def sample_rate(self) -> int:
-        """The rate of converted waveforms in Hz."""
+        """The sample rate of converted waveforms in Hz."""
         return self.bundle.sample_rate
 
     def voice(self, recordings: Recording | Sequence[Recording], sample_rate: int | None = None) -> Voice:
-        """Return the voice of one or more recordings of a speaker; a recording weighs as much as it is long.
+        """Return the voice of a speaker from one or more recordings, which are weighted by their durations.
 
         Args:
-            recordings: Paths, or waveforms (N,) at `sample_rate` Hz.
+            recordings: Paths, or waveforms (N,).
+            sample_rate: The sample rate of waveforms in Hz.
 
         Raises:
-            InputError: When there are none, one cannot be read, is silent or under one analysis window, or a waveform comes
-                without a sample rate.
+            InputError: The list is empty; a recording cannot be read, is silent or is shorter than an analysis window; or
+                waveforms come without a sample rate.
         """
         readings = self._readings(recordings, sample_rate)
         return pooled_voices(voice_of(self.bundle, reading, self.vocoder.takes_pitch) for reading in readings)
@@ -163,46 +174,53 @@ class Converter:
         steps: int = STEPS,
         seed: int = 0,
     ) -> Voice:
-        """Return a voice that the decoder speaks more like its recordings, a minute of which are enough.
+        """Return a voice that is adapted to its recordings, so that conversions sound more like them.
 
         Args:
-            recordings: As in `voice`.
-            steps: Updates of the voice's modulation.
-            seed: Decides what is drawn of the recordings.
+            voice: The voice, from `voice`.
+            recordings: Recordings of the speaker, as in `voice`. A minute is enough.
+            sample_rate: The sample rate of waveforms in Hz.
+            steps: The number of updates.
+            seed: The seed of all random numbers.
 
         Raises:
-            InputError: As `voice` does, when all recordings are too short, and for a bundle whose decoder has no modulation.
+            InputError: All recordings are too short, the decoder of the bundle has no modulation, and for the reasons of
+                `voice`.
         """
         frames = [torch.cat([*reading.log_mels()]) for reading in self._readings(recordings, sample_rate)]
         return adapted(self.bundle, frames, voice, steps, seed)
 
     def load_voice(self, path: str | Path) -> Voice:
-        """Read a voice that `save_voice` or rwae-embed wrote. Raises InputError for another file, or another bundle's."""
+        """Read a voice that `save_voice` or rwae-embed wrote.
+
+        Raises:
+            InputError: The file is of another kind, or its voice is for another bundle.
+        """
         return read_voice(path, self.bundle)
 
     def save_voice(self, path: str | Path, voice: Voice) -> None:
-        """Write a voice into a safetensors file, for `load_voice` and `rwae-vc --voice`."""
+        """Write a voice into a safetensors file for `load_voice` and `rwae-vc --voice`."""
         write_voices(path, self.bundle, {"voice": voice}, modulation=voice.modulation)
 
     def convert(
         self, waveform: Waveform, sample_rate: int, voice: Voice, *, pitch: str = "target", seed: int = 0
     ) -> Waveform:
-        """Say the words of a source in another voice.
+        """Convert a waveform: the result has the words of the source and the given voice.
 
         Args:
-            waveform: (N,) or (N, 1), or a batch (B, N) of which each row is one source; floats, or integers of 8, 16 or 32
-                bits.
-            sample_rate: Its rate in Hz.
-            pitch: `target` moves the F0 contour to the register of the voice, `keep` leaves it. Vocoders that take no pitch
-                find it in the frames.
-            seed: Decides what the vocoder draws.
+            waveform: The source, (N,) or (N, 1), or a batch of sources, (B, N). Floats, or integers of 8, 16 or 32 bits.
+            sample_rate: The sample rate of the source in Hz.
+            voice: The voice of the result, from `voice`.
+            pitch: `target` moves the F0 contour into the pitch range of the voice, `keep` does not change it. Vocoders
+                without F0 ignore it.
+            seed: The seed of the vocoder's random numbers.
 
         Returns:
-            Samples (M,) or (B, M) at `self.sample_rate`, float32, as loud as the source; a silent source gives silence. They
-            are not limited to ±1. An array for an array; for a tensor a tensor on the CPU.
+            Samples (M,) or (B, M) at `self.sample_rate`, float32: an array for an array, a tensor on the CPU for a tensor.
+            They are as loud as the source, may exceed ±1, and are silent for a silent source.
 
         Raises:
-            InputError: When it is no waveform, too short, or an argument is not one of those above.
+            InputError: The waveform has another form or is too short, or an argument has another value.
         """
         if isinstance(waveform, (np.ndarray, Tensor)) and waveform.ndim == 2 and waveform.shape[1] > 1:
             rows = [self.convert(row, sample_rate, voice, pitch=pitch, seed=seed) for row in waveform]
@@ -215,14 +233,18 @@ class Converter:
     def convert_file(
         self, source: str | Path | Reading, output: str | Path, voice: Voice, *, pitch: str = "target", seed: int = 0
     ) -> Converted:
-        """Convert a file of any length into another, .wav or .flac of 16 bits, as `convert` does.
+        """Convert a file of any length, as `convert` does, and write the result whole or not at all.
 
-        The output is written whole or not at all. Its folder is made if it is missing. A source for several voices is decoded
-        once where its `read_source` comes instead of its name.
+        Args:
+            source: The source file, or the result of `read_source`. The latter saves time if a source is converted into
+                several voices.
+            output: The file to write, .wav or .flac with 16 bits. Its folder is created if it does not exist.
+            voice: The voice of the result.
+            pitch: `target` or `keep`, as in `convert`.
+            seed: The seed of the vocoder's random numbers.
 
         Raises:
-            InputError: For a source that cannot be read or is under one analysis window, before anything is written, and for
-                an output that cannot be written.
+            InputError: The source cannot be read or is shorter than an analysis window, or the output cannot be written.
         """
         reading = source if isinstance(source, Reading) else self.read_source(source)
         sound = self._sound(reading, voice, pitch, seed)
@@ -232,7 +254,11 @@ class Converter:
         return Converted(seconds, reading.source_rate, reading.level, gain, reading.notes)
 
     def read_source(self, source: str | Path) -> Reading:
-        """Read a file for `convert_file`; it may be silent. Raises InputError when it cannot be read or is too short."""
+        """Read a source for `convert_file`; it may be silent.
+
+        Raises:
+            InputError: The source cannot be read or is shorter than an analysis window.
+        """
         return read_file(source, self.bundle.config.mel, silence=True)
 
     def _readings(self, recordings: Recording | Sequence[Recording], sample_rate: int | None) -> Iterator[Reading]:
@@ -252,7 +278,7 @@ class Converter:
         return read_waveform(recording, sample_rate, mel, name, silence)
 
     def _sound(self, source: Reading, voice: Voice, pitch: str, seed: int) -> Iterator[np.ndarray]:
-        """Return the source's words in the voice: as many samples as it has, (n,) at a time, at a level of their own."""
+        """Return the converted samples, (n,) at a time, as many as the source has, at the level of the vocoder."""
         if pitch not in PITCHES:
             raise InputError(f"pitch is {pitch!r}; expected 'target' or 'keep'")
         return self._silence(source) if source.level.silent else self._speech(source, voice, pitch, seed)
@@ -264,14 +290,17 @@ class Converter:
         codes = self.bundle.encode_chunks(source.log_mels)
         frames = self.bundle.decode_chunks(voice.code, codes, voice.modulation)
         f0 = self._contour(source, voice, pitch) if self.vocoder.takes_pitch else None
-        left = source.level.count
+        remaining = source.level.count
         for samples in self.vocoder.chunks(frames, f0, seed):
             yield samples.numpy()
-            left -= len(samples)
-        yield np.zeros(left, dtype=np.float32)  # under a hop: the last frame's centre comes before the last sample
+            remaining -= len(samples)
+        yield np.zeros(remaining, dtype=np.float32)  # the samples after the centre of the last frame, fewer than a hop
 
     def _contour(self, source: Reading, voice: Voice, pitch: str) -> Tensor:
-        """Return the source's F0 (T,) in Hz, moved to the register of the voice where both have one and it is wanted."""
+        """Return F0 in Hz for the conversion, (T,): the source's contour, moved into the pitch range of the voice.
+
+        It is not moved with `pitch` "keep", or if the pitch range of the source or of the voice is unknown.
+        """
         own = source.register if pitch == "target" else None
         if own is None or voice.register is None:
             return source.f0

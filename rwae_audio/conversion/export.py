@@ -1,14 +1,15 @@
-"""A converter as ONNX networks, for programs without PyTorch.
+"""Export of a converter as ONNX networks, for programs without PyTorch.
 
-The folder has four networks. B windows or recordings, T frames; both are free:
+The exported folder has four networks, for any number B of windows or recordings and any number T of frames:
 
     static.onnx    frames (B, T, n_mels)                                      → static (B, static_dim)
     dynamic.onnx   frames (B, T, n_mels)[, static (B, static_dim)]            → codes (B, T, dynamic_dim)
     decoder.onnx   static (B, static_dim), codes (B, T, dynamic_dim)          → frames (B, T, n_mels)
     vocoder.onnx   frames, f0 (B, T) in Hz, buzz and hiss (B, T, bins, 2)     → spectrum (B, T, bins, 2)
 
-Frames are log-mels as they are, not normalised. Spectra have real and imaginary parts; the vocoder's sources and the inverse
-transform are left to the program. settings.json and arrays.npz say how its recordings and windows are to be made.
+Frames are log-mels, not normalised. The last dimension of spectra has the real and the imaginary part. The program itself
+computes the vocoder's sources (buzz and hiss) and the inverse transform. Log-mels and windows are described in settings.json
+and arrays.npz.
 """
 
 from __future__ import annotations
@@ -35,12 +36,13 @@ from rwae_audio.inference.bundle import Bundle
 from rwae_audio.inference.streaming import shared_frames
 
 OPSET = 17
-TOLERANCE = 1e-4  # of the largest magnitude in a result, or of 1 where that is less
-LENGTHS = (0.5, 1.7, 4.0)  # seconds of the recordings that the networks are checked on
+TOLERANCE = 1e-4  # relative to the largest magnitude in a result, or to 1 if that is larger
+LENGTHS = (0.5, 1.7, 4.0)  # seconds, the durations of the recordings on which the networks are checked
+RESULTS = {"static": "static", "dynamic": "codes", "decoder": "frames", "vocoder": "spectrum"}  # network → its output
 
 
 class _Network(nn.Module):
-    """A network with the normalisation of its frames."""
+    """The base of the exported networks of a bundle, with the normalisation of frames."""
 
     mean: Tensor
     deviation: Tensor
@@ -52,57 +54,72 @@ class _Network(nn.Module):
         self.register_buffer("deviation", bundle.normaliser.deviation)
 
     def normalised(self, frames: Tensor) -> Tensor:
-        """Return the frames (B, T, n_mels) as the model reads them."""
+        """Return normalised frames, (B, T, n_mels)."""
         return (frames - self.mean) / self.deviation
 
 
 class StaticNetwork(_Network):
-    """The static encoder."""
+    """The static encoder, from log-mels to the static code."""
 
     def forward(self, frames: Tensor) -> Tensor:
+        """Return the static code (B, static_dim) of log-mels (B, T, n_mels)."""
         return self.model.static_encoder(self.normalised(frames), None).mean
 
 
 class DynamicNetwork(_Network):
-    """The dynamic encoder. One that does not see z^c is not given it."""
+    """The dynamic encoder, from log-mels, and the static code if the encoder uses it, to dynamic codes."""
 
     def forward(self, frames: Tensor, static: Tensor | None = None) -> Tensor:
+        """Return the dynamic codes (B, T, dynamic_dim) of log-mels (B, T, n_mels), with static codes (B, static_dim)."""
         return self.model.encode_dynamic(self.normalised(frames), static, None).mean  # type: ignore[arg-type]
 
 
 class DecoderNetwork(_Network):
-    """The decoder."""
+    """The decoder, from codes to log-mels."""
 
     def forward(self, static: Tensor, codes: Tensor) -> Tensor:
+        """Return log-mels (B, T, n_mels) for static codes (B, static_dim) and dynamic codes (B, T, dynamic_dim)."""
         return self.model.decoder(static, codes) * self.deviation + self.mean
 
 
 class VocoderNetwork(nn.Module):
-    """The vocoder from the spectra of its sources to the spectrum of its sound."""
+    """The vocoder without its transforms, from the spectra of its sources to the spectrum of the waveform."""
 
     def __init__(self, vocoder: Vocoder) -> None:
         super().__init__()
         self.vocoder = vocoder
 
     def forward(self, frames: Tensor, f0: Tensor, buzz: Tensor, hiss: Tensor) -> Tensor:
+        """Return the spectrum of the waveform, (B, T, bins, 2).
+
+        Args:
+            frames: Log-mels (B, T, n_mels).
+            f0: F0 in Hz, 0 in unvoiced frames, (B, T).
+            buzz: The spectrum of the harmonic source, (B, T, bins, 2).
+            hiss: The spectrum of the noise source, (B, T, bins, 2).
+        """
         real, imaginary, gain = self.vocoder.filters(frames, f0)
         parts = real * buzz[..., 0] - imaginary * buzz[..., 1], real * buzz[..., 1] + imaginary * buzz[..., 0]
         return torch.stack(parts, dim=-1) + gain[..., None] * hiss
 
 
 def export(converter: Converter, folder: str | Path) -> dict[str, float]:
-    """Write a converter's networks, settings.json and arrays.npz into a new folder, whole or not at all.
+    """Write the networks of a converter, settings.json and arrays.npz into a new folder, whole or not at all.
+
+    Args:
+        converter: The converter.
+        folder: The folder.
 
     Returns:
-        The largest difference between onnxruntime and PyTorch by network, relative to the largest magnitude.
+        The largest difference between the results of onnxruntime and PyTorch by network, relative to the largest magnitude.
 
     Raises:
-        InputError: The folder exists or cannot be written, the extra `onnx` is missing, or the model has no ONNX form.
+        InputError: The folder exists or cannot be written, the extra `onnx` is missing, or the model cannot be exported.
         RuntimeError: A network differs from PyTorch by more than TOLERANCE.
     """
     if Path(folder).exists():
-        raise InputError(f"{folder} is there already; expected a new folder")
-    _check_form(converter)
+        raise InputError(f"{folder} exists already; expected a new folder")
+    _check_exportable(converter)
     bundle, differences = converter.bundle, dict[str, float]()
     networks: dict[str, nn.Module] = {
         "static": StaticNetwork(bundle),
@@ -125,7 +142,7 @@ def export(converter: Converter, folder: str | Path) -> dict[str, float]:
 
 
 def settings(converter: Converter) -> dict[str, Any]:
-    """Return what a program must know of the front end, the windows and the sizes."""
+    """Return the content of settings.json: all settings of log-mels, levels and windows that a program needs."""
     config = converter.bundle.config
     overlap, ahead = shared_frames(config.model, config.mel.segment)
     return {
@@ -151,7 +168,8 @@ def _arrays(converter: Converter) -> dict[str, np.ndarray]:
     return {"mel_filters": mel_filters(mel).numpy(), "window": window, "high_pass": np.stack(sections)}
 
 
-def _check_form(converter: Converter) -> None:
+def _check_exportable(converter: Converter) -> None:
+    """Raise InputError if the model cannot be exported, or if the extra `onnx` is missing."""
     config = converter.bundle.config.model
     if config.actions:
         raise InputError(f"this model has {config.actions} actions; expected one that converts any recording")
@@ -163,7 +181,10 @@ def _check_form(converter: Converter) -> None:
 
 
 def _example(converter: Converter, seconds: float) -> dict[str, dict[str, Tensor]]:
-    """Return the inputs of each network for a recording of the demo corpus; the windows are a batch of two."""
+    """Return example inputs of each network from the demo corpus, with two windows for the encoders.
+
+    `seconds` is the duration of the recording.
+    """
     bundle, mel = converter.bundle, converter.bundle.config.mel
     paths = sorted((ASSETS / "demo").rglob("*.ogg"))[:8]
     samples = np.concatenate([load_audio(path, mel.sample_rate) for path in paths])[: round(seconds * mel.sample_rate)]
@@ -180,20 +201,17 @@ def _example(converter: Converter, seconds: float) -> dict[str, dict[str, Tensor
     }
     if isinstance(converter.vocoder, Vocoder):
         f0 = torch.from_numpy(fundamental(samples, mel)).float()[None]
-        hum = buzz(f0, mel, torch.zeros(1, 1))[0]
-        noise = torch.randn(hum.shape, generator=torch.Generator().manual_seed(0))
-        spectra = torch.view_as_real(converter.vocoder.spectra(torch.cat([hum, noise])))
+        harmonics = buzz(f0, mel, torch.zeros(1, 1))[0]
+        noise = torch.randn(harmonics.shape, generator=torch.Generator().manual_seed(0))
+        spectra = torch.view_as_real(converter.vocoder.spectra(torch.cat([harmonics, noise])))
         example["vocoder"] = {"frames": frames[None], "f0": f0, "buzz": spectra[:1], "hiss": spectra[1:]}
     return example
 
 
-RESULTS = {"static": "static", "dynamic": "codes", "decoder": "frames", "vocoder": "spectrum"}
-
-
 def _write(network: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> None:
-    """Trace a network into an ONNX file whose batch and time are free.
+    """Export a network to an ONNX file with free batch and time dimensions.
 
-    The exporter is the one that traces. The one on torch.export takes minutes where this one takes seconds.
+    The exporter is the one that traces the network, since the exporter based on torch.export takes minutes.
     """
     result = RESULTS[path.stem]
     axes = {name: {0: "batch"} | ({1: "time"} if name != "static" else {}) for name in [*inputs, result]}
@@ -211,7 +229,7 @@ def _write(network: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> None
 
 
 def _difference(network: nn.Module, path: Path, inputs: Mapping[str, Tensor]) -> float:
-    """Return the largest difference between the results of onnxruntime and of PyTorch, relative to the largest magnitude."""
+    """Return the largest difference of onnxruntime's result from PyTorch's, relative to the largest magnitude."""
     with torch.no_grad():
         expected = network(*inputs.values()).numpy()
     result = session(path)({name: value.numpy() for name, value in inputs.items()})
@@ -219,10 +237,10 @@ def _difference(network: nn.Module, path: Path, inputs: Mapping[str, Tensor]) ->
 
 
 def session(path: Path) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-    """Return an ONNX network as a function of its inputs by their names, on one thread."""
+    """Return an ONNX network as a function from its inputs, by name, to its output. It runs on one thread."""
     import onnxruntime
 
-    onnxruntime.set_default_logger_severity(3)  # errors alone
+    onnxruntime.set_default_logger_severity(3)  # no warnings
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     runtime = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -231,7 +249,7 @@ def session(path: Path) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the warnings of the tracer, which the check makes needless."""
+    """Hide the warnings of the tracer about constants; the exported networks are checked afterwards."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

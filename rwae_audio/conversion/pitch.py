@@ -1,6 +1,6 @@
-"""Waveform → F0 contour at the log-mels' frames, and a contour moved into another voice's register.
+"""Pitch: the F0 contour of a waveform, the register (pitch range) of a voice, and the change of a contour's register.
 
-The tracker is SwiftF0: Nieradzik, "SwiftF0: fast and accurate monophonic pitch detection", 2025, arXiv 2508.18440.
+The F0 tracker is SwiftF0: Nieradzik, "SwiftF0: fast and accurate monophonic pitch detection", 2025, arXiv 2508.18440.
 """
 
 from __future__ import annotations
@@ -23,19 +23,25 @@ from rwae_audio.inference.streaming import in_context
 if TYPE_CHECKING:
     from swift_f0 import SwiftF0
 
-LOWEST, HIGHEST = 60.0, 500.0  # Hz
-RATE, HOP = 16000, 256  # SwiftF0 reads samples at this rate, and has a frame every HOP samples
-CONTEXT = 16  # SwiftF0's frames on either side that a frame's F0 depends on: 11 before it and 10 after it
-VOICED = 0.5  # the least confidence of a voiced frame
-GAIN = np.float32(2)  # SwiftF0 depends on the level: speech at NOMINAL is given to it at -20 dB
-SPREAD = 6.0  # how many times as wide, or as narrow, a contour may become
-QUIET = 12.0  # dB under the louder voiced frames, from where on a frame says nothing of the register
-QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
-HEARD = 50  # voiced frames that a voice's deviation is taken from, at least
+LOWEST, HIGHEST = 60.0, 500.0  # Hz, the range of F0
+RATE, HOP = 16000, 256  # Hz and samples: SwiftF0's sample rate and hop
+CONTEXT = 16  # frames before and after a frame on which SwiftF0's result may depend; it uses 11 before and 10 after
+VOICED = 0.5  # the smallest confidence of a voiced frame
+GAIN = np.float32(2)  # raises speech from NOMINAL to -20 dB, where SwiftF0, which depends on the level, works best
+SPREAD = 6.0  # the largest factor by which the deviation of a contour grows or shrinks
+QUIET = 12.0  # dB below the louder voiced frames; frames below this level are not used for the register
+QUARTILES = 1.349  # the distance between the quartiles of a normal distribution, in standard deviations
+HEARD = 50  # the smallest number of voiced frames from which a deviation is estimated
 
 
 class Register(NamedTuple):
-    """The pitch range of a voice: its number of voiced frames, and a robust mean and deviation of ln F0 (Hz)."""
+    """The register of a voice, which is its pitch range.
+
+    Attributes:
+        frames: The number of voiced frames from which it is estimated.
+        mean: A robust estimate of the mean of ln F0, F0 in Hz.
+        deviation: A robust estimate of the standard deviation of ln F0.
+    """
 
     frames: int
     mean: float
@@ -43,11 +49,11 @@ class Register(NamedTuple):
 
 
 class Track(NamedTuple):
-    """The output of SwiftF0 for a recording, a value every HOP samples at RATE.
+    """The output of SwiftF0 for a recording: M frames, one every HOP samples at RATE.
 
     Attributes:
-        f0: F0 in Hz, 0 in frames without a voice, (M,).
-        level: Level in dB, (M,).
+        f0: F0 in Hz, 0 in unvoiced frames, (M,).
+        level: The level of each frame in dB, (M,).
     """
 
     f0: np.ndarray
@@ -55,40 +61,51 @@ class Track(NamedTuple):
 
 
 def fundamental(samples: np.ndarray, config: MelConfig) -> np.ndarray:
-    """Return the F0 contour of a waveform.
+    """Return the F0 contour of a waveform at the frames of its log-mels.
 
     Args:
-        samples: (N,), at the rate of `config`, of any level.
-        config: The settings of the log-mels; the sample rate and the hop are used.
+        samples: The waveform, (N,), at any level.
+        config: The settings of the log-mels, of which the sample rate and the hop are used.
 
     Returns:
-        F0 in Hz, 0 in frames without a voice: (1 + N // hop_length,). Frame t is centred on sample t · hop_length.
+        F0 in Hz, 0 in unvoiced frames, (1 + N // hop_length,). Frame t is centred on sample t · hop_length.
     """
     speech = speech_of(samples, config.sample_rate)
     return contour(tracked(speech.blocks(), config.sample_rate), len(samples), config)
 
 
 def tracked(blocks: Iterable[np.ndarray], sample_rate: int) -> Track:
-    """Return the track of a waveform that comes in blocks (n,).
+    """Run SwiftF0 over a waveform.
 
-    The blocks are those of `level.Speech`, since the tracker depends on the level. An hour has 225,000 rows.
+    Args:
+        blocks: The waveform in blocks (n,), from `level.Speech.blocks`, since SwiftF0 depends on the level.
+        sample_rate: The sample rate of the waveform in Hz.
     """
-    rows = array("d")  # grows as one: small arrays that are kept one by one pin freed memory between them
+    rows = array("d")  # one growing array: many small arrays would keep the freed memory between them in use
     for part in _tracked(blocks, sample_rate):
         rows.extend(part.ravel())
     return Track(*np.array(rows).reshape(-1, 2).T)
 
 
 def contour(track: Track, count: int, config: MelConfig) -> np.ndarray:
-    """Return the F0 contour at the log-mels' frames, (1 + count // hop_length,), of a waveform of `count` samples."""
-    step = config.hop_length * RATE / (HOP * config.sample_rate)  # from one frame to the next, in frames of SwiftF0
+    """Return the F0 contour at the frames of log-mels.
+
+    Args:
+        track: The output of SwiftF0.
+        count: The number of samples of the waveform.
+        config: The settings of the log-mels.
+
+    Returns:
+        F0 in Hz, 0 in unvoiced frames, (1 + count // hop_length,).
+    """
+    step = config.hop_length * RATE / (HOP * config.sample_rate)  # the hop of the log-mels in frames of SwiftF0
     return _between(track.f0, np.arange(1 + count // config.hop_length) * step)
 
 
 def _between(contour: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Return the values of a contour (T,) at fractional positions (m,), which are cut off at its end.
+    """Return the values of a contour (T,) at fractional positions (m,), which are limited to its ends.
 
-    A position is voiced if its nearest frame is; ln F0 is interpolated between two voiced frames.
+    A position is voiced if the nearest frame is voiced. Between two voiced frames, ln F0 is interpolated linearly.
     """
     positions = positions.clip(0, len(contour) - 1)
     before = positions.astype(int)
@@ -101,7 +118,7 @@ def _between(contour: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def _tracked(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """Yield SwiftF0's frames (m, 2) for samples at `rate` in blocks (n,): F0 in Hz, 0 without a voice, and level in dB.
+    """Yield SwiftF0's frames (m, 2), which are F0 in Hz and level in dB, for samples at `rate` in blocks (n,).
 
     N samples at RATE have 1 + N // HOP frames.
     """
@@ -114,18 +131,18 @@ def _tracked(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
 
 
 def _rows(blocks: Iterable[np.ndarray]) -> Iterator[Tensor]:
-    """Yield samples that come in blocks (n,) as rows (m, HOP), with zeros after the last one: 1 + N // HOP rows in all."""
-    rest = np.zeros(0, dtype=np.float32)
+    """Yield N samples in blocks (n,) as rows (m, HOP), 1 + N // HOP in all; the last row is padded with zeros."""
+    remainder = np.zeros(0, dtype=np.float32)
     for block in blocks:
-        samples = np.concatenate([rest, block])
-        whole = len(samples) - len(samples) % HOP
-        yield torch.from_numpy(samples[:whole]).view(-1, HOP)
-        rest = samples[whole:]
-    yield torch.from_numpy(np.pad(rest, (0, HOP - len(rest))))[None]
+        samples = np.concatenate([remainder, block])
+        complete = len(samples) - len(samples) % HOP
+        yield torch.from_numpy(samples[:complete]).view(-1, HOP)
+        remainder = samples[complete:]
+    yield torch.from_numpy(np.pad(remainder, (0, HOP - len(remainder))))[None]
 
 
 def _swift(samples: np.ndarray) -> np.ndarray:
-    """Return the frames (N // HOP, 2) of samples (N,) at RATE: F0 in Hz, 0 without a voice, and level in dB."""
+    """Return the frames (N // HOP, 2) of samples (N,) at RATE: F0 in Hz, 0 in unvoiced frames, and level in dB."""
     contour = _detector().detect(GAIN * samples, RATE, LOWEST, HIGHEST)
     f0 = np.where(contour.confidence >= VOICED, contour.pitch_hz, 0.0)
     return np.stack([f0, contour.loudness_db], axis=1)
@@ -133,19 +150,19 @@ def _swift(samples: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1)
 def _detector() -> SwiftF0:
-    """Return the network, which is loaded once, for one thread."""
+    """Return SwiftF0, which is loaded once and runs on one thread."""
     import onnxruntime
     from swift_f0 import SwiftF0
 
-    onnxruntime.set_default_logger_severity(3)  # errors alone
+    onnxruntime.set_default_logger_severity(3)  # no warnings
     return SwiftF0(threads=1, spin=False)
 
 
 def register_of(track: Track) -> Register | None:
-    """Return the register of a recording, from its loud voiced frames.
+    """Return the register of a recording, or None if it has fewer than two loud voiced frames.
 
-    Hum, noise and other talkers change quiet frames first. So a frame of 16 ms counts if it is at most QUIET under the
-    level of the louder half of all voiced frames. Returns None where fewer than two frames count.
+    Loud frames are at most QUIET below the mean level of the louder half of all voiced frames. Quiet frames are not used,
+    since hum, noise and other talkers disturb them most.
     """
     voiced = track.f0 > 0
     f0, levels = track.f0[voiced], track.level[voiced]
@@ -156,10 +173,12 @@ def register_of(track: Track) -> Register | None:
 
 
 def register(contours: Iterable[np.ndarray]) -> Register | None:
-    """Return the register of a voice, from the parts (n,) of its contours: F0 in Hz, 0 in frames without a voice.
+    """Return the register of a voice, or None if fewer than two frames are voiced.
 
-    The mean is the median, and the deviation comes from the quartiles, so that a few wrong frames do not move them.
-    Returns None where fewer than two frames have a voice.
+    The mean is estimated by the median, and the deviation from the quartiles. Both are robust against a few wrong frames.
+
+    Args:
+        contours: F0 in Hz, 0 in unvoiced frames, (n,) for each recording.
     """
     voiced = [f0[f0 > 0].astype(np.float32) for f0 in contours]
     logs = np.log(np.concatenate([*voiced, np.zeros(0, dtype=np.float32)]).astype(np.float64))
@@ -170,22 +189,31 @@ def register(contours: Iterable[np.ndarray]) -> Register | None:
 
 
 def pooled(registers: Iterable[Register]) -> Register | None:
-    """Return the register of all recordings together, each weighted by its voiced frames; None for fewer than two."""
-    known = np.array([*registers]).reshape(-1, 3)
-    count = known[:, 0].sum()
+    """Return the register of several recordings together, or None if they have fewer than two voiced frames.
+
+    Each recording is weighted by its number of voiced frames.
+    """
+    frames, means, deviations = np.array([*registers]).reshape(-1, 3).T
+    count = frames.sum()
     if count < 2:
         return None
-    mean = float(known[:, 0] @ known[:, 1] / count)
-    squares = known[:, 2] ** 2 + (known[:, 1] - mean) ** 2
-    return Register(int(count), mean, math.sqrt(float(known[:, 0] @ squares / count)))
+    mean = float(frames @ means / count)
+    squares = deviations**2 + (means - mean) ** 2
+    return Register(int(count), mean, math.sqrt(float(frames @ squares / count)))
 
 
 def moved(f0: np.ndarray, own: Register, other: Register) -> np.ndarray:
-    """Move a contour F0 (T,) of a voice with the register `own` into the register `other`.
+    """Return a contour that is moved from one register to another, (T,).
 
-    ln F0 gets the other's mean and deviation, and F0 stays between LOWEST and HIGHEST; 0 stays 0. The deviation grows
-    by SPREAD at most, since a flat voice's trembling is no melody. It stays where the other has under HEARD frames.
+    ln F0 gets the mean and the deviation of the other register. The deviation changes by a factor of at most SPREAD, since
+    small variations of a monotonous voice must not become a melody. It does not change if the other register comes from
+    fewer than HEARD frames. Voiced frames are limited to LOWEST … HIGHEST, and unvoiced frames stay unvoiced.
+
+    Args:
+        f0: F0 in Hz, 0 in unvoiced frames, (T,).
+        own: The register of the contour.
+        other: The new register.
     """
-    wider = other.deviation / max(own.deviation, 1e-3) if other.frames >= HEARD else 1.0
-    logs = (np.log(np.maximum(f0, 1)) - own.mean) * np.clip(wider, 1 / SPREAD, SPREAD) + other.mean
+    factor = other.deviation / max(own.deviation, 1e-3) if other.frames >= HEARD else 1.0
+    logs = (np.log(np.maximum(f0, 1)) - own.mean) * np.clip(factor, 1 / SPREAD, SPREAD) + other.mean
     return np.where(f0 > 0, np.exp(logs).clip(LOWEST, HIGHEST), 0.0)

@@ -1,4 +1,4 @@
-"""One reading of a recording: it is decoded once, and gives its level, its log-mels and its F0."""
+"""Recordings as a converter needs them: an audio file is decoded once, for its level, its log-mels and its F0."""
 
 from __future__ import annotations
 
@@ -20,19 +20,30 @@ from rwae_audio.files import InputError
 
 
 class Reading:
-    """A recording as a converter takes it in.
+    """A recording with its level, its log-mels and its F0.
 
     Attributes:
         mel: The settings of the log-mels.
-        level: The level of the recording as it was read.
-        source_rate: The sample rate of the file in Hz, or of the waveform.
-        notes: What a user should be told of the file, a line each.
+        level: The level of the recording before any gain.
+        source_rate: The sample rate of the file or of the waveform in Hz.
+        notes: Messages for the user about the file.
     """
 
     def __init__(
         self, blocks: Blocks, mel: MelConfig, name: str, source_rate: int, notes: tuple[str, ...] = ()
     ) -> None:
-        """Measure a recording whose samples come at the rate of `mel`. Raises InputError where it is under one window."""
+        """Measure the level of a recording.
+
+        Args:
+            blocks: A function that returns the samples from the start, in blocks (n,), at the sample rate of `mel`.
+            mel: The settings of the log-mels.
+            name: The name of the recording in messages.
+            source_rate: The sample rate of the file or of the waveform in Hz.
+            notes: Messages for the user about the file.
+
+        Raises:
+            InputError: The recording is shorter than an analysis window.
+        """
         self.mel, self.source_rate, self.notes = mel, source_rate, notes
         self._speech = measured(blocks, mel.sample_rate)
         self.level: Level = self._speech.level
@@ -41,51 +52,60 @@ class Reading:
             raise InputError(f"{name} is {duration:.0f} ms long; expected at least {shortest:.0f} ms")
 
     def samples(self) -> Iterator[np.ndarray]:
-        """Yield the samples as they were read, (n,) at a time."""
+        """Yield the samples without any gain, (n,) at a time."""
         return iter(self._speech.read())
 
     def log_mels(self) -> Iterator[Tensor]:
-        """Yield the log-mels, (n, n_mels) at a time."""
+        """Yield the log-mels in chunks (n, n_mels)."""
         return self._speech.log_mels(self.mel)
 
     @functools.cached_property
     def track(self) -> Track:
-        """The track of SwiftF0."""
+        """The output of SwiftF0."""
         return tracked(self._speech.blocks(), self.mel.sample_rate)
 
     @property
     def register(self) -> Register | None:
-        """The register of the voice, or None where there is none."""
+        """The pitch range of the voice, or None if there are too few voiced frames."""
         return register_of(self.track)
 
     @property
     def f0(self) -> Tensor:
-        """The F0 contour in Hz at the log-mels, 0 without a voice, (T,)."""
+        """F0 in Hz at the frames of the log-mels, 0 in unvoiced frames, (T,)."""
         return torch.from_numpy(contour(self.track, self.level.count, self.mel)).float()
 
 
 def read_file(path: str | Path, mel: MelConfig, silence: bool = False) -> Reading:
-    """Read a recording of any length.
+    """Read an audio file of any length. Decoded samples are stored in a temporary file, not in memory.
 
-    Its samples wait in a temporary file, so that it is decoded once.
+    Args:
+        path: The audio file.
+        mel: The settings of the log-mels.
+        silence: Whether the recording may be silent.
 
     Raises:
-        InputError: For whatever is wrong with the file, for a recording under one analysis window, and for a silent one
-            unless `silence` allows it.
+        InputError: The file cannot be decoded, or the recording is shorter than an analysis window or silent.
     """
     recording = open_audio(path, mel.sample_rate)
-    waiting = _waiting(recording.blocks())
-    return _audible(Reading(waiting, mel, str(path), recording.source_rate, recording.notes), str(path), silence)
+    blocks = _stored(recording.blocks())
+    return _audible(Reading(blocks, mel, str(path), recording.source_rate, recording.notes), str(path), silence)
 
 
 def read_waveform(
     samples: np.ndarray | Tensor, sample_rate: int, mel: MelConfig, name: str, silence: bool = False
 ) -> Reading:
-    """Read a waveform (N,) of one channel, floats or integers, at `sample_rate` Hz; another rate than the model's is resampled.
+    """Read a waveform in memory, and resample it if necessary.
+
+    Args:
+        samples: The samples of one channel, floats or integers, in one of the shapes that `level.waveform` accepts.
+        sample_rate: The sample rate in Hz.
+        mel: The settings of the log-mels.
+        name: The name of the waveform in messages.
+        silence: Whether the waveform may be silent.
 
     Raises:
-        InputError: When it is no waveform (`level.waveform` says which are taken), at a rate that is not supported, under one
-            analysis window, or silent and `silence` does not allow it. The message calls it `name`.
+        InputError: The samples have another shape or type, the sample rate is not supported, or the waveform is shorter
+            than an analysis window or silent.
     """
     if not isinstance(sample_rate, int) or not MIN_RATE <= sample_rate <= MAX_RATE:
         raise InputError(f"sample_rate is {sample_rate}; expected {MIN_RATE} to {MAX_RATE} Hz")
@@ -94,14 +114,15 @@ def read_waveform(
 
 
 def _audible(reading: Reading, name: str, silence: bool) -> Reading:
+    """Return a recording. Raises InputError if it is silent and `silence` is false."""
     if reading.level.silent and not silence:
         raise InputError(f"{name} is silent; expected speech")
     return reading
 
 
-def _waiting(blocks: Iterable[np.ndarray]) -> Blocks:
-    """Return blocks that can be read again, of samples (n,) that are written into a temporary file without a name."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the samples)
+def _stored(blocks: Iterable[np.ndarray]) -> Blocks:
+    """Write samples in blocks (n,) to a temporary file, and return a function that reads them from the start."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 (it is closed when the samples are no longer used)
     for block in blocks:
         file.write(np.asarray(block, dtype=np.float32).tobytes())
     file.flush()

@@ -1,4 +1,4 @@
-"""Voices, as a converter takes them and as files that rwae-embed writes."""
+"""Voices: the static code and the pitch range of a speaker, and the files in which they are saved."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from rwae_audio.inference.bundle import Bundle, pooled_voice
 
 
 class Voice(NamedTuple):
-    """A voice: the code of who speaks, and the pitch range.
+    """The voice of a speaker, which a converter gives to other recordings.
 
     Attributes:
         code: The static code, (static_dim,).
-        frames: The number of log-mel frames that it comes from.
-        register: The pitch range, or None where it is not known or there is no voice.
-        modulation: What an adapted voice adds to the decoder's gains and shifts, (blocks, 2 · decoder_hidden), or None.
+        frames: The number of log-mel frames from which it was computed.
+        register: The pitch range, or None if it is unknown.
+        modulation: The numbers that an adapted voice adds to gains and shifts of the decoder, (blocks, 2 · decoder_hidden),
+            or None if the voice is not adapted.
     """
 
     code: Tensor
@@ -35,12 +36,18 @@ class Voice(NamedTuple):
 
 
 def voice_of(bundle: Bundle, reading: Reading, register: bool = True) -> Voice:
-    """Return the voice of one recording. Without `register` F0 is not looked for."""
+    """Return the voice of one recording.
+
+    Args:
+        bundle: The bundle.
+        reading: The recording.
+        register: Whether the pitch range is estimated as well.
+    """
     return Voice(*bundle.voice_chunks(reading.log_mels()), reading.register if register else None)
 
 
 def pooled_voices(voices: Iterable[Voice]) -> Voice:
-    """Return the voice of all recordings of a speaker: a recording weighs as much as it is long."""
+    """Return the voice of a speaker from the voices of several recordings, which are weighted by their durations."""
     voices = [*voices]
     register = pooled(voice.register for voice in voices if voice.register is not None)
     code = pooled_voice([(voice.code, voice.frames) for voice in voices])
@@ -54,11 +61,14 @@ def write_voices(
     dynamic: Mapping[str, Tensor] | None = None,
     modulation: Tensor | None = None,
 ) -> None:
-    """Write the voices of recordings, by their names, into a safetensors file, whole or not at all.
+    """Write the voices of recordings into a safetensors file, whole or not at all.
 
     Args:
-        dynamic: Dynamic codes (T, dynamic_dim) of the recordings, to be written as well.
-        modulation: That of the adapted voice of all recordings together.
+        path: The file.
+        bundle: The bundle that computed the voices.
+        voices: The voice of each recording by its name.
+        dynamic: The dynamic codes (T, dynamic_dim) of each recording by its name, which are written as well.
+        modulation: The modulation of the pooled voice of all recordings, if it is adapted.
     """
     tensors = {f"static/{name}": voice.code for name, voice in voices.items()}
     tensors |= {f"dynamic/{name}": codes for name, codes in (dynamic or {}).items()}
@@ -74,15 +84,19 @@ def write_voices(
 
 
 def read_voice(path: str | Path, bundle: Bundle) -> Voice:
-    """Return the voice of all recordings in a file of `write_voices`, pooled.
+    """Read a file of `write_voices`, and return the pooled voice of all its recordings.
+
+    Args:
+        path: The file.
+        bundle: The bundle that the voice is for.
 
     Raises:
-        InputError: When it is no such file, or its codes are another bundle's.
+        InputError: The file is of another kind, or its codes are from another bundle.
     """
     expected = "a file that rwae-embed wrote"
     tensors, header = read_tensors(path, expected), read_header(path)
     if "bundle" not in header or "frames" not in header:
-        raise InputError(f"{path} does not say of which bundle its codes are; expected {expected}")
+        raise InputError(f"{path} does not name the bundle of its codes; expected {expected}")
     if header["bundle"] != bundle.digest:
         raise InputError(
             f"{path} has the codes of bundle {header['bundle'][:12]}…; expected those of this one, {bundle.digest[:12]}…"
@@ -96,9 +110,7 @@ def read_voice(path: str | Path, bundle: Bundle) -> Voice:
         if voice.register is not None and not all(map(math.isfinite, voice.register)):
             raise ValueError("registers")
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise InputError(
-            f"{path} does not say of how many frames, at what pitch, its codes are; expected {expected}"
-        ) from error
+        raise InputError(f"{path} has no valid numbers of frames or pitch ranges; expected {expected}") from error
     if voice.code.shape != (bundle.config.model.static_dim,) or not torch.isfinite(voice.code).all():
         raise InputError(f"{path} has codes that do not fit this bundle; expected {expected}")
     modulation = tensors.get("modulation")
@@ -110,7 +122,11 @@ def read_voice(path: str | Path, bundle: Bundle) -> Voice:
 
 
 def modulation_shape(bundle: Bundle) -> tuple[int, int]:
-    """Return the shape of an adapted voice's modulation. Raises InputError for a decoder that has none."""
+    """Return the shape of the modulation of an adapted voice, (blocks, 2 · decoder_hidden).
+
+    Raises:
+        InputError: The decoder of the bundle has no modulation.
+    """
     config = bundle.config.model
     if config.decoder != "convolutional":
         raise InputError(f"the decoder of this bundle is {config.decoder!r}; expected a convolutional one to adapt")

@@ -1,1 +1,1 @@
-"""Evaluation of the codes and of conversions: trials, error rates, probes, judges and tables."""
+"""Evaluation of codes and conversions: speaker verification, probes, judges of speech, tables and plots."""

@@ -1,6 +1,7 @@
-"""Phones of recordings by forced alignment with pocketsphinx (extra `judge`), and the 39 classes of phones.
+"""Phone labels of recordings: forced alignment with pocketsphinx (extra `judge`), and the mapping to 39 phone classes.
 
-Huggins-Daines et al., Pocketsphinx, ICASSP 2006; its wheel has its en-us acoustic model and CMU's dictionary.
+Pocketsphinx: Huggins-Daines et al., ICASSP 2006. Its wheel contains an English acoustic model (en-us) and CMU's
+pronouncing dictionary.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from rwae_audio.data.corpora.base import Corpus, Phone, Utterance
 from rwae_audio.data.store import cache_folder
 from rwae_audio.files import InputError, read_json, read_text, write_json
 
-RATE = 16000  # Hz, the rate of the acoustic model
-STEP, WINDOW = 0.01, 0.025625  # seconds, the frames of the acoustic model
-# A beam of 0 prunes nothing: with the default beams a fifth of long utterances has no path to the last word. `bestpath`
-# would give phones fewer frames than states. The default `silprob`, 0.005, misses short pauses.
+RATE = 16000  # Hz, the sample rate of the acoustic model
+STEP, WINDOW = 0.01, 0.025625  # seconds, the hop and the length of the acoustic model's frames
+# A beam of 0 disables pruning: with the default beams the search fails for a fifth of long utterances. `bestpath` would
+# produce phones with fewer frames than states. The default `silprob`, 0.005, misses short pauses.
 SEARCH: dict[str, Any] = {"beam": 0.0, "pbeam": 0.0, "wbeam": 0.0, "bestpath": False, "silprob": 0.1}
 
-# Lee & Hon, Speaker-independent phone recognition using hidden Markov models, IEEE Trans. ASSP 1989: TIMIT's 61 labels
-# → 39 classes; None for the glottal stop, which is left out. ARPAbet is a subset, in upper case.
+# TIMIT's 61 labels → 39 classes, by Lee & Hon, "Speaker-independent phone recognition using hidden Markov models", IEEE
+# Trans. ASSP 1989. The glottal stop has no class. The labels of ARPAbet, in upper case, are a subset.
 SILENCE = "sil"
 _UNCHANGED = "iy ih eh ae ah uw uh aa ey ay oy aw ow er l r w y m n ng v f dh th z s sh jh ch b p d dx t g k hh"
 _FOLDED = "ao:aa ax:ah ax-h:ah axr:er el:l em:m en:n eng:ng hv:hh ix:ih nx:n ux:uw zh:sh"
@@ -44,10 +45,10 @@ FOLD = {**_TIMIT, **{label.upper(): to for label, to in _TIMIT.items()}}
 
 
 def folding(labels: Iterable[str]) -> dict[str, str | None]:
-    """Return the class of each label of a corpus.
+    """Return the class of each phone label of a corpus.
 
-    Labels of other inventories than TIMIT's and ARPAbet (the demo corpus has eSpeak's) are their own classes, apart from
-    pauses, which are SILENCE.
+    Labels of TIMIT and of ARPAbet have 39 classes; None stands for a label without a class. In a corpus with other labels,
+    such as the demo corpus, each label is a class, and labels of pauses are SILENCE.
     """
     labels = set(labels)
     if labels <= FOLD.keys():
@@ -56,18 +57,32 @@ def folding(labels: Iterable[str]) -> dict[str, str | None]:
 
 
 def classes_at(phones: Iterable[Phone], times: np.ndarray, folded: Mapping[str, str | None]) -> np.ndarray:
-    """Return the class (T,) at each of the times (T,), in seconds; "" without a phone or for one that is left out."""
+    """Return the phone class of a recording at given times.
+
+    Args:
+        phones: The phones of the recording, in the order of time.
+        times: The times in seconds, (T,).
+        folded: The class of each label, from `folding`.
+
+    Returns:
+        The classes (T,), "" at times without a phone and for phones without a class.
+    """
     phones = [phone for phone in phones if phone.end > phone.start]
     if not phones:
         return np.full(len(times), "")
-    names = np.array([folded[phone.label] or "" for phone in phones])
-    at = np.searchsorted([phone.start for phone in phones], times, side="right") - 1
-    return np.where((at >= 0) & (times < np.array([phone.end for phone in phones])[at]), names[at], "")
+    classes = np.array([folded[phone.label] or "" for phone in phones])
+    index = np.searchsorted([phone.start for phone in phones], times, side="right") - 1
+    return np.where((index >= 0) & (times < np.array([phone.end for phone in phones])[index]), classes[index], "")
 
 
 @dataclass(frozen=True)
 class Alignments:
-    """The phones of each recording, and the number of utterances that have none, by the reason."""
+    """The phone labels of a corpus.
+
+    Attributes:
+        phones: The phones of each recording, by its path.
+        left_out: The number of utterances without phones, by the reason.
+    """
 
     phones: Mapping[Path, tuple[Phone, ...]]
     left_out: Mapping[str, int]
@@ -78,19 +93,28 @@ class LeftOutError(Exception):
 
 
 def phones_of(corpus: Corpus, folder: Path | None = None, progress: bool = False) -> Alignments:
-    """Return the corpus's own phones, or align the corpus if it has none."""
-    own = {u.path: u.phones for u in corpus.utterances if u.phones}
-    if not own:
+    """Return the phone labels of a corpus: those that the corpus comes with, or else a forced alignment.
+
+    Args:
+        corpus: The corpus.
+        folder: The folder of cached alignments, as in `align_corpus`.
+        progress: Whether a progress bar is shown.
+
+    Raises:
+        InputError: An alignment is needed, and `align_corpus` raises the error.
+    """
+    labelled = {u.path: u.phones for u in corpus.utterances if u.phones}
+    if not labelled:
         return align_corpus(corpus, folder, progress)
-    missing = len(corpus.utterances) - len(own)
-    return Alignments(own, {"without phones": missing} if missing else {})
+    missing = len(corpus.utterances) - len(labelled)
+    return Alignments(labelled, {"without phones": missing} if missing else {})
 
 
 def align_corpus(corpus: Corpus, folder: Path | None = None, progress: bool = False) -> Alignments:
-    """Align every utterance that has a text, and cache the phones as JSON.
+    """Align every utterance that has a text, and cache the phones in a JSON file.
 
-    The name of the file is a digest of all inputs: ids, sizes and times of change of the recordings, texts, dictionary,
-    search settings and version of pocketsphinx.
+    The name of the file has a digest of all inputs. These are the recordings (ids, sizes, times of change), the texts, the
+    dictionary, the search settings and the version of pocketsphinx.
 
     Args:
         corpus: The corpus.
@@ -122,6 +146,7 @@ def align_corpus(corpus: Corpus, folder: Path | None = None, progress: bool = Fa
 
 
 def _aligned(utterances: Iterable[Utterance], aligner: Aligner, progress: bool) -> dict[str, dict[str, str]]:
+    """Return the content of the cache file: phones by utterance, and the reason why other utterances are left out."""
     from tqdm import tqdm
 
     phones, left_out = {}, {}
@@ -138,20 +163,21 @@ def _aligned(utterances: Iterable[Utterance], aligner: Aligner, progress: bool) 
 
 
 def _packed(phones: tuple[Phone, ...]) -> str:
-    """Return phones, which follow each other without gaps, as `start label start label … end`, in seconds."""
+    """Return phones without gaps between them as a line `start label start label … end`, with times in seconds."""
     return " ".join([*(f"{phone.start:.4f} {phone.label}" for phone in phones), f"{phones[-1].end:.4f}"])
 
 
 def _unpacked(line: str) -> tuple[Phone, ...]:
+    """Return the phones in a line of `_packed`."""
     words = line.split()
     times = [float(word) for word in words[::2]]
     return tuple(Phone(start, end, label) for start, end, label in zip(times, times[1:], words[1::2], strict=False))
 
 
 def _dictionary(corpus: Corpus) -> str:
-    """Return the text of a corpus's own dictionary, etc/<corpus>.dic in CMU Sphinx's layout, or "" without one."""
-    for place in corpus.utterances[0].path.parents if corpus.utterances else ():
-        file = place / "etc" / f"{corpus.name}.dic"
+    """Return the text of the dictionary that a corpus brings (etc/<corpus>.dic, CMU Sphinx's layout), or ""."""
+    for folder in corpus.utterances[0].path.parents if corpus.utterances else ():
+        file = folder / "etc" / f"{corpus.name}.dic"
         if file.is_file():
             return read_text(file, "a pronouncing dictionary")
     return ""
@@ -168,13 +194,21 @@ def _pocketsphinx() -> Any:
 
 
 class Aligner:
-    """An aligner with pocketsphinx's dictionary and the pronunciations in `dictionary`, lines `WORD AA B`, `WORD(2) AA C`."""
+    """An aligner of texts with recordings, based on pocketsphinx."""
 
     def __init__(self, dictionary: str = "") -> None:
+        """Load the acoustic model and the dictionary of pocketsphinx.
+
+        Args:
+            dictionary: Further pronunciations, in lines such as `WORD AA B` and `WORD(2) AA C`.
+
+        Raises:
+            InputError: pocketsphinx is not installed.
+        """
         pocketsphinx = _pocketsphinx()
         params = Path(pocketsphinx.get_model_path("en-us/en-us/feat.params")).read_text(encoding="ascii")
         with tempfile.NamedTemporaryFile("w", suffix=".params") as file:
-            # the noise estimate continues over utterances, so phones would depend on the previous ones
+            # noise is estimated over several utterances, so the phones of one would depend on earlier ones
             file.write(params.replace("-remove_noise yes", "-remove_noise no"))
             file.flush()
             self.decoder = pocketsphinx.Decoder(lm=None, loglevel="FATAL", featparams=file.name, **SEARCH)
@@ -184,6 +218,7 @@ class Aligner:
                 self._add(word.split("(")[0].lower(), " ".join(phones.split()))
 
     def _add(self, word: str, phones: str) -> None:
+        """Add a pronunciation of a word, unless the dictionary has it."""
         name, count = word, 1
         while (entry := self.decoder.lookup_word(name)) is not None:
             if entry == phones:
@@ -193,7 +228,11 @@ class Aligner:
         self.decoder.add_word(name, phones, False)
 
     def words(self, text: str) -> list[str]:
-        """Return the words of a text as in the dictionary. Raises LeftOutError for no words and for an unknown word."""
+        """Return the words of a text in the spelling of the dictionary.
+
+        Raises:
+            LeftOutError: The text has no words, or a word is not in the dictionary.
+        """
         words = []
         for word in re.findall(r"[\w']+", text.lower()):
             names = [name for name in (word, word.strip("'")) if name and self.decoder.lookup_word(name) is not None]
@@ -208,11 +247,12 @@ class Aligner:
         """Align a text with its recording.
 
         Args:
-            samples: The samples (N,) at 16 kHz.
+            samples: The samples of the recording, (N,), at 16 kHz.
             text: The words.
 
         Returns:
-            The phones in ARPAbet, and SIL for pauses and noises. A boundary lies halfway between the centres of two frames.
+            The phones in ARPAbet, with SIL for pauses and noises. Times are in seconds. A boundary between two phones is
+            halfway between the centres of two frames of the acoustic model.
 
         Raises:
             LeftOutError: The text cannot be aligned.
@@ -223,11 +263,11 @@ class Aligner:
         audio = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2").tobytes()
         try:
             self.decoder.set_align_text(" ".join(words))
-            self._decode(audio)  # words
+            self._decode(audio)  # finds the times of words
             if self.decoder.seg() is None:
                 raise LeftOutError("not aligned")
             self.decoder.set_alignment()
-            self._decode(audio)  # their phones
+            self._decode(audio)  # finds the times of phones
             segments = [
                 (phone.name, phone.start, phone.duration) for word in self.decoder.get_alignment() for phone in word
             ]
@@ -245,10 +285,11 @@ class Aligner:
 
 
 def bytes_lost(samples: np.ndarray) -> bool:
-    """Return whether 16-bit samples (N,) at 16 kHz have lost a byte, after which high and low bytes change places.
+    """Return whether 16-bit samples (N,) at 16 kHz have lost a byte.
 
-    The sign is 20 ms of white noise at full scale. In a copy of NLTK's TIMIT sample every CR LF had become LF, which
-    damaged 14 of 40 recordings in this way.
+    After a lost byte the high and low bytes of samples are exchanged, which sounds like white noise at full scale. So 20 ms
+    of such noise are looked for. In a copy of NLTK's TIMIT sample every CR LF had become LF, which damaged 14 of 40
+    recordings in this way.
     """
     frames = samples[: len(samples) // 320 * 320].reshape(-1, 320).astype(np.float64)
     frames = frames - frames.mean(axis=1, keepdims=True)
@@ -259,9 +300,14 @@ def bytes_lost(samples: np.ndarray) -> bool:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The agreement of aligned phones with hand labels, as shares of frames of 10 ms with the same class.
+    """The agreement of aligned phones with hand labels.
 
-    `speech` leaves out hand-labelled silence. It includes the closures of stops, which belong to the stop in an alignment.
+    Attributes:
+        all: The share of frames (10 ms) with the same class.
+        speech: The same share without frames that are silence by hand. Closures of stops are silence by hand, and a part
+            of the stop in an alignment.
+        frames: The number of compared frames.
+        utterances: The number of compared utterances.
     """
 
     all: float
@@ -271,9 +317,14 @@ class Agreement:
 
 
 def agreement(aligned: Mapping[Path, tuple[Phone, ...]], hand: Mapping[Path, tuple[Phone, ...]]) -> Agreement:
-    """Compare aligned phones with hand labels on their common recordings, in frames that have a class on both sides.
+    """Compare aligned phones with hand labels in frames of 10 ms that have a class in both.
 
-    Raises InputError when there is no common recording.
+    Args:
+        aligned: The aligned phones of each recording.
+        hand: The hand labels of each recording.
+
+    Raises:
+        InputError: No recording has both.
     """
     common = [path for path in hand if path in aligned]
     pairs = []

@@ -1,4 +1,4 @@
-"""The speaker benchmark of a corpus: its trials, and the rows of its table for a model and its baselines."""
+"""The speaker benchmark of a corpus: its trials, and the error rates of a model and of log-mel baselines on them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from rwae_audio.files import InputError
 from rwae_audio.inference.embedding import Embeddings, embed
 from rwae_audio.model import RWAE
 
-Row = tuple[dict[str, Any], dict[str, np.ndarray]]  # the report for eer.json, and the scores of each kind
+Row = tuple[dict[str, Any], dict[str, np.ndarray]]  # the output of `verification.report`: a report, and scores by kind
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The trials of a corpus's split, with the utterances in a frame store.
+    """The trials of a split of a corpus, with M utterances in a frame store.
 
     Attributes:
         store: The frame store.
-        rows: The index in the store of each of trials.names.
+        rows: The index in the store of each utterance, in the order of trials.names, (M,).
         trials: The trials.
         synthetic: Whether the speech is synthetic.
-        partial: A description of an incomplete corpus for every row of a table, or "".
+        partial: A note for the tables that tells what an incomplete corpus lacks, or "".
     """
 
     store: FrameStore
@@ -55,9 +55,12 @@ class Benchmark:
 
 
 def with_benchmark(corpus: Corpus) -> Corpus:
-    """Return the corpus, with speakers held out for development and test if it lacks one of these splits.
+    """Return a corpus that has a development split and a test split.
 
-    A corpus with both splits needs no training speakers. Raises InputError for one with neither both nor training speakers.
+    If one of them is missing, some training speakers are held out for both.
+
+    Raises:
+        InputError: A split is missing, and there are no training speakers to hold out.
     """
     splits = {utterance.split for utterance in corpus.utterances}
     if {"dev", "test"} <= splits:
@@ -70,9 +73,12 @@ def with_benchmark(corpus: Corpus) -> Corpus:
 
 
 def read_planned(plan: dict[str, Any]) -> list[Corpus]:
-    """Read the corpora of a plan, those in its `test` with speakers to test on.
+    """Read the corpora of a run's plan; corpora in its `test` get development and test speakers (`with_benchmark`).
 
-    Writes into the plan which utterances they have. Raises InputError when the run began with others.
+    This adds a list of the corpora's utterances to the plan.
+
+    Raises:
+        InputError: The run began with other utterances.
     """
     corpora = planned_corpora(plan)
     keep_content(plan, corpora)
@@ -80,22 +86,30 @@ def read_planned(plan: dict[str, Any]) -> list[Corpus]:
 
 
 def benchmarks(store: FrameStore, corpora: Sequence[Corpus], tested: Sequence[str], split: str) -> dict[str, Benchmark]:
-    """Return the benchmark of each tested corpus by name, in the order of `tested`."""
+    """Return the benchmark of each tested corpus by name.
+
+    Args:
+        store: The frame store of all corpora.
+        corpora: The corpora.
+        tested: The names of the tested corpora.
+        split: "dev" or "test".
+    """
     named = {corpus.name: corpus for corpus in corpora}
     return {name: benchmark(store, named[name], split) for name in tested}
 
 
 def benchmark(store: FrameStore, corpus: Corpus, split: str, per_speaker: int = 8) -> Benchmark:
-    """Return the benchmark of a split: the corpus's own trial list, or all pairs of its speakers' longest utterances.
+    """Return the benchmark of a split of a corpus.
 
-    Of an incomplete corpus (corpus.partial) the remaining trials of the list are used, or all pairs if these are not of
-    both kinds.
+    Its trials are those of the corpus's own trial list. Without a list they are all pairs of utterances, from the longest
+    utterances of each speaker. An incomplete corpus (corpus.partial) has the trials of its list whose recordings exist, or
+    all pairs if target or non-target trials are missing.
 
     Args:
         store: The frame store, which may hold other corpora as well.
         corpus: The corpus.
         split: "dev" or "test".
-        per_speaker: The number of utterances of a speaker in all pairs.
+        per_speaker: The largest number of utterances of a speaker if the trials are all pairs.
 
     Raises:
         InputError: There are too few speakers, or a recording of the trial list is silent.
@@ -128,29 +142,59 @@ def benchmark(store: FrameStore, corpus: Corpus, split: str, per_speaker: int = 
 
 
 def embed_rows(bench: Benchmark, model: RWAE, normaliser: Normaliser, mel: MelConfig) -> Embeddings:
-    """Return the embeddings of the benchmark's utterances in the order of trials.names."""
+    """Return the embeddings of the utterances of a benchmark, in the order of trials.names.
+
+    Args:
+        bench: The benchmark.
+        model: The model.
+        normaliser: The normaliser of the frames.
+        mel: The settings of the frames.
+    """
     return embed(model, normaliser, mel.segment, bench.store.frames, bench.starts, bench.lengths)
 
 
 def dynamic_mean(
     store: FrameStore, rows: np.ndarray, model: RWAE, normaliser: Normaliser, mel: MelConfig
 ) -> np.ndarray:
-    """Return the mean dynamic embedding (dynamic_dim,) of the training utterances `rows`."""
+    """Return the mean dynamic embedding of training utterances, (dynamic_dim,).
+
+    Args:
+        store: The frame store.
+        rows: The indices of the utterances in the store.
+        model: The model.
+        normaliser: The normaliser of the frames.
+        mel: The settings of the frames.
+    """
     starts, lengths = store.offsets[:-1][rows], store.lengths[rows]
     return embed(model, normaliser, mel.segment, store.frames, starts, lengths).dynamic.mean(0)
 
 
 def model_row(bench: Benchmark, vectors: Embeddings, mean: np.ndarray, replicates: int = 1000) -> Row:
-    """Return the row of a model: static and dynamic EER of its embeddings."""
+    """Return the report and the scores of a model's static and dynamic embeddings.
+
+    Args:
+        bench: The benchmark.
+        vectors: The embeddings, from `embed_rows`.
+        mean: The mean dynamic embedding of training speakers, (dynamic_dim,).
+        replicates: The number of bootstrap draws; 0 for no intervals.
+    """
     return _row(bench, vectors.static, vectors.dynamic, mean, replicates)
 
 
 def non_speech_row(
     bench: Benchmark, model: RWAE, normaliser: Normaliser, mel: MelConfig, replicates: int = 1000
 ) -> Row:
-    """Return the row of a static code computed from non-speech frames alone, which measures what it holds of the channel.
+    """Return the report and the scores of a model's static code, computed from non-speech frames alone.
 
-    If an utterance has fewer such frames than a segment, its quietest frames are used.
+    A low EER means that the static code identifies recording conditions. If an utterance has fewer non-speech frames than
+    a segment, its quietest frames are used.
+
+    Args:
+        bench: The benchmark.
+        model: The model.
+        normaliser: The normaliser of the frames.
+        mel: The settings of the frames.
+        replicates: The number of bootstrap draws; 0 for no intervals.
     """
     selected = []
     for start, length in zip(bench.starts, bench.lengths, strict=True):
@@ -165,18 +209,23 @@ def non_speech_row(
 
 
 def log_mel_rows(bench: Benchmark, normaliser: Normaliser, replicates: int = 1000) -> Mapping[str, Row]:
-    """Return the rows of the mean normalised log-mel of an utterance, which needs no model.
+    """Return the reports and the scores of two embeddings without a model: mean log-mels of utterances.
 
-    `log-mel` is the mean as the encoders see it. For `log-mel-mvn` the utterance is normalised by its own mean and variance
-    first. These are taken over all frames and bins, since the mean of each bin would leave nothing.
+    `log-mel` is the mean normalised log-mel. For `log-mel-mvn` the utterance is normalised by its own mean and deviation
+    first. These are taken over all frames and bins, since the mean of each bin is the embedding itself.
+
+    Args:
+        bench: The benchmark.
+        normaliser: The normaliser of the frames.
+        replicates: The number of bootstrap draws; 0 for no intervals.
     """
-    plain, own = [], []
+    plain, standardised = [], []
     for start, length in zip(bench.starts, bench.lengths, strict=True):
         frames = np.asarray(bench.store.frames[start : start + length], dtype=np.float64)
         frames = (frames - normaliser.mean.numpy()) / normaliser.deviation.numpy()
         plain.append(frames.mean(0))
-        own.append((frames.mean(0) - frames.mean()) / frames.std())
-    rows = {"log-mel": np.array(plain), "log-mel-mvn": np.array(own)}
+        standardised.append((frames.mean(0) - frames.mean()) / frames.std())
+    rows = {"log-mel": np.array(plain), "log-mel-mvn": np.array(standardised)}
     return {name: _row(bench, vectors, None, None, replicates) for name, vectors in rows.items()}
 
 

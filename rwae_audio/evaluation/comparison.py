@@ -1,7 +1,7 @@
-"""Rows of several seeds of a system, and differences of two rows with their intervals.
+"""Comparison of systems: means over the seeds of a system, and differences of two systems with their intervals.
 
-All use the same bootstrap draws of speakers (verification.code_draws with one seed), so that variation which two systems
-have in common cancels.
+All systems have the same bootstrap draws of speakers (verification.code_draws with one seed). So variation that two
+systems have in common cancels in their difference.
 """
 
 from __future__ import annotations
@@ -15,18 +15,22 @@ from rwae_audio.evaluation.verification import Report, interval
 from rwae_audio.files import InputError
 from rwae_audio.training.trainer import RunConfig
 
-Draws = Mapping[str, np.ndarray]  # EERs (replicates,) by code, `static` and perhaps `dynamic`
+Draws = Mapping[str, np.ndarray]  # EERs (replicates,) by code: `static`, and `dynamic` if there is one
 
 
 def mean_draws(draws: Sequence[Draws]) -> dict[str, np.ndarray]:
-    """Return the draws of the mean over seeds, which all have the same speakers in each draw."""
+    """Return the bootstrap draws of the mean EER over seeds, from the draws of each seed."""
     return {code: np.mean([draw[code] for draw in draws], axis=0) for code in draws[0]}
 
 
 def mean_row(reports: Sequence[Report], draws: Sequence[Draws]) -> Report:
-    """Return the row of a system: the means of the rates over its seeds, with intervals.
+    """Return the report of a system: the means of the rates over its seeds, with the intervals of the means.
 
     `spread` is the standard deviation of the EER between seeds. A single report is returned unchanged.
+
+    Args:
+        reports: The report of each seed, from `verification.report`.
+        draws: The bootstrap draws of each seed.
     """
     if len(reports) == 1:
         return dict(reports[0])
@@ -46,23 +50,30 @@ def mean_row(reports: Sequence[Report], draws: Sequence[Draws]) -> Report:
 
 
 def same_settings(name: str, configs: Sequence[Mapping[str, Any]]) -> None:
-    """Raise InputError if the configurations of a row's runs differ in more than their seed."""
-    tables = [RunConfig.of(config).tables() for config in configs]  # a setting newer than a run gets its default
+    """Raise InputError if the runs of a system differ in more than their seed.
+
+    Args:
+        name: The name of the system.
+        configs: The configuration of each run, as tables.
+    """
+    tables = [
+        RunConfig.of(config).tables() for config in configs
+    ]  # settings that a run does not have get their defaults
     settings = [{**config, "train": {**config["train"], "seed": None}} for config in tables]
     if any(setting != settings[0] for setting in settings):
         raise InputError(f"the runs of {name} differ in more than their seed; expected one configuration for each row")
 
 
 def difference(row: Report, other: Report, draws: Sequence[Draws], other_draws: Sequence[Draws]) -> dict[str, Any]:
-    """Return the difference of two rows in `static` and `dynamic` EER and in `gap`, each with its interval.
+    """Return the difference of two systems in `static` and `dynamic` EER and in `gap`, each with its interval.
 
-    Without a dynamic code in both rows there is the static EER alone.
+    If one of the systems has no dynamic code, the result has the static EER alone.
 
     Args:
-        row: The first row.
-        other: The row that is subtracted.
-        draws: The draws of the first row's seeds.
-        other_draws: The draws of the other row's seeds.
+        row: The report of the first system.
+        other: The report of the second system, which is subtracted.
+        draws: The draws of each seed of the first system.
+        other_draws: The draws of each seed of the second system.
     """
     means = (mean_draws(draws), mean_draws(other_draws))
     result = {}
@@ -77,7 +88,13 @@ def difference(row: Report, other: Report, draws: Sequence[Draws], other_draws: 
 
 
 def difference_line(key: str, other: str, result: Mapping[str, Any]) -> str:
-    """Return a line on a `difference` of two rows, in percentage points, bold if its interval excludes 0."""
+    """Return a line of Markdown with a difference in percentage points, in bold if its interval excludes 0.
+
+    Args:
+        key: The name of the first system.
+        other: The name of the second system, which is subtracted.
+        result: The output of `difference`.
+    """
 
     def points(name: str) -> str:
         low, high = (100 * value for value in result[name]["interval"])

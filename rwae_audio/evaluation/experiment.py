@@ -1,4 +1,4 @@
-"""The experiment that recipes share: prepare corpora, train a model, and write its bundle, tables and plots."""
+"""A whole experiment: read corpora, train a model, run the speaker benchmark, and write bundle, tables and plots."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ from rwae_audio.training.views import normalised
 
 @dataclass(frozen=True)
 class Experiment:
-    """The configuration and data of a run.
+    """The configuration and the data of a run.
 
     Attributes:
         config: The configuration.
-        corpora: The corpora that are read.
+        corpora: The corpora.
         store: The frames of all corpora.
         train_rows: The indices of the training utterances in the store.
-        normaliser: The normaliser of the training utterances, or that of `initial`.
+        normaliser: The normaliser of the training utterances, or the normaliser of `initial`.
         sampler: The sampler of training batches.
-        held_out: Segments of development speakers, on which collapse is detected.
+        held_out: Segments of development speakers, on which collapsed codes are detected.
         dev: The development benchmark of each tested corpus by its name.
         test: The test benchmark of each tested corpus by its name.
         initial: The bundle that training starts from, or None.
@@ -74,22 +74,26 @@ class Experiment:
         return float(self.store.lengths[self.train_rows].sum()) * mel.hop_length / mel.sample_rate / 3600
 
     def dynamic_mean(self, model: RWAE, most: int = 2048) -> np.ndarray:
-        """Return the mean dynamic embedding (dynamic_dim,) of at most `most` training utterances."""
+        """Return the mean dynamic embedding of at most `most` training utterances, (dynamic_dim,)."""
         rows = self.train_rows[:: -(-len(self.train_rows) // most)]
         return dynamic_mean(self.store, rows, model, self.normaliser, self.config.mel)
 
     def row(self, bench: Benchmark, model: RWAE, replicates: int = 1000) -> Row:
-        """Return a model's row; `codes` and `collapsed` describe its codes on development speakers."""
+        """Return the report and the scores of a model on a benchmark.
+
+        The entries `codes` and `collapsed` of the report describe the model's codes on development speakers. `replicates`
+        is the number of bootstrap draws.
+        """
         vectors = embed_rows(bench, model, self.normaliser, self.config.mel)
         report, scores = model_row(bench, vectors, self.dynamic_mean(model), replicates)
         state = code_state(model, *normalised(self.held_out, self.normaliser, next(model.parameters()).device))
         return {**report, "codes": state, "collapsed": collapsed_codes(state)}, scores
 
     def on_dev(self, model: RWAE) -> dict[str, float]:
-        """Return the static and dynamic EER on development speakers, averaged over the tested corpora.
+        """Return the static and the dynamic EER on development speakers, averaged over the tested corpora.
 
-        `score`, dynamic minus static EER, selects the checkpoint. With several corpora, those of each are NAME/static_eer and
-        NAME/dynamic_eer.
+        `score` is dynamic minus static EER, which selects the best checkpoint. If there are several tested corpora, their
+        own rates are NAME/static_eer and NAME/dynamic_eer.
         """
         mean = self.dynamic_mean(model, most=256)
         rates = {}
@@ -100,16 +104,22 @@ class Experiment:
         means = {
             code: float(np.mean([rate[code] for rate in rates.values()])) for code in ("static_eer", "dynamic_eer")
         }
-        each = {f"{name}/{code}": rate for name, result in rates.items() for code, rate in result.items()}
-        return {**means, **(each if len(rates) > 1 else {}), "score": means["dynamic_eer"] - means["static_eer"]}
+        by_corpus = {f"{name}/{code}": rate for name, result in rates.items() for code, rate in result.items()}
+        return {**means, **(by_corpus if len(rates) > 1 else {}), "score": means["dynamic_eer"] - means["static_eer"]}
 
     def place(self, folder: Path, corpus: str) -> Path:
-        """Return the folder of a tested corpus in `folder`; see `corpus_place`."""
+        """Return the folder of a tested corpus inside `folder` (see `corpus_place`)."""
         return corpus_place(folder, corpus, self.test)
 
 
 def corpus_place(folder: Path, corpus: str, tested: Collection[str]) -> Path:
-    """Return the folder of a tested corpus in scores/ or plots/ of a run: `folder` itself if it is the only one."""
+    """Return the folder of a tested corpus inside a folder of a run, such as scores/ or plots/.
+
+    Args:
+        folder: The folder of the run. If there is one tested corpus, it is the result.
+        corpus: The name of the corpus.
+        tested: The names of all tested corpora.
+    """
     return folder / corpus if len(tested) > 1 else folder
 
 
@@ -120,12 +130,12 @@ def prepare(
     progress: bool = False,
     initial: Bundle | None = None,
 ) -> Experiment:
-    """Prepare an experiment: read the frames of all corpora, and build the normaliser, sampler and benchmarks.
+    """Prepare an experiment: read the frames of all corpora, and build the normaliser, the sampler and the benchmarks.
 
     Args:
         config: The configuration.
-        corpora: The corpora, which are trained on together.
-        tested: The names of the corpora whose development and test speakers are used.
+        corpora: The corpora; the model is trained on all of them together.
+        tested: The names of the corpora with the development and test speakers.
         progress: Whether a progress bar is shown.
         initial: The bundle with the initial weights and the normaliser, or None.
 
@@ -162,7 +172,16 @@ def prepare(
 def prepare_planned(
     config: RunConfig, plan: dict[str, Any], tell: Callable[[str], None] = lambda line: None
 ) -> Experiment:
-    """Read the corpora of a plan, tell what is in them, and make their frames."""
+    """Read the corpora of a run's plan, report their contents, and prepare the experiment.
+
+    Args:
+        config: The configuration.
+        plan: The content of run.json, to which this adds a list of the corpora's utterances.
+        tell: A function that gets each line of text for the user.
+
+    Raises:
+        InputError: A corpus cannot be read or has changed since the run began, and for the reasons of `prepare`.
+    """
     initial = load_bundle(plan["init"]) if plan.get("init") else None
     corpora = read_planned(plan)
     for corpus in corpora:
@@ -194,17 +213,17 @@ def run(
     tensorboard: bool = True,
     sound: Sound | None = None,
 ) -> RWAE:
-    """Train a model, and return the best one on development speakers.
+    """Train a model, and return the checkpoint that is best on development speakers.
 
     Args:
-        experiment: The configuration and data.
-        folder: The run folder, which gets metrics.jsonl, checkpoints/ and tensorboard/.
+        experiment: The configuration and the data.
+        folder: The run folder, to which metrics.jsonl, checkpoints/ and tensorboard/ are written.
         resume: Whether training continues from the latest checkpoint.
-        minutes: The time limit, or None.
-        say: Called with each line of text for the user.
+        minutes: The time limit in minutes, or None.
+        say: A function that gets each line of text for the user.
         progress: Whether a progress bar is shown.
         tensorboard: Whether a TensorBoard log is written.
-        sound: The vocoder of TensorBoard's audio, from log-mels (T, n_mels) to a waveform, e.g. griffin_lim.
+        sound: A vocoder for audio in TensorBoard, from log-mels (T, n_mels) to a waveform, e.g. griffin_lim.
     """
     board = None
     if tensorboard and rank() == 0:
@@ -234,7 +253,15 @@ def run(
 def write_bundle(
     experiment: Experiment, model: RWAE, folder: Path, meta: Mapping[str, Any], half: bool = False
 ) -> Bundle:
-    """Write the run's bundle to folder/bundle, in float16 with `half`, and return it as read back for testing."""
+    """Write the bundle of a trained model, and return the bundle as it is read back from the disk.
+
+    Args:
+        experiment: The configuration and the data.
+        model: The trained model.
+        folder: The run folder; the bundle is written to its subfolder bundle/.
+        meta: The metadata of the bundle.
+        half: Whether the weights are written in float16.
+    """
     synthetic = all(corpus.synthetic for corpus in experiment.corpora)
     mean = experiment.dynamic_mean(model)
     text = card(experiment.config, experiment.corpora, experiment.hours, meta)
@@ -253,9 +280,14 @@ def write_bundle(
 
 
 def test_rows(experiment: Experiment, model: RWAE, name: str) -> dict[str, dict[str, Row]]:
-    """Return the table of each tested corpus by its name.
+    """Return the rows of the table of each tested corpus, by corpus and by name of the row.
 
-    The rows are the model, called `name`, its static code of non-speech frames, the untrained model, and log-mels.
+    The rows are the model, the static code of non-speech frames, the untrained model and log-mels.
+
+    Args:
+        experiment: The configuration and the data.
+        model: The trained model.
+        name: The name of the model's row.
     """
     mel, untrained = experiment.config.mel, new_model(experiment.config).eval()
     return {
@@ -272,30 +304,40 @@ def test_rows(experiment: Experiment, model: RWAE, name: str) -> dict[str, dict[
 def write_results(
     experiment: Experiment, model: RWAE, name: str, tables: Mapping[str, Mapping[str, Row]], folder: Path
 ) -> None:
-    """Write eer.json (the model's row by corpus), table.json (all rows by corpus), scores/ and plots/."""
+    """Write the results of a run: eer.json, table.json, scores/ and plots/.
+
+    eer.json has the model's report of each tested corpus, and table.json the reports of all rows.
+
+    Args:
+        experiment: The configuration and the data.
+        model: The trained model.
+        name: The name of the model's row.
+        tables: The rows of each tested corpus, from `test_rows`.
+        folder: The run folder.
+    """
     reports = {corpus: {key: report for key, (report, _) in rows.items()} for corpus, rows in tables.items()}
     write_json(folder / "table.json", reports)
     for corpus, rows in tables.items():
-        bench, scores_of = experiment.test[corpus], experiment.place(folder / "scores", corpus)
-        scores_of.mkdir(parents=True, exist_ok=True)
+        bench, scores_folder = experiment.test[corpus], experiment.place(folder / "scores", corpus)
+        scores_folder.mkdir(parents=True, exist_ok=True)
         for key, (_, scores) in rows.items():
             for kind, values in scores.items():
-                write_scores(scores_of / f"{key.replace(':', '-')}.{kind}.txt", bench.trials, values)
-        plots_of = experiment.place(folder / "plots", corpus)
-        plots_of.mkdir(parents=True, exist_ok=True)
-        write_plots(experiment, model, name, rows, bench, plots_of)
-        write_pictures(experiment, model, experiment.dev[corpus], plots_of)
+                write_scores(scores_folder / f"{key.replace(':', '-')}.{kind}.txt", bench.trials, values)
+        plots_folder = experiment.place(folder / "plots", corpus)
+        plots_folder.mkdir(parents=True, exist_ok=True)
+        write_plots(experiment, model, name, rows, bench, plots_folder)
+        write_pictures(experiment, model, experiment.dev[corpus], plots_folder)
     model_rows = {
         corpus: {key: value for key, value in rows[name].items() if key not in ("codes", "collapsed")}
         for corpus, rows in reports.items()
     }
-    write_json(folder / "eer.json", model_rows)  # the output of rwae-eer; written last, so that it marks a complete run
+    write_json(folder / "eer.json", model_rows)  # the last file of a run, so that a run with this file is complete
 
 
 def write_plots(
     experiment: Experiment, model: RWAE, name: str, rows: Mapping[str, Row], bench: Benchmark, folder: Path
 ) -> None:
-    """Plot the DET curves of a table's rows and the map of the test speakers' static codes."""
+    """Plot the DET curves of all rows of a table, and the static codes of the speakers in its benchmark `bench`."""
     target = bench.trials.target
     curves = {f"{key}, static": det_points(scores["static"], target) for key, (_, scores) in rows.items()}
     curves[f"{name}, dynamic"] = det_points(rows[name][1]["dynamic_plain"], target)
@@ -305,14 +347,21 @@ def write_plots(
 
 
 def write_pictures(experiment: Experiment, model: RWAE, bench: Benchmark, folder: Path, count: int = 4) -> None:
-    """Plot reconstructions and swaps of an utterance, at most 2 s, of each of some development speakers.
+    """Plot reconstructions and swaps of utterances of development speakers, at most 2 s long.
 
     The speakers are spread over the sorted names, so that corpora which name women f… and men m… show both.
+
+    Args:
+        experiment: The configuration and the data.
+        model: The trained model.
+        bench: The benchmark with the utterances.
+        folder: The folder of the plots.
+        count: The largest number of speakers, with one utterance each.
     """
     mel = experiment.config.mel
     seconds = mel.hop_length / mel.sample_rate
-    everyone = sorted(set(bench.speakers))
-    chosen = [everyone[i] for i in np.linspace(0, len(everyone) - 1, min(count, len(everyone))).round().astype(int)]
+    speakers = sorted(set(bench.speakers))
+    chosen = [speakers[i] for i in np.linspace(0, len(speakers) - 1, min(count, len(speakers))).round().astype(int)]
     first = [bench.speakers.index(speaker) for speaker in chosen]
     bundle = Bundle(experiment.config, model, experiment.normaliser, np.zeros(0), "", False, {})
     frames = [bench.store.of(int(bench.rows[i])) for i in first]

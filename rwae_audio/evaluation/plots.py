@@ -1,4 +1,4 @@
-"""Figures of evaluation. Each function draws a figure and writes it as a PNG, whole or not at all."""
+"""Plots for evaluation: DET curves, log-mels, maps of codes, error rates. Each function writes one PNG file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = tuple(f"C{i}" for i in (0, 1, 2, 3, 4, 5, 6, 8, 9))  # matplotlib's colours without grey
+COLOURS = tuple(f"C{i}" for i in (0, 1, 2, 3, 4, 5, 6, 8, 9))  # matplotlib's default colours except grey
 STYLES = ("-", "--", ":")
 MARKERS = "osD^vP*X"
 
 
 def det(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str = "") -> None:
-    """Plot detection error trade-off curves on normal-deviate axes (Martin et al. 1997).
+    """Plot detection error trade-off (DET) curves on normal-deviate axes (Martin et al. 1997).
 
     Args:
         path: The PNG file.
-        curves: The false alarm and miss rates of each system by its name.
+        curves: The false alarm rates and the miss rates of each system by its name, as fractions.
         title: The title of the figure.
     """
     from scipy.stats import norm
@@ -43,7 +43,7 @@ def det(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: 
         axis.set_ticks(norm.ppf(ticks), [f"{100 * tick:g}" for tick in ticks])
     axes.set(xlabel="false alarms, %", ylabel="misses, %", title=title, aspect="equal")
     axes.set(xlim=norm.ppf([low, high]), ylim=norm.ppf([low, high]))
-    if len(curves) > 6:  # so long a legend would hide the curves
+    if len(curves) > 6:  # a legend with more entries would cover the curves
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     else:
         axes.legend(frameon=False)
@@ -52,13 +52,19 @@ def det(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: 
 
 
 def reconstructions(path: Path, pairs: Sequence[tuple[str, np.ndarray, np.ndarray]], seconds: float) -> None:
-    """Plot triples (name, log-mels, reconstruction), both (T, n_mels), side by side; a frame lasts `seconds`."""
+    """Plot utterances and their reconstructions side by side.
+
+    Args:
+        path: The PNG file.
+        pairs: Name, log-mels (T, n_mels) and reconstruction (T, n_mels) of each utterance.
+        seconds: The duration of a frame.
+    """
     figure = _figure(9, 1.9 * len(pairs) + 0.4)
     rows = figure.subplots(len(pairs), 2, squeeze=False, sharex="row", sharey=True)
-    for (name, original, copy), (left, right) in zip(pairs, rows, strict=True):
+    for (name, original, reconstruction), (left, right) in zip(pairs, rows, strict=True):
         limits = float(np.percentile(original, 1)), float(original.max())
         _mels(left, original, seconds, limits, name)
-        _mels(right, copy, seconds, limits, "reconstruction")
+        _mels(right, reconstruction, seconds, limits, "reconstruction")
     for axes in rows[:, 0]:
         axes.set_ylabel("mel bin")
     for axes in rows[-1]:
@@ -67,7 +73,15 @@ def reconstructions(path: Path, pairs: Sequence[tuple[str, np.ndarray, np.ndarra
 
 
 def swaps(path: Path, names: Sequence[str], originals: Sequence[np.ndarray], grid: Any, seconds: float) -> None:
-    """Plot the words of row i in the voice of column j, grid[i][j], as log-mels (T, n_mels); originals come first."""
+    """Plot utterances with the static codes of other speakers: each row is one utterance, each column is one voice.
+
+    Args:
+        path: The PNG file.
+        names: The names of the speakers.
+        originals: The log-mels (T, n_mels) of an utterance of each speaker, which are shown in the first column.
+        grid: The log-mels (T, n_mels) of utterance i in voice j, as grid[i][j].
+        seconds: The duration of a frame.
+    """
     count = len(names)
     figure = _figure(2.1 * (count + 1), 1.6 * count + 0.5)
     axes = figure.subplots(count, count + 1, squeeze=False, sharey=True)
@@ -87,11 +101,20 @@ def sheet(
     seconds: float,
     cell: tuple[float, float] = (1.25, 1.05),
 ) -> None:
-    """Plot a grid of log-mels (T, n_mels) with names of rows and heads of columns; a cell has width and height in inches."""
+    """Plot a grid of log-mels.
+
+    Args:
+        path: The PNG file.
+        rows: The log-mels (T, n_mels) of each cell, by row and column.
+        names: The names of the rows.
+        heads: The titles of the columns.
+        seconds: The duration of a frame.
+        cell: The width and the height of a cell in inches.
+    """
     figure = _figure(cell[0] * len(rows[0]) + 0.4, cell[1] * len(rows) + 0.3)
     grid = figure.subplots(len(rows), len(rows[0]), squeeze=False, sharex=True, sharey=True)
-    every = np.concatenate([frames for row in rows for frames in row])
-    limits = float(np.percentile(every, 1)), float(every.max())
+    all_frames = np.concatenate([frames for row in rows for frames in row])
+    limits = float(np.percentile(all_frames, 1)), float(all_frames.max())
     for i, row in enumerate(rows):
         for j, frames in enumerate(row):
             _mels(grid[i][j], frames, seconds, limits, heads[j] if i == 0 else "")
@@ -101,7 +124,14 @@ def sheet(
 
 
 def speaker_map(path: Path, vectors: np.ndarray, speakers: Sequence[str], title: str = "") -> None:
-    """Plot length-normalised static embeddings (U, d) on their first two principal axes, in a colour for each speaker."""
+    """Plot static embeddings on their first two principal axes, with a colour for each speaker.
+
+    Args:
+        path: The PNG file.
+        vectors: The embeddings, (U, d), which are scaled to length 1.
+        speakers: The speaker of each embedding, (U,).
+        title: The title of the figure.
+    """
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     centred = vectors - vectors.mean(0)
     _, values, axes_ = np.linalg.svd(centred, full_matrices=False)
@@ -113,33 +143,32 @@ def speaker_map(path: Path, vectors: np.ndarray, speakers: Sequence[str], title:
     from matplotlib import colormaps
 
     for i, name in enumerate(names):
-        own = points[np.array([speaker == name for speaker in speakers])]
+        x, y = points[np.array([speaker == name for speaker in speakers])].T
         colour = colormaps["nipy_spectral"](0.05 + 0.9 * i / max(len(names) - 1, 1))
-        axes.scatter(
-            own[:, 0], own[:, 1], s=26, color=[colour], marker=MARKERS[i % len(MARKERS)], label=name, linewidths=0
-        )
+        axes.scatter(x, y, s=26, color=[colour], marker=MARKERS[i % len(MARKERS)], label=name, linewidths=0)
     axes.set(xlabel=f"first axis ({100 * share[0]:.0f} %)", ylabel=f"second axis ({100 * share[1]:.0f} %)", title=title)
     axes.legend(frameon=False, fontsize=6, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
     _save(figure, path)
 
 
 def eer_plane(path: Path, rows: Mapping[str, tuple[Any, Any]], faint: Collection[str] = (), title: str = "") -> None:
-    """Plot the dynamic against the static EER of systems, with intervals.
+    """Plot the dynamic EER of systems against their static EER, with intervals.
 
-    Up and to the left is better. Below the diagonal the dynamic code holds more of the speaker than the static one.
+    Points further up and to the left are better. The dynamic code of a system below the diagonal identifies speakers
+    better than its static code.
 
     Args:
         path: The PNG file.
-        rows: (static, dynamic) by name, each with `eer` and `interval`, as fractions.
-        faint: The names that are drawn in grey.
+        rows: The reports of the static and of the dynamic code by system, each with `eer` and `interval`, as fractions.
+        faint: The systems that are drawn in grey.
         title: The title of the figure.
     """
     figure = _figure(6.5, 5)
     axes = figure.subplots()
-    for i, (name, sides) in enumerate(rows.items()):
-        static, dynamic = (100 * np.array([s["eer"], *(s["interval"] or [s["eer"]] * 2)]) for s in sides)
+    for i, (name, codes) in enumerate(rows.items()):
+        static, dynamic = (100 * np.array([code["eer"], *(code["interval"] or [code["eer"]] * 2)]) for code in codes)
         _point(axes, i, name, static, dynamic, name in faint)
-    low = axes.get_ylim()[0]  # the limit of the points, before the diagonal
+    low = axes.get_ylim()[0]  # the limit that suits the points, before the diagonal is drawn
     axes.axline((0, 0), slope=1, color="0.85", linewidth=0.8, zorder=0)
     axes.set(xlabel="static EER, %", ylabel="dynamic EER, %", title=title, xlim=(0, None), ylim=(low, 52))
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
@@ -148,14 +177,15 @@ def eer_plane(path: Path, rows: Mapping[str, tuple[Any, Any]], faint: Collection
 
 
 def conversions(path: Path, rows: Mapping[str, tuple[Any, Any]], threshold: float, title: str = "") -> None:
-    """Plot the cosine with the target's voice against the share of understood conversions.
+    """Plot the similarity of conversions with the target's voice against the share that is understood.
 
-    Up and to the right is better. Above the line at `threshold` a voice counts as the target's.
+    Points further up and to the right are better. Above the line at `threshold` a voice counts as the target's.
 
     Args:
         path: The PNG file.
-        rows: (per cent understood, cosine with the target) by name, each as value and interval, (3,).
-        threshold: The least cosine of the same voice.
+        rows: The share of understood conversions in %, and the cosine similarity with the target's voice, by system. Both
+            are (value, low, high).
+        threshold: The smallest cosine similarity at which two voices count as one.
         title: The title of the figure.
     """
     figure = _figure(7, 4.5)
@@ -183,12 +213,13 @@ def conversions(path: Path, rows: Mapping[str, tuple[Any, Any]], threshold: floa
 def robustness(
     path: Path, labels: Mapping[str, str], rows: Mapping[str, Mapping[str, Any]], sides: Mapping[str, str]
 ) -> None:
-    """Draw EERs under degradations: a line for each condition, a colour for each system, hollow where both sides are degraded.
+    """Plot the EERs of systems on degraded recordings, with a line for each condition and a colour for each system.
 
     Args:
-        labels: Name of a condition → its label, from top to bottom.
+        path: The PNG file.
+        labels: The label of each condition by its name, from top to bottom.
         rows: System → condition → side → `eer` and `interval`, as fractions.
-        sides: Name of a side → its label; the first is drawn filled.
+        sides: The label of each side by its name. The first side has filled markers, the others hollow ones.
     """
     figure = _figure(8, 0.16 * len(labels) * max(len(rows) * len(sides), 2) + 1.2)
     axes = figure.subplots()
@@ -217,14 +248,26 @@ def robustness(
 
 
 def _point(axes: Axes, number: int, name: str, x: np.ndarray, y: np.ndarray, faint: bool = False) -> None:
-    """Plot a system with its intervals: x and y are value, low, high; `number` chooses colour and marker."""
-    across, up = (abs(span[1:] - span[0])[:, None] for span in (x, y))
+    """Plot the point of a system with its intervals.
+
+    Args:
+        axes: The axes.
+        number: The number of the system, from which colour and marker follow.
+        name: The name of the system.
+        x: The value on the x axis with its interval: (value, low, high).
+        y: The value on the y axis with its interval.
+        faint: Whether the point is grey.
+    """
+    x_error, y_error = (abs(span[1:] - span[0])[:, None] for span in (x, y))
     colour = "0.6" if faint else COLOURS[number % len(COLOURS)]
     marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
-    axes.errorbar(x[0], y[0], up, across, fmt=marker, markersize=5, linewidth=1, capsize=2, color=colour, label=name)
+    axes.errorbar(
+        x[0], y[0], y_error, x_error, fmt=marker, markersize=5, linewidth=1, capsize=2, color=colour, label=name
+    )
 
 
 def _mels(axes: Axes, frames: np.ndarray, seconds: float, limits: tuple[float, float], title: str) -> None:
+    """Draw log-mels (T, n_mels) as an image; `seconds` is the duration of a frame, `limits` the range of the colours."""
     extent = (0, len(frames) * seconds, 0, frames.shape[1])
     axes.imshow(frames.T, origin="lower", aspect="auto", cmap="magma", vmin=limits[0], vmax=limits[1], extent=extent)
     axes.set_title(title, fontsize=8)

@@ -1,4 +1,4 @@
-"""Probes of the dynamic code: it should tell the phone of a frame, and should not tell the speaker of an utterance."""
+"""Probes of codes: classifiers that measure how well a code predicts the phone of a frame or the speaker of an utterance."""
 
 from __future__ import annotations
 
@@ -23,14 +23,22 @@ from rwae_audio.inference.embedding import embed, windows
 from rwae_audio.model import RWAE
 from rwae_audio.randomness import generator
 
-MOST_FRAMES = 60_000  # frames that a phone probe is trained on
-FOLDS = 8
+MOST_FRAMES = 60_000  # training frames of a phone probe, at most
+FOLDS = 8  # of the cross-validation of speaker probes
 GRU_HIDDEN, GRU_FRAMES, GRU_BATCH, GRU_UPDATES = 64, 25, 64, 400
 
 
 @dataclass(frozen=True)
 class PhoneProbe:
-    """The accuracy on test frames of the phone probe, and of the majority class of training."""
+    """The result of a phone probe.
+
+    Attributes:
+        accuracy: The share of test frames with the right class.
+        majority: The accuracy of always naming the commonest class of the training frames.
+        classes: The number of classes.
+        train_frames: The number of training frames.
+        test_frames: The number of test frames.
+    """
 
     accuracy: float
     majority: float
@@ -41,7 +49,12 @@ class PhoneProbe:
 
 @dataclass(frozen=True)
 class SpeakerProbe:
-    """The share of held-out utterances with the right speaker; `chance` is the largest share of a speaker's utterances."""
+    """The result of a speaker probe.
+
+    Attributes:
+        accuracy: The share of held-out utterances with the right speaker.
+        chance: The accuracy of always naming the speaker with the most utterances.
+    """
 
     accuracy: float
     chance: float
@@ -57,14 +70,15 @@ def phone_probe(
 ) -> PhoneProbe:
     """Classify the phones of single frames by multinomial logistic regression.
 
-    Frames of silence and without a class ("") are left out. A test frame of a class that training lacks counts as wrong.
+    Frames of silence and frames without a class ("") are left out. Test frames with a class that no training frame has
+    count as wrong.
 
     Args:
-        train_x: The training frames, (N, D).
-        train_y: Their classes as strings, (N,).
-        test_x: The test frames, (M, D).
-        test_y: Their classes, (M,).
-        most: The number of training frames that are drawn.
+        train_x: The codes of the training frames, (N, D).
+        train_y: The classes of the training frames, strings, (N,).
+        test_x: The codes of the test frames, (M, D).
+        test_y: The classes of the test frames, strings, (M,).
+        most: The largest number of training frames; if there are more, so many are drawn.
         seed: The seed of the draw.
 
     Raises:
@@ -86,10 +100,18 @@ def phone_probe(
 
 
 def _linear(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray) -> np.ndarray:
-    """Return the classes (M,) of test_x (M, D) by logistic regression on train_x (N, D), train_y (N,) ∈ 0 … K − 1.
+    """Fit a logistic regression to training frames, and return the predicted classes of test frames.
 
-    Dimensions are standardised by train_x. The loss is mean cross entropy + ‖W‖² / 2N (scikit-learn's C = 1), with free
-    biases. It is convex and minimised from zero, without random numbers.
+    All dimensions are standardised by the training frames. The loss is mean cross entropy + ‖W‖² / 2N, without a penalty
+    on biases, as in scikit-learn with C = 1. It is convex, and is minimised from zero weights without random numbers.
+
+    Args:
+        train_x: The training frames, (N, D).
+        train_y: The classes of the training frames, integers from 0, (N,).
+        test_x: The test frames, (M, D).
+
+    Returns:
+        The predicted classes, (M,).
     """
     mean, deviation = train_x.mean(axis=0, dtype=np.float64), train_x.std(axis=0, dtype=np.float64)
     x, held_out = (
@@ -112,70 +134,87 @@ def _linear(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray) -> np.
 
 
 def folds(speakers: Sequence[str], count: int = FOLDS) -> np.ndarray:
-    """Return the fold (U,) in which each utterance is held out: k modulo `count` for a speaker's k-th utterance."""
+    """Return the fold in which each utterance is held out, (U,).
+
+    The k-th utterance of a speaker is held out in fold k modulo `count`, so that all folds have all speakers.
+
+    Args:
+        speakers: The speaker of each utterance, (U,).
+        count: The number of folds.
+    """
     counts: Counter[str] = Counter()
-    places = []
+    fold_of = []
     for speaker in speakers:
-        places.append(counts[speaker] % count)
+        fold_of.append(counts[speaker] % count)
         counts[speaker] += 1
-    return np.array(places)
+    return np.array(fold_of)
 
 
 def speaker_probe_linear(codes: Sequence[np.ndarray], speakers: Sequence[str]) -> SpeakerProbe:
-    """Classify the speaker of each utterance by logistic regression on mean and deviation of its codes (T, D)."""
+    """Classify the speaker of each utterance by logistic regression on the mean and the deviation of its codes.
+
+    Args:
+        codes: The codes of each utterance, (T, D).
+        speakers: The speaker of each utterance, (U,).
+    """
     pooled = np.array([np.concatenate([code.mean(0), code.std(0)]) for code in codes])
-    labels, places = np.unique(np.array(speakers), return_inverse=True)[1], folds(speakers)
-    named = np.zeros_like(labels)
-    for place in np.unique(places):
-        held_out = places == place
-        named[held_out] = _linear(pooled[~held_out], labels[~held_out], pooled[held_out])
-    return _speaker_probe(named, labels)
+    labels, fold_of = np.unique(np.array(speakers), return_inverse=True)[1], folds(speakers)
+    predicted = np.zeros_like(labels)
+    for fold in np.unique(fold_of):
+        held_out = fold_of == fold
+        predicted[held_out] = _linear(pooled[~held_out], labels[~held_out], pooled[held_out])
+    return _speaker_probe(predicted, labels)
 
 
 def speaker_probe_gru(codes: Sequence[np.ndarray], speakers: Sequence[str], seed: int = 0) -> SpeakerProbe:
-    """Classify the speaker of each utterance by a GRU over its codes (T, D), which also uses their order.
+    """Classify the speaker of each utterance by a GRU over its codes, which also uses their order.
 
     An update uses random stretches of GRU_FRAMES frames of GRU_BATCH training utterances. A held-out utterance is
     classified by the mean log-probabilities of its stretches.
+
+    Args:
+        codes: The codes of each utterance, (T, D).
+        speakers: The speaker of each utterance, (U,).
+        seed: The seed of the initial weights and of the batches.
     """
-    labels, places = np.unique(np.array(speakers), return_inverse=True)[1], folds(speakers)
-    sides = [(np.flatnonzero(places != place), np.flatnonzero(places == place)) for place in np.unique(places)]
-    sequences = [_standardised(codes, train) for train, _ in sides]
+    labels, fold_of = np.unique(np.array(speakers), return_inverse=True)[1], folds(speakers)
+    splits = [(np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in np.unique(fold_of)]
+    sequences = [_standardised(codes, train) for train, _ in splits]
     draw = generator(seed, "speaker probe")
-    model = _GRUs(len(sides), codes[0].shape[1], int(labels.max()) + 1, draw)
+    model = _GRUs(len(splits), codes[0].shape[1], int(labels.max()) + 1, draw)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=GRU_UPDATES)
     for _ in range(GRU_UPDATES):
         frames, targets = [], []
-        for (train, _), ours in zip(sides, sequences, strict=True):
+        for (train, _), standardised in zip(splits, sequences, strict=True):
             rows = train[torch.randperm(len(train), generator=draw).numpy()[:GRU_BATCH]]
-            frames.append(torch.stack([_crop(ours[i], draw) for i in rows.tolist()]))
+            frames.append(torch.stack([_crop(standardised[i], draw) for i in rows.tolist()]))
             targets.append(torch.from_numpy(labels[rows]))
         size = min(map(len, frames))
-        logits = model(torch.stack([side[:size] for side in frames]))
-        # a sum over folds, so that each network has the gradient of training alone
-        loss = F.cross_entropy(logits.flatten(0, 1), torch.cat([side[:size] for side in targets])) * len(sides)
+        logits = model(torch.stack([batch[:size] for batch in frames]))
+        # the sum over folds, so that each network has the same gradient as if it were trained alone
+        loss = F.cross_entropy(logits.flatten(0, 1), torch.cat([batch[:size] for batch in targets])) * len(splits)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    named = np.zeros_like(labels)
+    predicted = np.zeros_like(labels)
     with torch.no_grad():
-        for net, ((_, held_out), ours) in enumerate(zip(sides, sequences, strict=True)):
+        for net, ((_, held_out), standardised) in enumerate(zip(splits, sequences, strict=True)):
             for i in held_out.tolist():
-                logits = model(_stretches(ours[i])[None], slice(net, net + 1))[0]
-                named[i] = int(logits.log_softmax(1).mean(0).argmax())
-    return _speaker_probe(named, labels)
+                logits = model(_stretches(standardised[i])[None], slice(net, net + 1))[0]
+                predicted[i] = int(logits.log_softmax(1).mean(0).argmax())
+    return _speaker_probe(predicted, labels)
 
 
-def _speaker_probe(named: np.ndarray, labels: np.ndarray) -> SpeakerProbe:
-    return SpeakerProbe(float((named == labels).mean()), float(np.bincount(labels).max() / len(labels)))
+def _speaker_probe(predicted: np.ndarray, labels: np.ndarray) -> SpeakerProbe:
+    return SpeakerProbe(float((predicted == labels).mean()), float(np.bincount(labels).max() / len(labels)))
 
 
 class _GRUs(nn.Module):
-    """A GRU for each fold, computed together, which is several times as fast as separate ones.
+    """Several GRU classifiers that are computed together, which is several times as fast as one after another.
 
-    The equations are those of torch.nn.GRU. Logits are linear in the mean state.
+    The equations are those of torch.nn.GRU. The logits are a linear function of the mean state.
     """
 
     def __init__(self, nets: int, width: int, classes: int, draw: torch.Generator) -> None:
@@ -190,23 +229,34 @@ class _GRUs(nn.Module):
         self.out, self.out_bias = uniform(GRU_HIDDEN, classes), uniform(1, classes)
 
     def forward(self, frames: Tensor, nets: slice = slice(None)) -> Tensor:
-        """Return the logits (nets, B, K) of frames (nets, B, T, D)."""
+        """Return the logits of frames.
+
+        Args:
+            frames: Frames (nets, B, T, D).
+            nets: The networks that are used, all by default.
+
+        Returns:
+            Logits (nets, B, K).
+        """
         size, steps = frames.shape[1:3]
-        flat = torch.baddbmm(self.input_bias[nets], frames.flatten(1, 2), self.of_input[nets])
+        inputs = torch.baddbmm(self.input_bias[nets], frames.flatten(1, 2), self.of_input[nets])
         state = frames.new_zeros(len(frames), size, GRU_HIDDEN)
         total = state
-        for step in flat.unflatten(1, (size, steps)).unbind(2):
+        for from_input in inputs.unflatten(1, (size, steps)).unbind(2):
             from_state = torch.baddbmm(self.state_bias[nets], state, self.of_state[nets])
-            both, new = step.split([2 * GRU_HIDDEN, GRU_HIDDEN], -1)
-            gates, candidate = from_state.split([2 * GRU_HIDDEN, GRU_HIDDEN], -1)
-            reset, update = torch.sigmoid(both + gates).chunk(2, -1)
-            state = torch.lerp(torch.tanh(new + reset * candidate), state, update)
+            input_gates, input_candidate = from_input.split([2 * GRU_HIDDEN, GRU_HIDDEN], -1)
+            state_gates, state_candidate = from_state.split([2 * GRU_HIDDEN, GRU_HIDDEN], -1)
+            reset, update = torch.sigmoid(input_gates + state_gates).chunk(2, -1)
+            state = torch.lerp(torch.tanh(input_candidate + reset * state_candidate), state, update)
             total = total + state
         return torch.baddbmm(self.out_bias[nets], total / steps, self.out[nets])
 
 
 def _standardised(codes: Sequence[np.ndarray], train: np.ndarray) -> list[Tensor]:
-    """Standardise codes (T, D) by the frames of utterances `train`; codes of under GRU_FRAMES frames are repeated."""
+    """Return codes (T, D) standardised by the utterances `train`, with T of at least GRU_FRAMES.
+
+    The codes of shorter utterances are repeated.
+    """
     frames = np.concatenate([codes[i] for i in train.tolist()])
     mean, deviation = frames.mean(axis=0, dtype=np.float64), np.maximum(frames.std(axis=0, dtype=np.float64), 1e-8)
     long_enough = (code[np.arange(max(len(code), GRU_FRAMES)) % len(code)] for code in codes)
@@ -220,7 +270,7 @@ def _crop(code: Tensor, draw: torch.Generator) -> Tensor:
 
 
 def _stretches(code: Tensor) -> Tensor:
-    """Return stretches (S, GRU_FRAMES, D) of codes (T, D) that are spread evenly and cover all frames."""
+    """Return stretches (S, GRU_FRAMES, D) of codes (T, D), which are spread evenly and cover all frames."""
     starts = np.linspace(0, len(code) - GRU_FRAMES, -(-len(code) // GRU_FRAMES)).round().astype(int)
     return torch.stack([code[start : start + GRU_FRAMES] for start in starts])
 
@@ -234,11 +284,12 @@ def phone_report(
     mel: MelConfig,
     phones: Mapping[Path, tuple[Phone, ...]],
 ) -> dict[str, Any]:
-    """Return the report of phone probes on a model's codes and on the log-mels.
+    """Return the accuracies of phone probes on a model's codes and on log-mels.
 
-    `z_m` is the probe on the dynamic code, `z_c` that on the static code, repeated for all frames of its window. If the
-    model has a dynamic code for each segment, the class is the phone at its centre, and the report has `per` segment.
-    Utterances without phones are left out and counted; if none remains on one side, the count is the whole report.
+    `z_m` is the accuracy from the dynamic code. `z_c` is the accuracy from the static code, which is repeated for all
+    frames of its window. For a model with one dynamic code a segment, the class is the phone at the centre of the segment,
+    and the report has the entry `per`. `left_out` counts the utterances without phones. It is the only entry if all
+    training utterances or all test utterances are left out.
 
     Args:
         store: The frame store.
@@ -247,7 +298,7 @@ def phone_report(
         model: The model.
         normaliser: The normaliser of the frames.
         mel: The settings of the frames.
-        phones: The phones of each recording, as from alignment.phones_of.
+        phones: The phones of each recording, from alignment.phones_of.
     """
     with_phones = [
         np.array([row for row in rows if store.utterances[row].path in phones], dtype=np.int64)
@@ -259,12 +310,13 @@ def phone_report(
     segment = mel.segment if model.config.dynamic_per == "segment" else 1
     rows = (_enough(with_phones[0], store.lengths, segment), with_phones[1])
     folded = folding({phone.label for labels in phones.values() for phone in labels})
-    classes = [np.concatenate(list(_classes(store, side, mel, phones, folded))) for side in rows]
-    codes, static = ([get(store, side, model, normaliser, mel) for side in rows] for get in (_codes, _static_codes))
-    mels = [np.concatenate([store.of(row).numpy() for row in side]) for side in rows]
-    centres = [_centres(store.lengths[side], segment) for side in rows]
+    classes = [np.concatenate(list(_classes(store, split, mel, phones, folded))) for split in rows]
+    codes, static = ([get(store, split, model, normaliser, mel) for split in rows] for get in (_codes, _static_codes))
+    mels = [np.concatenate([store.of(row).numpy() for row in split]) for split in rows]
+    centres = [_centres(store.lengths[split], segment) for split in rows]
     classes, codes, static, mels = (
-        [side[keep] for side, keep in zip(sides, centres, strict=True)] for sides in (classes, codes, static, mels)
+        [frames[centre] for frames, centre in zip(splits, centres, strict=True)]
+        for splits in (classes, codes, static, mels)
     )
     z_m, z_c, log_mel = (phone_probe(train, classes[0], test, classes[1]) for train, test in (codes, static, mels))
     shares = {"z_m": z_m.accuracy, "z_c": z_c.accuracy, "log_mel": log_mel.accuracy, "majority": z_m.majority}
@@ -281,16 +333,19 @@ def probe_report(
     mel: MelConfig,
     phones: Mapping[Path, tuple[Phone, ...]],
 ) -> dict[str, Any]:
-    """Return the report of all probes: `phone` (see phone_report), and `speaker` among the benchmark's speakers."""
-    everyone = np.split(_codes(store, bench.rows, model, normaliser, mel), np.cumsum(bench.lengths)[:-1])
-    linear, gru = (probe(everyone, bench.speakers) for probe in (speaker_probe_linear, speaker_probe_gru))
+    """Return the accuracies of all probes: `phone` from `phone_report`, and `speaker` for the speakers of the benchmark.
+
+    The arguments are those of `phone_report`.
+    """
+    codes = np.split(_codes(store, bench.rows, model, normaliser, mel), np.cumsum(bench.lengths)[:-1])
+    linear, gru = (probe(codes, bench.speakers) for probe in (speaker_probe_linear, speaker_probe_gru))
     speaker = {"linear": linear.accuracy, "gru": gru.accuracy, "chance": linear.chance}
     speaker |= {"speakers": len(set(bench.speakers)), "utterances": len(bench.rows)}
     return {"phone": phone_report(store, train_rows, bench, model, normaliser, mel, phones), "speaker": speaker}
 
 
 def _codes(store: FrameStore, rows: np.ndarray, model: RWAE, normaliser: Normaliser, mel: MelConfig) -> np.ndarray:
-    """Return the dynamic codes (Σ T, D) of the utterances."""
+    """Return the dynamic codes (Σ T, D) of utterances, one after another."""
     starts, lengths = store.offsets[:-1][rows], store.lengths[rows]
     return embed(model, normaliser, mel.segment, store.frames, starts, lengths).codes
 
@@ -298,23 +353,23 @@ def _codes(store: FrameStore, rows: np.ndarray, model: RWAE, normaliser: Normali
 def _static_codes(
     store: FrameStore, rows: np.ndarray, model: RWAE, normaliser: Normaliser, mel: MelConfig
 ) -> np.ndarray:
-    """Return the static codes (Σ T, D) of the utterances, each repeated for all frames of its window."""
-    where = windows(store.offsets[:-1][rows], store.lengths[rows], model.embedding_frames(mel.segment))
-    codes = embed(model, normaliser, mel.segment, store.frames, where.start, where.length).static
-    return np.repeat(codes, where.stop - where.first, axis=0)
+    """Return the static codes (Σ T, D) of utterances, each repeated for all frames of its window."""
+    cut = windows(store.offsets[:-1][rows], store.lengths[rows], model.embedding_frames(mel.segment))
+    codes = embed(model, normaliser, mel.segment, store.frames, cut.start, cut.length).static
+    return np.repeat(codes, cut.stop - cut.first, axis=0)
 
 
 def _centres(lengths: np.ndarray, segment: int) -> np.ndarray:
-    """Return the frames that are the centre of a segment of `segment` frames, of concatenated utterances of lengths (U,).
+    """Return the indices of the centres of segments, in utterances of lengths (U,) one after another.
 
-    Of two overlapping segments the first counts. With segments of one frame it is all frames.
+    A segment is left out if its centre is in the segment before it. If segments have one frame, all frames are centres.
     """
     cut = windows(np.cumsum(lengths) - lengths, lengths, segment)
     return (cut.start + cut.length // 2)[cut.first <= cut.length // 2]
 
 
 def _enough(rows: np.ndarray, lengths: np.ndarray, segment: int) -> np.ndarray:
-    """Draw utterances from `rows` with 2 · MOST_FRAMES segments of `segment` frames, over half of which are speech."""
+    """Draw utterances from `rows` with 2 · MOST_FRAMES segments in all, since about half of them are silence."""
     order = rows[torch.randperm(len(rows), generator=generator(0, "phone probe")).numpy()]
     return np.sort(order[: np.searchsorted(np.cumsum(lengths[order]), 2 * MOST_FRAMES * segment) + 1])
 
@@ -326,7 +381,7 @@ def _classes(
     phones: Mapping[Path, tuple[Phone, ...]],
     folded: Mapping[str, str | None],
 ) -> Iterator[np.ndarray]:
-    """Yield the phone class (T,) at the centre of each frame, utterance by utterance."""
+    """Yield the phone class at the centre of each frame, (T,), for each utterance."""
     for row in rows:
         samples = np.arange(store.lengths[row]) * mel.hop_length
         yield classes_at(phones[store.utterances[row].path], samples / mel.sample_rate, folded)

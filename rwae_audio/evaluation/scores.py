@@ -1,4 +1,4 @@
-"""Reading and writing of score files, in the layouts in which systems write the score of each trial."""
+"""Score files, which have the score of each trial: recognition of their layout, reading and writing."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from rwae_audio.evaluation.trials import (
 from rwae_audio.files import InputError
 from rwae_audio.progress import bar
 
-LABEL_PAIRS = (("1", "0"), ("target", "nontarget"), ("True", "False"))  # a file uses one pair of them
+LABEL_PAIRS = (("1", "0"), ("target", "nontarget"), ("True", "False"))  # all labels of a file come from one pair
 LABELS = {label for pair in LABEL_PAIRS for label in pair}
-LAYOUTS = (  # the columns of files without a head
-    ("enrol", "test", "score", "label"),  # Kaldi's list with scores, and what `write_scores` writes
+LAYOUTS = (  # the columns of files without a header line
+    ("enrol", "test", "score", "label"),  # Kaldi's trial list with scores, and the output of `write_scores`
     ("enrol", "test", "label", "score"),  # SpeechBrain
-    ("label", "enrol", "test", "score"),  # VoxCeleb's list with scores
+    ("label", "enrol", "test", "score"),  # VoxCeleb's trial list with scores
     ("enrol", "test", "score"),  # the labels are in a trial list
     ("score", "label"),  # Kaldi's compute-eer
     ("label", "score"),
 )
-COLUMN_NAMES = {  # the names of each column in the head of a CSV file, in lower case
+COLUMN_NAMES = {  # the names of each column in the header line of a CSV file, in lower case
     "enrol": {"enrol", "enroll", "enrolment", "enrollment", "enrol_id", "enroll_id", "model", "modelid"},
     "test": {"test", "test_id", "segment", "segmentid"},
     "score": {"score", "scores", "llr"},
@@ -44,7 +44,7 @@ COLUMN_NAMES = {  # the names of each column in the head of a CSV file, in lower
 KIND = "a score file"
 EXPECTED = (
     "a score file: `enrol test score target|nontarget`, `enrol test 1|0 score`, `1|0 enrol test score`, "
-    "`score target|nontarget`, `enrol test score`, or CSV with a head"
+    "`score target|nontarget`, `enrol test score`, or CSV with a header line"
 )
 
 
@@ -53,7 +53,7 @@ class Layout:
     """The layout of a score file.
 
     Attributes:
-        columns: The index of `score`, and of `enrol`, `test` and `label` if the file has them.
+        columns: The index of the column `score`, and of `enrol`, `test` and `label` if the file has these columns.
         width: The number of fields in a line.
         delimiter: The delimiter of fields, None for white space.
         head: Whether the first line names the columns.
@@ -65,7 +65,7 @@ class Layout:
     head: bool = False
 
     def rows(self, path: str | Path) -> Iterator[Row]:
-        """Yield the lines of scores."""
+        """Yield the lines of a score file, without its header line."""
         lines = list_lines(path, KIND)
         rows = split_rows(lines) if self.delimiter is None else _csv_rows(path, lines, self.delimiter)
         if self.head:
@@ -74,23 +74,34 @@ class Layout:
 
 
 def write_scores(path: str | Path, trials: Trials, scores: np.ndarray) -> None:
-    """Write a line `enrol test score target|nontarget` for each trial, with all digits, so that no ties arise."""
-    kinds = ("nontarget", "target")
-    write_rows(path, trials, [scores], lambda a, b, target, score: f"{a} {b} {score!r} {kinds[target]}\n")
+    """Write a score file with a line `enrol test score target|nontarget` for each trial.
+
+    Scores are written with all digits, since rounding would make different scores equal.
+
+    Args:
+        path: The file.
+        trials: The trials.
+        scores: The score of each trial, (N,).
+    """
+    labels = ("nontarget", "target")
+    write_rows(
+        path, trials, [scores], lambda enrol, test, target, score: f"{enrol} {test} {score!r} {labels[target]}\n"
+    )
 
 
 def read_scores(path: str | Path, listed: Trials | None = None) -> tuple[np.ndarray, Trials | None, np.ndarray]:
-    """Read a score file in any of LAYOUTS, or a CSV file whose head names the columns.
+    """Read a score file in any of LAYOUTS, or a CSV file with a header line that names the columns.
 
     Args:
         path: The score file.
         listed: The trial list with the labels, for a file without labels; None for a file with labels.
 
     Returns:
-        The scores (N,), the trials (None if the file has no names), and whether each is a target trial, (N,).
+        The scores (N,), the trials (None if the file has no names), and whether each trial is a target trial, (N,).
 
     Raises:
-        InputError: A line is wrong (the message has its number), or the first lines fit several layouts.
+        InputError: A line does not have the layout of the file (the message has its number), the lines fit several
+            layouts, a trial has no score, or labels are missing or given twice.
     """
     layout = _layout(path)
     labelled = "label" in layout.columns
@@ -106,7 +117,7 @@ def read_scores(path: str | Path, listed: Trials | None = None) -> tuple[np.ndar
 
 
 def _parsed(path: str | Path, layout: Layout) -> tuple[NameIndex, np.ndarray, np.ndarray]:
-    """Return the names, scores (N,) and target (N,) of a file; names or target are empty if it has none."""
+    """Return the names, scores (N,) and `target` (N,) of a file; names and `target` are empty without such columns."""
     names, target = NameIndex(), bytearray()
     scores: list[np.ndarray] = []
     score_at, pair = layout.columns["score"], None
@@ -126,12 +137,12 @@ def _parsed(path: str | Path, layout: Layout) -> tuple[NameIndex, np.ndarray, np
                 names.add(columns[enrol_at], columns[test_at])
             progress.update(len(rows))
     if not scores:
-        raise InputError(f"{path} has no scores after its head; expected at least one")
+        raise InputError(f"{path} has no scores after its header line; expected at least one")
     return names, np.concatenate(scores), np.frombuffer(target, dtype=bool)
 
 
 def _pair(layout: Layout, row: list[str]) -> tuple[str, str]:
-    """Return the labels of a file, one of LABEL_PAIRS, as its first line has them."""
+    """Return the pair in LABEL_PAIRS to which the label in the first line of a file belongs."""
     label = row[layout.columns["label"]] if "label" in layout.columns and len(row) == layout.width else ""
     return next((words for words in LABEL_PAIRS if label in words), LABEL_PAIRS[0])
 
@@ -147,9 +158,9 @@ def _check(place: str, row: list[str], layout: Layout, pair: tuple[str, str]) ->
 
 
 def _joined(path: str | Path, names: NameIndex, scores: np.ndarray, listed: Trials) -> np.ndarray:
-    """Return the score (N,) of each trial of the list; further pairs in the score file are left out.
+    """Return the score (N,) of each trial of a list, from the pairs of a score file; other pairs are left out.
 
-    Raises InputError for a trial without a score and for a pair with two.
+    Raises InputError for a trial without a score, and for a pair with two scores.
     """
     ids = list(names.index)
     enrol, test = np.frombuffer(names.enrol, dtype=np.int64), np.frombuffer(names.test, dtype=np.int64)
@@ -159,22 +170,22 @@ def _joined(path: str | Path, names: NameIndex, scores: np.ndarray, listed: Tria
         raise InputError(f"{path} has two scores of {ids[first]} {ids[second]}; expected one for each pair")
     numbers = np.array([names.index[name] for name in match_names(listed, ids).names])
     requested = numbers[listed.enrol] * len(ids) + numbers[listed.test]
-    place = np.minimum(np.searchsorted(pairs, requested), len(pairs) - 1)
-    missing = pairs[place] != requested
+    position = np.minimum(np.searchsorted(pairs, requested), len(pairs) - 1)
+    missing = pairs[position] != requested
     if missing.any():
         first = int(missing.argmax())
         pair = f"{listed.names[listed.enrol[first]]} {listed.names[listed.test[first]]}"
         raise InputError(
             f"{path} has no score of {int(missing.sum())} of {len(listed)} trials, the first {pair}; expected one for each"
         )
-    return scores[index[place]]
+    return scores[index[position]]
 
 
 # ---- recognition of the layout
 
 
 def _layout(path: str | Path) -> Layout:
-    """Recognise the layout by the head, or by the first lines until one of LAYOUTS remains."""
+    """Return the layout of a file: that of its header line, or the only one in LAYOUTS that its first lines fit."""
     if (layout := _csv_layout(path)) is not None:
         return layout
     fitting: Sequence[tuple[str, ...]] = LAYOUTS
@@ -188,11 +199,11 @@ def _layout(path: str | Path) -> Layout:
         if len(fitting) == 1:
             return Layout({name: i for i, name in enumerate(fitting[0])}, len(fitting[0]))
     shapes = " or ".join(f"`{' '.join(columns)}`" for columns in fitting)
-    raise InputError(f"{path} could be {shapes}: all scores are 0 or 1; expected CSV with a head")
+    raise InputError(f"{path} could be {shapes}: all scores are 0 or 1; expected CSV with a header line")
 
 
 def _fits(columns: tuple[str, ...], row: list[str]) -> bool:
-    """Return whether the fields of a line can be these columns."""
+    """Return whether the fields of a line have the types of these columns."""
     if len(columns) != len(row):
         return False
     values = dict(zip(columns, row, strict=True))
@@ -200,7 +211,7 @@ def _fits(columns: tuple[str, ...], row: list[str]) -> bool:
 
 
 def _csv_layout(path: str | Path) -> Layout | None:
-    """Return the layout of a CSV file whose first line names a column of scores, or None for any other file."""
+    """Return the layout of a CSV file with a header line that names a column of scores, or None for other files."""
     number, head = next((number, line) for number, line in enumerate(list_lines(path, KIND), 1) if line.strip())
     for delimiter in (",", ";", "\t"):
         fields = [field.strip().strip('"').strip().lower() for field in head.split(delimiter)]
@@ -234,7 +245,7 @@ def _csv_rows(path: str | Path, lines: Iterable[str], delimiter: str) -> Iterato
 
 
 def _number(field: str) -> float:
-    """Return the number in a field, or nan; `1_2`, which Python alone reads as twelve, is none."""
+    """Return the number in a field, or nan; `1_2` is not a number here, although Python reads it as 12."""
     try:
         return math.nan if "_" in field else float(field)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Tables: in Markdown, in columns for a terminal, between the marks of a README, and the table of a benchmark's reports."""
+"""Tables in Markdown and for a terminal, and their insertion into a README between two marks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], words: 
     """Return a table in Markdown.
 
     Args:
-        words: The numbers of the columns that stand on the left; the others, of numbers, stand on the right.
+        header: The names of the columns.
+        rows: The cells of each row.
+        words: The indices of the columns with words, which are aligned left. Columns with numbers are aligned right.
     """
     rule = "|" + "".join("---|" if column in words else "---:|" for column in range(len(header)))
     lines = ["| " + " | ".join(row) + " |" for row in (header, *rows)]
@@ -22,27 +24,40 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], words: 
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return lines for a terminal, in which each column is as wide as its widest cell."""
+    """Return a table as lines for a terminal, in which each column is as wide as its widest cell."""
     cells = [*rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def marked(text: str, name: str, content: str) -> str:
-    """Return a text whose part between `<!-- name: begin -->` and `<!-- name: end -->` is `content`.
+    """Replace the part of a text between `<!-- name: begin -->` and `<!-- name: end -->`, and return the new text.
 
-    Raises InputError when it does not have both marks.
+    Args:
+        text: The text, such as a README.
+        name: The name in the two marks.
+        content: The new part.
+
+    Raises:
+        InputError: The text does not have both marks.
     """
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, first, rest = text.partition(begin)
-    _, last, after = rest.partition(end)
-    if not first or not last:
+    before, begin_mark, remainder = text.partition(begin)
+    _, end_mark, after = remainder.partition(end)
+    if not begin_mark or not end_mark:
         raise InputError(f"the text has no marks {begin} … {end}; expected both")
     return f"{before}{begin}\n\n{content}\n\n{end}{after}"
 
 
 def with_interval(value: float | None, interval: Sequence[float] | None, scale: float = 100, digits: int = 1) -> str:
-    """Return a number with its interval as text, `6.7 [4.4, 9.7]`: in % by default, and empty without a number."""
+    """Return a number with its interval as text, such as `6.7 [4.4, 9.7]`.
+
+    Args:
+        value: The number, or None, for which the text is empty.
+        interval: The ends of its interval, or None.
+        scale: The factor of all numbers; with the default, fractions become percentages.
+        digits: The number of digits after the point.
+    """
     if value is None:
         return ""
     number = f"{scale * value:.{digits}f}"
@@ -53,7 +68,11 @@ def with_interval(value: float | None, interval: Sequence[float] | None, scale: 
 
 
 def format_table(rows: Mapping[str, Report]) -> str:
-    """Return the reports of some systems as a table for a terminal, which says where speech is synthetic or partial."""
+    """Return the reports of systems as a table for a terminal, with a note below it if speech is synthetic or partial.
+
+    Args:
+        rows: The report of each system by its name, from `verification.report`.
+    """
     lines = aligned([HEADER, *(_cells(name, report) for name, report in rows.items())])
     lines.insert(1, "-" * len(lines[0]))
     if any(report["synthetic"] for report in rows.values()):
@@ -63,7 +82,7 @@ def format_table(rows: Mapping[str, Report]) -> str:
 
 
 def _cells(name: str, report: Report) -> tuple[str, ...]:
-    """Return a row of the table, rates in %."""
+    """Return the cells of a row of `format_table`, with rates in %."""
     mark = f" ({' and '.join(collapsed)} collapsed)" if (collapsed := report.get("collapsed")) else ""
     rates = (
         with_interval(code["eer"], code["interval"]) if code else "" for code in (report["static"], report["dynamic"])

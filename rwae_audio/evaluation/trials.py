@@ -1,4 +1,4 @@
-"""Trial lists of pairs of utterances, and the matching of their names with the ids of a corpus."""
+"""Trial lists for speaker verification: reading, writing, and matching of utterance names with the ids of a corpus."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from rwae_audio.progress import bar, slices
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-BATCH = 256  # lines that are processed at once: more would not fit into the fastest memory
-NAME_SUFFIXES = (*SUFFIXES, *EXTRA_SUFFIXES, ".npy")  # suffixes in which two names of an utterance may differ
+BATCH = 256  # lines that are processed at once; larger batches do not fit into the processor's first cache
+NAME_SUFFIXES = (*SUFFIXES, *EXTRA_SUFFIXES, ".npy")  # suffixes that are ignored when names are compared
 
 Row = tuple[int, list[str]]  # a line's number and its fields
 
 
 @dataclass(frozen=True)
 class Trials:
-    """Trials, N pairs of utterances.
+    """A trial list: N pairs of utterances, with M different utterances.
 
     Attributes:
-        names: The names of the utterances, each once, (M,).
+        names: The names of the utterances, without duplicates, (M,).
         enrol: The index in `names` of the first utterance of each trial, (N,).
-        test: That of the second utterance, (N,).
-        target: Whether both have the same speaker, (N,), bool.
+        test: The index in `names` of the second utterance of each trial, (N,).
+        target: Whether both utterances have the same speaker, (N,), bool.
     """
 
     names: tuple[str, ...]
@@ -48,7 +48,8 @@ class Trials:
 def read_trials(path: str | Path) -> Trials:
     """Read a trial list with lines `1|0 enrol test` (VoxCeleb) or `enrol test target|nontarget` (Kaldi).
 
-    Raises InputError, with the line's number, for another line, and for a list without both kinds of trial.
+    Raises:
+        InputError: A line has another form (the message has its number), or one of the two kinds of trial is missing.
     """
     expected = "a trial list with lines `1|0 enrol test` or `enrol test target|nontarget`"
     _, first = next(split_rows(list_lines(path, expected)))
@@ -78,19 +79,26 @@ def read_trials(path: str | Path) -> Trials:
 
 
 def write_trials(path: str | Path, trials: Trials) -> None:
-    """Write a line `1|0 enrol test` for each trial."""
+    """Write a trial list with a line `1|0 enrol test` for each trial."""
     write_rows(path, trials, [], lambda enrol, test, target: f"{int(target)} {enrol} {test}\n")
 
 
-def write_rows(path: str | Path, trials: Trials, more: Sequence[np.ndarray], line: Callable[..., str]) -> None:
-    """Write a line for each trial: `line` of its two names, `target` and its value in each array (N,) of `more`."""
+def write_rows(path: str | Path, trials: Trials, extra_columns: Sequence[np.ndarray], line: Callable[..., str]) -> None:
+    """Write a text file with a line for each trial.
+
+    Args:
+        path: The file.
+        trials: The trials.
+        extra_columns: Further values of each trial, such as its score, (N,) each.
+        line: A function from the two names, `target` and the values in `extra_columns` to the line.
+    """
     names = trials.names
 
     def parts(progress: tqdm) -> Iterator[str]:
         for part in slices(len(trials), BATCH):
-            columns = (column[part].tolist() for column in (trials.enrol, trials.test, trials.target, *more))
+            columns = (column[part].tolist() for column in (trials.enrol, trials.test, trials.target, *extra_columns))
             rows = zip(*columns, strict=True)
-            yield "".join(line(names[enrol], names[test], *rest) for enrol, test, *rest in rows)
+            yield "".join(line(names[enrol], names[test], *values) for enrol, test, *values in rows)
             progress.update(part.stop - part.start)
 
     with bar(len(trials), "writing", "trials") as progress:
@@ -98,16 +106,26 @@ def write_rows(path: str | Path, trials: Trials, more: Sequence[np.ndarray], lin
 
 
 def all_pairs(names: Sequence[str], speakers: Sequence[str]) -> Trials:
-    """Return all unordered pairs of utterances, as target trials if the speakers agree."""
+    """Return all unordered pairs of utterances as trials.
+
+    Args:
+        names: The names of the utterances, (M,).
+        speakers: The speaker of each utterance, (M,). Pairs with equal speakers are target trials.
+    """
     enrol, test = np.triu_indices(len(names), k=1)
     speaker = np.unique(np.asarray(speakers), return_inverse=True)[1]
     return Trials(tuple(names), enrol, test, speaker[enrol] == speaker[test])
 
 
 def match_names(trials: Trials, ids: Sequence[str]) -> Trials:
-    """Return the trials with each name replaced by the id of the same utterance (see `same_names`).
+    """Return the trials with each name replaced by the id of the same utterance.
 
-    Raises InputError for names that have no id, fit several ids, or fit the same id.
+    Args:
+        trials: The trials.
+        ids: The ids of the utterances of a corpus. `same_names` decides which id a name matches.
+
+    Raises:
+        InputError: A name matches no id or several ids, or two names match the same id.
     """
     matches = same_names(trials.names, ids)
     missing = [name for name in trials.names if name not in matches]
@@ -120,12 +138,17 @@ def match_names(trials: Trials, ids: Sequence[str]) -> Trials:
 
 
 def same_names(names: Iterable[str], ids: Sequence[str]) -> dict[str, str]:
-    """Map each name of a trial list to the id of the same utterance; names without one are left out.
+    """Return the id of the same utterance for each name of a trial list; names without a matching id are left out.
 
-    The equal id is preferred. Next come the id that differs only in its Unicode form (composed or decomposed), the one
-    that differs only in its audio suffix, and the one that differs in both.
+    An equal id is preferred. Otherwise the id may differ in its Unicode form (composed or decomposed), then in its audio
+    suffix, then in both.
 
-    Raises InputError for a name that fits several ids equally well, and for two names that fit the same id.
+    Args:
+        names: The names in the trial list.
+        ids: The ids of the utterances of a corpus.
+
+    Raises:
+        InputError: A name matches several ids equally well, or two names match the same id.
     """
     matches: dict[str, str] = {}
     pending = list(names)
@@ -159,18 +182,21 @@ def _grouped(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[
 
 
 def restrict(trials: Trials, ids: Sequence[str]) -> Trials:
-    """Return the trials whose two names are both in `ids`, perhaps none."""
-    known = np.isin(np.array(trials.names), list(ids))
-    complete = known[trials.enrol] & known[trials.test]
+    """Return the trials of which both names are in `ids`; there may be none."""
+    available = np.isin(np.array(trials.names), list(ids))
+    complete = available[trials.enrol] & available[trials.test]
     used = np.unique(np.concatenate([trials.enrol[complete], trials.test[complete]]))
     enrol, test = np.searchsorted(used, trials.enrol[complete]), np.searchsorted(used, trials.test[complete])
     return Trials(tuple(trials.names[i] for i in used), enrol, test, trials.target[complete])
 
 
 def speakers_of(trials: Trials) -> np.ndarray:
-    """Return the number of each name's speaker, (M,): utterances linked by a chain of target trials share a speaker.
+    """Return the number of the speaker of each utterance, (M,), from 0.
 
-    Raises InputError for a non-target trial with two utterances of a speaker.
+    A trial list does not name speakers. Utterances that a chain of target trials links have the same speaker.
+
+    Raises:
+        InputError: A non-target trial has two utterances of one speaker.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -190,13 +216,13 @@ def speakers_of(trials: Trials) -> np.ndarray:
 
 
 def _stem(name: str) -> str:
-    """Return a name without its audio suffix; any other dot belongs to the name."""
+    """Return a name without its audio suffix; a suffix of another kind is part of the name."""
     suffix = PurePosixPath(name).suffix
     return name.removesuffix(suffix) if suffix.lower() in NAME_SUFFIXES else name
 
 
 def _composed(name: str) -> str:
-    """Return a name in Unicode's composed form: `é` as one character, which some disks store as two."""
+    """Return a name in Unicode's composed form, in which `é` is one character; some file systems store it as two."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -205,7 +231,15 @@ def _composed_stem(name: str) -> str:
 
 
 def list_lines(path: str | Path, expected: str) -> Iterator[str]:
-    """Yield the lines of a list one by one. Raises InputError if all lines are blank, and for a NUL byte."""
+    """Yield the lines of a text file.
+
+    Args:
+        path: The file.
+        expected: The description of the file in messages, e.g. "a trial list".
+
+    Raises:
+        InputError: All lines are blank, or a line has a NUL byte.
+    """
     blank = True
     with open_text(path, expected) as file:
         for line in file:
@@ -225,31 +259,41 @@ def split_rows(lines: Iterable[str]) -> Iterator[Row]:
 
 
 def batches(rows: Iterator[Row]) -> Iterator[tuple[tuple[int, ...], tuple[list[str], ...]]]:
-    """Yield the numbers and the fields of BATCH lines at a time."""
+    """Yield the line numbers and the fields of at most BATCH lines at a time."""
     while batch := list(itertools.islice(rows, BATCH)):
         numbers, fields = zip(*batch, strict=True)
         yield numbers, fields
 
 
 def columns_of(rows: Sequence[list[str]], width: int) -> list[tuple[str, ...]]:
-    """Return the columns of lines, or [] if a line has another number of fields than `width`."""
+    """Return the columns of a table given by its rows, or [] if a row does not have `width` fields."""
     return list(zip(*rows, strict=True)) if set(map(len, rows)) == {width} else []
 
 
 class NameIndex:
-    """The names of a list's trials, each stored once, since a list may have millions of lines."""
+    """A growing trial list that stores each name once, since a list may have millions of lines.
+
+    Attributes:
+        index: The number of each name.
+        enrol: The number of the first name of each trial, (N,).
+        test: The number of the second name of each trial, (N,).
+    """
 
     def __init__(self) -> None:
         self.index = _Numbers()
         self.enrol, self.test = array("q"), array("q")
 
     def add(self, enrol: Iterable[str], test: Iterable[str]) -> None:
-        """Add the two names of each trial."""
+        """Add trials, given by their first names and their second names."""
         self.enrol.extend(map(self.index.__getitem__, enrol))
         self.test.extend(map(self.index.__getitem__, test))
 
     def trials(self, target: np.ndarray) -> Trials:
-        """Return the trials, with names in the order of their first trial, and in a trial the enrolled one first."""
+        """Return the trials, with names in the order of their first occurrence in the list.
+
+        Args:
+            target: Whether each trial is a target trial, (N,), bool.
+        """
         enrol, test = np.frombuffer(self.enrol, dtype=np.int64), np.frombuffer(self.test, dtype=np.int64)
         first = np.full(len(self.index), 2 * len(enrol))
         np.minimum.at(first, enrol, np.arange(len(enrol)))
@@ -269,7 +313,7 @@ class _Numbers(dict[str, int]):
 
 
 def check_both_kinds(path: str | Path, target: np.ndarray) -> None:
-    """Raise InputError unless there are target and non-target trials."""
+    """Raise InputError unless the trials of a file, given by `target` (N,), are of both kinds."""
     if target.all() or not target.any():
         raise InputError(
             f"{path} has {int(target.sum())} target trials of {len(target)}; expected target and non-target trials"

@@ -1,4 +1,4 @@
-"""Reading of embeddings of any system from safetensors, npz, a folder of npy, or Kaldi's ark and scp, without pickle."""
+"""Reading of any system's embeddings, without pickle: safetensors, npz, a folder of npy files, Kaldi's ark and scp."""
 
 from __future__ import annotations
 
@@ -23,34 +23,38 @@ from rwae_audio.files import InputError, open_tensors, read_text
 from rwae_audio.progress import bar
 
 EXPECTED = "embeddings: a .safetensors or .npz file, a folder of .npy files, or a Kaldi .ark or .scp file"
-UNREADABLE = (  # errors of numpy and kaldiio for files that are cut short or hold no array
+UNREADABLE = (  # errors of numpy and kaldiio for files that are cut short or do not hold an array
     *(OSError, ValueError, EOFError, MemoryError, AssertionError, RuntimeError, KeyError, TypeError, OverflowError),
     *(struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError, SyntaxError),
 )
-
-
-Heads = dict[bytes, np.ndarray]  # an array with each npy head, which gives type and size
+Headers = dict[bytes, np.ndarray]  # the header of an npy file → an array of its type and size
 
 
 class Vectors(NamedTuple):
-    """The names of all utterances in a file, and a function that loads the embedding of a name."""
+    """The embeddings in a file or folder.
+
+    Attributes:
+        names: The names of all utterances.
+        load: A function that reads the embedding (d,) of a name.
+    """
 
     names: list[str]
     load: Callable[[str], np.ndarray]
 
 
 def read_vectors(path: Path, trials: Trials) -> tuple[Trials, np.ndarray]:
-    """Read the embeddings of a trial list's names.
+    """Read the embeddings of the utterances in a trial list.
 
     Args:
         path: A file or folder in one of the formats of `open_vectors`.
         trials: The trial list.
 
     Returns:
-        The trials, with names as in the file, and the embeddings (M, d) in the order of trials.names, float64.
+        The trials, with the names that the file uses, and the embeddings (M, d) in the order of trials.names, float64.
 
     Raises:
-        InputError: A name is unknown or ambiguous, or an embedding has another shape or is not of real numbers.
+        InputError: A name is unknown or ambiguous, an embedding has another shape than the first one, or an embedding does
+            not consist of real numbers.
     """
     vectors = open_vectors(path)
     trials = match_names(trials, vectors.names)
@@ -70,7 +74,7 @@ def read_vectors(path: Path, trials: Trials) -> tuple[Trials, np.ndarray]:
 
 
 def open_vectors(path: Path) -> Vectors:
-    """Open a folder of npy files, or a file with the suffix npz, ark or scp; any other file is read as safetensors."""
+    """Open a folder of npy files, or a file with the suffix npz, ark or scp; other files are read as safetensors."""
     if os.path.isdir(path):
         return _folder(path)
     readers = {".npz": _npz, ".ark": _ark, ".scp": _scp}
@@ -78,7 +82,7 @@ def open_vectors(path: Path) -> Vectors:
 
 
 def _safetensors(path: Path) -> Vectors:
-    """Open a safetensors file, whose keys are names, or static/NAME as rwae-embed writes them."""
+    """Open a safetensors file; its keys are names, or static/NAME if rwae-embed wrote it."""
     keys, read = open_tensors(path, EXPECTED)
     prefix = "static/" if any(key.startswith("static/") for key in keys) else ""
     names = [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
@@ -86,11 +90,11 @@ def _safetensors(path: Path) -> Vectors:
 
 
 def _array_of(tensor: Any) -> np.ndarray:
-    return (tensor.double() if tensor.is_floating_point() else tensor).numpy()  # numpy has no bfloat16
+    return (tensor.double() if tensor.is_floating_point() else tensor).numpy()  # in float64, as numpy has no bfloat16
 
 
 def _npz(path: Path) -> Vectors:
-    """Open an npz file, whose keys are names."""
+    """Open an npz file; its keys are names."""
     _check_file(path)
     with _input_errors(path, "a whole npz file"):
         archive = np.load(path, allow_pickle=False)
@@ -98,18 +102,18 @@ def _npz(path: Path) -> Vectors:
             raise ValueError("it is one array without a name")
         names = _once_each(path, archive.files)
         entries = set(archive.zip.namelist())
-    heads: Heads = {}
+    headers: Headers = {}
 
     def load(name: str) -> np.ndarray:
         with _input_errors(f"{path}: {name}", "an array of numbers, without pickled objects"):
             data = archive.zip.read(name if name in entries else f"{name}.npy")
-            return _array_in(data, heads, lambda: archive[name])
+            return _array_in(data, headers, lambda: archive[name])
 
     return Vectors(names, load)
 
 
 def _folder(path: Path) -> Vectors:
-    """Open a folder of npy files; a name is the relative path without .npy."""
+    """Open a folder of npy files; the name of an embedding is the relative path of its file without .npy."""
     files: dict[str, Path] = {}
     for place, folders, entries in os.walk(path, followlinks=True):
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
@@ -123,32 +127,32 @@ def _folder(path: Path) -> Vectors:
     if not files:
         raise InputError(f"{path} has no .npy files; expected {EXPECTED}")
 
-    heads: Heads = {}
+    headers: Headers = {}
 
     def load(name: str) -> np.ndarray:
         with _input_errors(files[name], "an array of numbers, without pickled objects"):
-            return _array_in(files[name].read_bytes(), heads, lambda: np.load(files[name], allow_pickle=False))
+            return _array_in(files[name].read_bytes(), headers, lambda: np.load(files[name], allow_pickle=False))
 
     return Vectors(list(files), load)
 
 
-def _array_in(data: bytes, heads: Heads, read: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return the array in the bytes of a npy file.
+def _array_in(data: bytes, headers: Headers, read: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return the array in the bytes of an npy file.
 
-    numpy parses each head anew, which takes longer than the rest, so that known heads are looked up.
+    numpy needs more time to parse the header than to read the numbers. Files with the header of an earlier file skip it.
 
     Args:
-        data: The bytes.
-        heads: The vector that numpy has read for each head of version 1.
-        read: Reads the same file with numpy.
+        data: The bytes of the file.
+        headers: The vector that numpy read for each header of version 1; this function adds entries.
+        read: A function that reads the same file with numpy.
     """
     size = 10 + int.from_bytes(data[8:10], "little")
-    like = heads.get(data[:size])
-    if like is not None and len(data) - size == like.nbytes:
-        return np.frombuffer(data, like.dtype, offset=size)
+    template = headers.get(data[:size])
+    if template is not None and len(data) - size == template.nbytes:
+        return np.frombuffer(data, template.dtype, offset=size)
     vector = read()
     if data.startswith(b"\x93NUMPY\x01") and vector.ndim == 1:
-        heads[data[:size]] = vector
+        headers[data[:size]] = vector
     return vector
 
 
@@ -156,7 +160,7 @@ def _array_in(data: bytes, heads: Heads, read: Callable[[], np.ndarray]) -> np.n
 
 
 def _ark(path: Path) -> Vectors:
-    """Open a Kaldi archive of entries `NAME VECTOR`, binary or text."""
+    """Open a Kaldi archive with entries `NAME VECTOR`, binary or text."""
     _check_file(path)
     _kaldiio()
     vectors: dict[str, np.ndarray] = {}
@@ -172,7 +176,7 @@ def _ark(path: Path) -> Vectors:
 
 
 def _scp(path: Path) -> Vectors:
-    """Open a list of lines `NAME ARK:OFFSET`; archives are looked for in the working directory, then beside the list."""
+    """Open a Kaldi list with lines `NAME ARK:OFFSET`; archives are in the working directory or beside the list."""
     _kaldiio()
     places: dict[str, tuple[Path, int]] = {}
     for number, line in enumerate(read_text(path, EXPECTED).splitlines(), 1):
@@ -211,7 +215,7 @@ def _kaldiio() -> Any:
 
 
 def _kaldi_array(file: BinaryIO) -> np.ndarray:
-    """Read the vector or matrix at the file's position; kaldiio's own `load_mat` would unpickle some entries."""
+    """Read the vector or matrix at the position of a file; `kaldiio.load_mat` would unpickle some entries."""
     start = file.tell()
     head = file.read(2)
     file.seek(start)
@@ -232,7 +236,7 @@ def _text_vector(line: str) -> np.ndarray:
 
 
 def _entry_names(path: Path, file: BinaryIO) -> Iterator[str]:
-    """Yield the name of each entry of an archive; the caller reads the vector before the next name."""
+    """Yield the name of each entry of an archive; the caller reads the vector of an entry before it takes the next name."""
     while name := _word(file):
         try:
             yield name.decode()
@@ -243,7 +247,7 @@ def _entry_names(path: Path, file: BinaryIO) -> Iterator[str]:
 
 
 def _word(file: BinaryIO) -> bytes:
-    """Read the bytes up to and including the next blank, and return them without it."""
+    """Read a file to the end of the next blank, and return the bytes before the blank."""
     word = bytearray()
     while (letter := file.read(1)) not in (b" ", b""):
         if letter != b"\n" or word:
@@ -270,10 +274,10 @@ def _once_each(path: Path, names: Iterable[str]) -> list[str]:
 
 @contextlib.contextmanager
 def _input_errors(place: str | Path, expected: str) -> Iterator[None]:
-    """Turn errors of numpy and kaldiio into InputErrors that name the file or the entry."""
+    """Convert errors of numpy and kaldiio into InputErrors with the name of the file or the entry."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpy warns of headers that it has to guess
+            warnings.simplefilter("ignore")  # numpy warns about headers of old versions
             yield
     except UNREADABLE as error:
         reason = str(error).split("\n")[0] or type(error).__name__

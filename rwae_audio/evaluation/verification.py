@@ -1,4 +1,4 @@
-"""Speaker verification: cosine scores, EER, minDCF, DET curves, bootstrap intervals and tables. Rates are fractions."""
+"""Speaker verification: cosine scores, equal error rate (EER), minDCF, DET curves and reports. Rates are fractions."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from rwae_audio.files import InputError
 from rwae_audio.progress import bar, slices
 
 P_TARGET = 0.05
-P_TARGETS = (P_TARGET, 0.01)  # prior probabilities of a target trial: VoxCeleb's and NIST's
-CHUNK = 1_000_000  # numbers that are multiplied at once
+P_TARGETS = (P_TARGET, 0.01)  # prior probabilities of a target trial in VoxCeleb's and in NIST's minDCF
+CHUNK = 1_000_000  # numbers of a matrix that are processed at once, which limits the memory
 Report = dict[str, Any]
 
 
 def cosine_scores(vectors: np.ndarray, trials: Trials) -> np.ndarray:
-    """Return the cosine of the two embeddings of each trial, (N,).
+    """Return the cosine similarity of the two embeddings of each trial, (N,).
 
     Args:
         vectors: The embeddings (M, d) in the order of trials.names.
         trials: The trials.
 
     Raises:
-        InputError: An embedding is zero or not finite, so that it has no direction.
+        InputError: An embedding has no direction, because it is zero or not finite.
     """
     vectors = np.asarray(vectors, dtype=np.float64)
     size = max(1, CHUNK // max(1, vectors.shape[1]))
@@ -56,24 +56,30 @@ def cosine_scores(vectors: np.ndarray, trials: Trials) -> np.ndarray:
 
 
 def eer(scores: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Return the equal error rate in [0, 1]: 0 if all target scores exceed all others, 1 if all lie below them.
+    """Return the equal error rate (EER), a number from 0 to 1.
 
-    Equal scores count together. The crossing is interpolated linearly between ROC points.
+    It is 0 if all target scores exceed all non-target scores, and 1 if they lie below them. Trials with equal scores are
+    accepted or rejected together. The EER is interpolated linearly between the points of the ROC curve.
 
     Args:
         scores: The score of each trial, (N,).
-        target: Whether it is a target trial, (N,).
-        weights: The weight of each trial, (N,), or None for 1.
+        target: Whether each trial is a target trial, (N,), bool.
+        weights: The weight of each trial, (N,), or None for equal weights.
     """
     return float(crossing(*rates(scores, target, weights)[1:])[0])
 
 
 def eer_threshold(scores: np.ndarray, target: np.ndarray) -> float:
-    """Return the threshold with equal rates, interpolated; a trial is accepted from this score on."""
-    return _equal(*rates(scores, target))[1]
+    """Return the threshold at which both error rates are equal, interpolated linearly.
+
+    Args:
+        scores: The score of each trial, (N,). Trials with scores of at least the threshold are accepted.
+        target: Whether each trial is a target trial, (N,), bool.
+    """
+    return _equal_point(*rates(scores, target))[1]
 
 
-def _equal(thresholds: np.ndarray, miss: np.ndarray, false_alarm: np.ndarray) -> tuple[float, float]:
+def _equal_point(thresholds: np.ndarray, miss: np.ndarray, false_alarm: np.ndarray) -> tuple[float, float]:
     """Return the equal error rate and its threshold from the output of `rates`."""
     rate, position = crossing(miss, false_alarm)
     return float(rate), float(np.interp(float(position), np.arange(len(thresholds)), thresholds))
@@ -82,11 +88,13 @@ def _equal(thresholds: np.ndarray, miss: np.ndarray, false_alarm: np.ndarray) ->
 def min_dcf(
     scores: np.ndarray, target: np.ndarray, p_target: float = 0.05, c_miss: float = 1.0, c_fa: float = 1.0
 ) -> float:
-    """Return NIST's minimum detection cost, relative to the cheaper of accepting or rejecting all trials.
+    """Return NIST's minimum detection cost (minDCF).
+
+    The unit is the cost of a system without scores, which accepts all trials or rejects all trials, whichever is cheaper.
 
     Args:
         scores: The score of each trial, (N,).
-        target: Whether it is a target trial, (N,).
+        target: Whether each trial is a target trial, (N,), bool.
         p_target: The prior probability of a target trial.
         c_miss: The cost of a miss.
         c_fa: The cost of a false alarm.
@@ -97,24 +105,40 @@ def min_dcf(
 def _least_cost(
     miss: np.ndarray, false_alarm: np.ndarray, p_target: float, c_miss: float = 1.0, c_fa: float = 1.0
 ) -> float:
-    """Return the cost of `min_dcf` from the rates along the thresholds (K,)."""
+    """Return the cost of `min_dcf` from the rates at all thresholds, (K,)."""
     cost = c_miss * p_target * miss + c_fa * (1 - p_target) * false_alarm
     return float(cost.min() / min(c_miss * p_target, c_fa * (1 - p_target)))
 
 
 def det_points(scores: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the false alarm and miss rates (K,) along the thresholds."""
+    """Return the points of a detection error trade-off curve: false alarm rates and miss rates, (K,) each.
+
+    Args:
+        scores: The score of each trial, (N,).
+        target: Whether each trial is a target trial, (N,), bool.
+    """
     _, miss, false_alarm = rates(scores, target)
     return false_alarm, miss
 
 
 def fold(rate: Any) -> Any:
-    """Return min(e, 1 − e) of a number or an array: an inverted score leaks the speaker equally."""
+    """Return min(e, 1 − e) for an EER e, a number or an array.
+
+    A code with an EER over 50 % also reveals the speaker, since its scores can be inverted.
+    """
     return np.minimum(rate, 1 - rate)
 
 
 def interval(draws: np.ndarray, level: float = 0.95) -> list[float] | None:
-    """Return the central interval of bootstrap draws with the probability `level`, [low, high]; None without draws."""
+    """Return the central interval [low, high] of bootstrap draws.
+
+    Args:
+        draws: The draws, (replicates,). Draws that are nan are ignored.
+        level: The probability of the interval.
+
+    Returns:
+        The interval, or None without draws.
+    """
     if not len(draws) or np.isnan(draws).all():
         return None
     low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
@@ -134,8 +158,9 @@ def report(
 ) -> tuple[Report, dict[str, np.ndarray]]:
     """Return the report of static and dynamic embeddings for eer.json, and the scores of each kind.
 
-    Dynamic EERs are folded. `plain` is that of the embeddings, `centred` that minus `dynamic_mean`, and `eer` the smaller
-    of both. `min_dcf` is at a prior of 0.05; `min_dcf_at` maps each of `p_targets`, as text, to the cost at that prior.
+    The report has the EERs and the minimum detection costs of both kinds of embedding. Dynamic EERs are folded (`fold`).
+    `plain` is the EER of the dynamic embeddings, `centred` the EER of the embeddings minus `dynamic_mean`, and `eer` is the
+    smaller of both. `min_dcf` is the cost at a prior of 0.05; `min_dcf_at` has the cost at each prior in `p_targets`.
 
     Args:
         static: The static embeddings, (M, d).
@@ -146,6 +171,9 @@ def report(
         replicates: The number of bootstrap draws; 0 for no intervals.
         seed: The seed of the draws.
         p_targets: Prior probabilities of a target trial.
+
+    Returns:
+        The report, and the scores (N,) by kind: `static`, `dynamic_plain` and `dynamic_centred`.
     """
     scores = {"static": cosine_scores(static, trials)}
     if dynamic is not None and dynamic_mean is not None:
@@ -163,9 +191,14 @@ def report_codes(
     synthetic: bool,
     p_targets: Sequence[float] = P_TARGETS,
 ) -> Report:
-    """Return the report of scores by kind: `static`, and `dynamic_plain` with `dynamic_centred` or neither.
+    """Return the report of `report` from scores.
 
-    The other arguments are those of `report`; `draws` are those of `code_draws`, or {} for no intervals.
+    Args:
+        scores: The scores (N,) by kind: `static`, and either both of `dynamic_plain` and `dynamic_centred` or none of them.
+        trials: The trials.
+        draws: The bootstrap draws from `code_draws`, or {} for no intervals.
+        synthetic: Whether the speech is synthetic.
+        p_targets: Prior probabilities of a target trial.
     """
     none = np.zeros(0)
     result: Report = {
@@ -182,7 +215,8 @@ def report_codes(
         return result
     dynamic_draws = draws.get("dynamic", none)
     summaries = {
-        k: _summary(scores[f"dynamic_{k}"], trials.target, dynamic_draws, p_targets) for k in ("plain", "centred")
+        kind: _summary(scores[f"dynamic_{kind}"], trials.target, dynamic_draws, p_targets)
+        for kind in ("plain", "centred")
     }
     folded = {kind: float(fold(summary["eer"])) for kind, summary in summaries.items()}
     smaller = min(folded, key=lambda kind: folded[kind])
@@ -196,9 +230,18 @@ def report_codes(
 def code_draws(
     scores: Mapping[str, np.ndarray], trials: Trials, replicates: int = REPLICATES, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Return bootstrap draws (replicates,) of the `static` and, if there are such scores, the `dynamic` EER.
+    """Return bootstrap draws of the `static` EER and, if there are dynamic scores, of the `dynamic` EER.
 
-    The dynamic EER is folded, and the smaller of plain and centred in each draw.
+    In each draw, the dynamic EER is the smaller of the folded EERs of `dynamic_plain` and `dynamic_centred`.
+
+    Args:
+        scores: The scores (N,) by kind, as in `report_codes`.
+        trials: The trials.
+        replicates: The number of draws.
+        seed: The seed of the draws.
+
+    Returns:
+        The draws (replicates,) by code.
     """
     speakers = speakers_of(trials)
     eers = {kind: bootstrap_eers(values, trials, speakers, replicates, seed) for kind, values in scores.items()}
@@ -215,7 +258,15 @@ def report_scores(
     replicates: int = REPLICATES,
     p_targets: Sequence[float] = P_TARGETS,
 ) -> Report:
-    """Return the report of the scores of any system; without trials there is no interval."""
+    """Return the report of the scores of any system.
+
+    Args:
+        scores: The score of each trial, (N,).
+        trials: The trials, or None if their names are unknown. Without trials the report has no interval.
+        target: Whether each trial is a target trial, (N,), bool.
+        replicates: The number of bootstrap draws.
+        p_targets: Prior probabilities of a target trial.
+    """
     draws = np.zeros(0)
     if trials is not None:
         draws = bootstrap_eers(scores, trials, speakers_of(trials), replicates)
@@ -224,13 +275,13 @@ def report_scores(
 
 def _summary(scores: np.ndarray, target: np.ndarray, draws: np.ndarray, p_targets: Sequence[float]) -> Report:
     curves = rates(scores, target)
-    rate, threshold = _equal(*curves)
-    at = {p_target: _least_cost(*curves[1:], p_target) for p_target in (P_TARGET, *p_targets)}
+    rate, threshold = _equal_point(*curves)
+    costs = {p_target: _least_cost(*curves[1:], p_target) for p_target in (P_TARGET, *p_targets)}
     return {
         "eer": rate,
         "interval": interval(draws),
-        "min_dcf": at[P_TARGET],
-        "min_dcf_at": {str(p_target): at[p_target] for p_target in p_targets},
+        "min_dcf": costs[P_TARGET],
+        "min_dcf_at": {str(p_target): costs[p_target] for p_target in p_targets},
         "threshold": threshold,
     }
 

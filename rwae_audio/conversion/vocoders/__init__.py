@@ -1,4 +1,4 @@
-"""Vocoders: log-mel frames → waveform. `new_vocoder` makes one by its name."""
+"""Vocoders, which turn log-mels into a waveform: their common protocol, and `new_vocoder`, which loads one by its name."""
 
 from __future__ import annotations
 
@@ -20,31 +20,44 @@ class AnyVocoder(Protocol):
     """The protocol of all vocoders.
 
     Attributes:
-        name: What --vocoder calls it.
-        mel: The settings of the log-mels that it reads.
-        takes_pitch: Whether it speaks at the F0 that it is given. Others find the pitch in the frames, or whisper.
+        name: The name of the vocoder for --vocoder.
+        mel: The settings of its log-mels.
+        takes_pitch: Whether the vocoder uses a given F0. Other vocoders guess the pitch from the frames, or whisper.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name of the vocoder."""
+
     @property
-    def mel(self) -> MelConfig: ...
+    def mel(self) -> MelConfig:
+        """The settings of the log-mels."""
+
     @property
-    def takes_pitch(self) -> bool: ...
+    def takes_pitch(self) -> bool:
+        """Whether the vocoder uses a given F0."""
 
     def chunks(self, frames: Iterable[Tensor], f0: Tensor | None, seed: int) -> Iterator[Tensor]:
-        """Yield samples (m,) at a time for T log-mels that come (n, n_mels) at a time; f0 (T,) in Hz, 0 without a voice."""
+        """Yield the samples of a recording of any length, (m,) at a time.
+
+        Args:
+            frames: Log-mels in chunks (n, n_mels), T frames in all.
+            f0: F0 in Hz, 0 in unvoiced frames, (T,), or None.
+            seed: The seed of the vocoder's random numbers.
+        """
 
 
 def new_vocoder(name: str | None, mel: MelConfig, device: str | torch.device = "cpu") -> AnyVocoder:
-    """Return a vocoder for log-mels of these settings.
+    """Return a vocoder for log-mels with the given settings.
 
     Args:
-        name: One of VOCODERS, or the folder of a neural vocoder. None takes the neural one if it reads these log-mels,
-            and Griffin-Lim if not.
+        name: One of VOCODERS, or the folder of a neural vocoder. None stands for the neural vocoder in the package if it
+            has these settings, and otherwise for Griffin-Lim.
+        mel: The settings of the log-mels.
+        device: The device of the vocoder's network.
 
     Raises:
-        InputError: When the name is unknown, its weights are missing, or it reads log-mels of other settings.
+        InputError: The name is unknown, the weights are missing, or the vocoder has log-mels with other settings.
     """
     from rwae_audio.conversion.vocoders.griffin_lim import GriffinLim
 
@@ -67,7 +80,7 @@ def new_vocoder(name: str | None, mel: MelConfig, device: str | torch.device = "
 
 
 def check_vocoder(vocoder: AnyVocoder, mel: MelConfig) -> None:
-    """Raise InputError when a vocoder cannot read log-mels of these settings."""
+    """Raise InputError unless the settings of a vocoder's log-mels are `mel`."""
     if vocoder.mel.frames() != mel.frames():
         raise InputError(
             "the vocoder reads other log-mels than the bundle's; expected griffin-lim, or a bundle with the vocoder's [mel]"

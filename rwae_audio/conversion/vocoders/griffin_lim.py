@@ -1,4 +1,4 @@
-"""Log-mel frames → waveform by Griffin-Lim: no weights, no pitch, a whispered sound."""
+"""The vocoder Griffin-Lim, which needs no weights: log-mels → waveform, with a whispering voice since it has no F0."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rwae_audio.inference.streaming import CHUNK, in_chunks
 from rwae_audio.randomness import generator
 
 MOMENTUM = 0.99  # Perraudin, Balazs, Søndergaard 2013
-OVERLAP = 16  # frames that two chunks share; the window reaches over four or five
-GLOBAL_GENERATOR = Lock()  # torchaudio draws from it, for one thread at a time
-FADE = 4  # frames, in the middle of these, in which one chunk's sound gives way to the next one's
+OVERLAP = 16  # frames that two chunks share; the analysis window is four or five frames long
+GLOBAL_GENERATOR = Lock()  # torchaudio uses PyTorch's global generator, so that one thread at a time may use it
+FADE = 4  # frames in the middle of the overlap, in which one chunk fades out and the next one fades in
 
 
 @dataclass(frozen=True)
 class GriffinLim:
-    """The vocoder that needs no weights and is told no pitch; it reads log-mels of any kind.
+    """The vocoder Griffin-Lim for log-mels with any settings.
 
     Attributes:
         mel: The settings of the log-mels.
@@ -33,16 +33,22 @@ class GriffinLim:
     takes_pitch = False
 
     def chunks(self, frames: Iterable[Tensor], f0: Tensor | None = None, seed: int = 0) -> Iterator[Tensor]:
-        """Yield samples (m,) at a time for log-mels that come (n, n_mels) at a time; `f0` is not used."""
+        """Yield the samples of log-mels that come in chunks (n, n_mels), (m,) at a time; `f0` is not used."""
         return griffin_lim_chunks(frames, self.mel, seed=seed)
 
 
 def griffin_lim(log_mels: Tensor, config: MelConfig, iterations: int = 32, seed: int = 0) -> Tensor:
-    """Return a waveform (N,), N = hop_length · (T − 1), whose log-mels are near log_mels (T, n_mels).
+    """Return a waveform (N,), with N = hop_length · (T − 1), that approximates log-mels (T, n_mels).
 
-    The mels become a spectrum by non-negative least squares, torchaudio's fast Griffin-Lim finds phases from random ones
-    that depend on the seed alone, and one gain restores the level that phases which do not fit together cost. Frames at
-    the floor stay silent.
+    1. Non-negative least squares turn the mels into a spectrum. Frames at the floor become silent.
+    2. torchaudio's fast Griffin-Lim algorithm finds phases, starting from random phases.
+    3. One gain for the whole waveform restores the level, which drops if phases of overlapping frames are inconsistent.
+
+    Args:
+        log_mels: Log-mels (T, n_mels).
+        config: The settings of the log-mels.
+        iterations: The number of iterations of Griffin-Lim.
+        seed: The seed of the initial phases.
     """
     return torch.cat([*griffin_lim_chunks([log_mels], config, iterations, seed, len(log_mels))])
 
@@ -50,35 +56,40 @@ def griffin_lim(log_mels: Tensor, config: MelConfig, iterations: int = 32, seed:
 def griffin_lim_chunks(
     pieces: Iterable[Tensor], config: MelConfig, iterations: int = 32, seed: int = 0, size: int | None = None
 ) -> Iterator[Tensor]:
-    """Yield the samples of `griffin_lim`, (m,) at a time, for log-mels that come in pieces (n, n_mels).
+    """Yield the samples of a recording of any length, (m,) at a time, in constant memory.
 
-    Memory does not grow with them. A chunk of `size` frames (CHUNK when None) begins OVERLAP frames early and fades in
-    while the one before fades out; each has phases of its own. Fewer than size + OVERLAP frames are one chunk.
+    Chunks of frames get their phases separately, and are joined by a crossfade.
+
+    Args:
+        pieces: Log-mels in pieces (n, n_mels).
+        config: The settings of the log-mels.
+        iterations: The number of iterations of Griffin-Lim.
+        seed: The seed of the initial phases.
+        size: The number of frames of a chunk, to which OVERLAP frames of the chunk before are added; CHUNK if None. A
+            recording of fewer than size + OVERLAP frames is one chunk.
     """
-    draws, frames, before = generator(seed, "griffin-lim"), torch.zeros(0, config.n_mels), torch.zeros(0)
-    place = (
-        torch.linspace(-0.5, 0.5, config.hop_length * (OVERLAP - 1)) * (OVERLAP - 1) / FADE
-    )  # -0.5 to 0.5 in the fade
-    fade = torch.sin((place + 0.5).clamp(0, 1) * torch.pi / 2)
+    draws, frames, tail = generator(seed, "griffin-lim"), torch.zeros(0, config.n_mels), torch.zeros(0)
+    position = torch.linspace(-0.5, 0.5, config.hop_length * (OVERLAP - 1)) * (OVERLAP - 1) / FADE
+    fade = torch.sin((position + 0.5).clamp(0, 1) * torch.pi / 2)  # rises while `position` goes from -0.5 to 0.5
     for chunk in in_chunks(pieces, size or CHUNK, OVERLAP):
         frames = torch.cat([frames, chunk])
-        sound = _sound(frames, config, iterations, draws)
-        if len(before):  # two sounds with phases of their own: their powers add up
-            sound[: len(fade)] = fade * sound[: len(fade)] + fade.flip(0) * before
-        settled = max(len(sound) - len(fade), 0)
-        yield sound[:settled]
-        frames, before = frames[-OVERLAP:], sound[settled:]
-    yield before
+        samples = _reconstruction(frames, config, iterations, draws)
+        if len(tail):  # the phases of both are unrelated, so that powers add up, and squares of the fades add up to 1
+            samples[: len(fade)] = fade * samples[: len(fade)] + fade.flip(0) * tail
+        finished = max(len(samples) - len(fade), 0)
+        yield samples[:finished]
+        frames, tail = frames[-OVERLAP:], samples[finished:]
+    yield tail
 
 
-def _sound(log_mels: Tensor, config: MelConfig, iterations: int, draws: torch.Generator) -> Tensor:
-    """Return the waveform of log_mels (T, n_mels); `draws` gives the seed of its first phases."""
+def _reconstruction(log_mels: Tensor, config: MelConfig, iterations: int, draws: torch.Generator) -> Tensor:
+    """Return the waveform of log-mels (T, n_mels); the seed of its initial phases comes from `draws`."""
     log_mels = log_mels.detach().float()
     spectrum = linear_spectrum(power(log_mels, config) ** (config.power / 2), config).T
     length = config.hop_length * (len(log_mels) - 1)
     with GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=draws)))
-        sound = torchaudio().functional.griffinlim(
+        samples = torchaudio().functional.griffinlim(
             spectrum,
             torch.hann_window(config.win_length),
             config.n_fft,
@@ -91,27 +102,32 @@ def _sound(log_mels: Tensor, config: MelConfig, iterations: int, draws: torch.Ge
             rand_init=True,
         )
     if length < config.shortest:
-        return sound
-    wanted, actual = (power(frames, config)[1:-1].sum() for frames in (log_mels, log_mel(sound, config)))
-    return sound * (wanted / actual.clamp_min(1e-12)).sqrt().clamp(0.5, 2.0)
+        return samples
+    target, actual = (power(frames, config)[1:-1].sum() for frames in (log_mels, log_mel(samples, config)))
+    return samples * (target / actual.clamp_min(1e-12)).sqrt().clamp(0.5, 2.0)
 
 
 def power(log_mels: Tensor, config: MelConfig) -> Tensor:
-    """Return the mel power above the floor, (T, n_mels)."""
+    """Return the power in each mel band, (T, n_mels), from log-mels (T, n_mels); it is 0 at the floor."""
     mels = log_mels.exp()
     return torch.where(mels > 1.001 * config.floor, mels, torch.zeros(())) ** (2 / config.power)
 
 
 def linear_spectrum(mels: Tensor, config: MelConfig, iterations: int = 50) -> Tensor:
-    """Return the non-negative spectrum (T, 1 + n_fft // 2) whose mels (T, n_mels) are nearest.
+    """Return the non-negative spectrum (T, 1 + n_fft // 2) with the mels nearest to given mels (T, n_mels).
 
-    Multiplicative updates, Lee & Seung 2001. `torchaudio.transforms.InverseMelScale` is quicker, but on 25 ms windows,
-    where mel filters are narrower than a bin, its sound has log-mels 0.54 away from the wanted ones instead of 0.07.
+    The algorithm is multiplicative updates (Lee & Seung 2001). `torchaudio.transforms.InverseMelScale` is faster, but less
+    exact if mel filters are narrower than a bin: with windows of 25 ms its error is 0.54 nats instead of 0.07.
+
+    Args:
+        mels: The mels, (T, n_mels).
+        config: The settings of the mels.
+        iterations: The number of updates.
     """
     filters = mel_filters(config).T
-    wanted = mels @ filters
-    linear = wanted.clone()
+    projected = mels @ filters
+    linear = projected.clone()
     gram = filters.T @ filters
     for _ in range(iterations):
-        linear = linear * wanted / (linear @ gram).clamp_min(1e-20)
+        linear = linear * projected / (linear @ gram).clamp_min(1e-20)
     return linear

@@ -1,9 +1,9 @@
-"""HiFi-GAN, log-mel frames → waveform: SpeechBrain's generator of 16 kHz speech, whose weights are not in the package.
+"""The vocoder HiFi-GAN, which is SpeechBrain's generator of 16 kHz speech; its weights are not in the package.
 
 Kong, Kim, Bae, "HiFi-GAN", NeurIPS 2020, arXiv 2010.05646. The configuration is that of
-`speechbrain/tts-hifigan-libritts-16kHz` (Apache 2.0), which reads the frames of [mel] preset `vocoder`; its weights are
-fetched and converted once, by recipes/voice_conversion/fetch_hifigan.py. It finds the pitch in the frames: there is no F0 to
-give it, and on frames that a decoder has smoothed it guesses.
+`speechbrain/tts-hifigan-libritts-16kHz` (Apache 2.0) for log-mels with the preset `vocoder`. The script
+recipes/voice_conversion/fetch_hifigan.py downloads and converts the weights. HiFi-GAN takes no F0: it infers the pitch from
+the log-mels, and decoded log-mels are too smooth to show it well.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ GENERATOR: dict[str, Any] = {
     "upsample_initial_channel": 512,
     "upsample_factors": [8, 8, 2, 2],
 }
-CONTEXT = 16  # frames on either side of one that its sound depends on: all kernels' halves add up to under 15
+CONTEXT = 16  # frames before and after a frame on which its samples depend; half of all kernels is under 15 frames
 
 
 class Hifigan(nn.Module):
-    """The generator, without its weight norm, in evaluation mode; its weights are random ones until they are loaded."""
+    """The generator without weight norm, in evaluation mode. Its weights are random until `load_hifigan` loads them."""
 
     name = "hifigan"
     takes_pitch = False
@@ -50,20 +50,23 @@ class Hifigan(nn.Module):
 
     @torch.no_grad()
     def forward(self, log_mels: Tensor) -> Tensor:
-        """log_mels (T, n_mels) → samples (T, hop_length): row t begins at the centre of frame t."""
+        """Return the samples (T, hop_length) of log-mels (T, n_mels); row t begins at the centre of frame t."""
         device = next(self.parameters()).device
         return self.generator(log_mels.T[None].to(device)).view(-1, self.mel.hop_length).cpu()
 
     def chunks(self, frames: Iterable[Tensor], f0: Tensor | None = None, seed: int = 0) -> Iterator[Tensor]:
-        """Yield samples, (m,) at a time, (T − 1) · hop_length in all, for log-mels that come (n, n_mels) at a time.
+        """Yield the samples of a recording of any length, (m,) at a time and (T − 1) · hop_length in all.
 
-        Memory does not grow with them. `f0` and `seed` are not used.
+        Args:
+            frames: Log-mels in chunks (n, n_mels), T frames in all. They are processed in constant memory.
+            f0: Not used.
+            seed: Not used.
         """
         return between_frames(in_context(self, frames, CONTEXT))
 
 
 def new_generator() -> Any:
-    """SpeechBrain's HifiganGenerator with GENERATOR's sizes. Raises InputError when SpeechBrain is not installed."""
+    """Return SpeechBrain's HifiganGenerator with the sizes GENERATOR. Raises InputError without SpeechBrain."""
     try:
         from speechbrain.lobes.models.HifiGAN import HifiganGenerator
     except ImportError as error:
@@ -72,12 +75,19 @@ def new_generator() -> Any:
 
 
 def weights_path() -> Path:
-    """Return the path of the weights in the cache folder, where fetch_hifigan.py leaves them."""
+    """Return the path of the weights in the cache folder, to which fetch_hifigan.py writes them."""
     return cache_folder() / "hifigan.safetensors"
 
 
 def load_hifigan(path: Path | None = None) -> Hifigan:
-    """Read HiFi-GAN from a file of fetch_hifigan.py, weights_path() if None. Raises InputError for another file."""
+    """Read HiFi-GAN.
+
+    Args:
+        path: A file that fetch_hifigan.py wrote, weights_path() if None.
+
+    Raises:
+        InputError: The file is missing or has other weights, or SpeechBrain is not installed.
+    """
     path = path or weights_path()
     if not path.is_file():
         fetch = "python recipes/voice_conversion/fetch_hifigan.py"

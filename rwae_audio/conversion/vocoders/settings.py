@@ -1,4 +1,4 @@
-"""The settings of a vocoder's training: the tables [vocoder] and [train]."""
+"""The settings of the training of a neural vocoder: the tables [vocoder] and [train] of its configuration."""
 
 from __future__ import annotations
 
@@ -15,18 +15,27 @@ from rwae_audio.settings import Bounds, Settings, at_least, between, check_table
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
-    """The settings of a vocoder's training: its length, its data and its losses.
+    """The settings of the training of a vocoder.
 
-    batch, frames            how many crops an update has, and how long each is
-    decoded                  the share of the crops whose log-mels the bundle's model has encoded and decoded
-    mel_weight               the weight of the distance of log-mels
-    adversarial, matching    the weights of the discriminators' two terms; without either there are no discriminators
-    width                    the channels of the discriminators
-    precision                the arithmetic of the networks' passes: `float32`, or `bf16`, bfloat16 by autocast, where the
-                             device computes in it. Sources, spectra, losses and the optimizers are float32 in any case
-    judged                   how many development recordings are judged (extra `judge`) at every look. The best checkpoint
-                             is then the one with the highest DNSMOS / 5 − CER. At 0 it is the one with the least of the
-                             spectral losses, or the last one, where discriminators ask for more than these
+    Attributes:
+        seed: The seed of all random numbers.
+        updates: The number of updates.
+        batch: The number of crops of an update.
+        frames: The number of frames of a crop.
+        decoded: The share of crops with log-mels that the bundle's model has encoded and decoded.
+        learning_rate: The largest learning rate.
+        warmup: The number of updates over which the learning rate rises from 0.
+        mel_weight: The weight of the distance of log-mels.
+        adversarial: The weight of the hinge loss of the discriminators.
+        matching: The weight of the distance of the discriminators' states. If it and `adversarial` are 0, there are no
+            discriminators.
+        width: The number of channels of the discriminators.
+        judged: The number of development recordings that the judges rate at every evaluation (extra `judge`). The best
+            checkpoint is then the one with the highest DNSMOS / 5 − CER. With 0, it is the one with the smallest spectral
+            losses, or the last one if there are discriminators.
+        precision: The arithmetic of the networks: `float32`, or `bf16` for bfloat16 by autocast if the device supports it.
+            Sources, spectra, losses and optimizers are in float32 in both cases.
+        evaluate_every: The number of updates between two evaluations.
     """
 
     table: ClassVar[str] = "train"
@@ -47,29 +56,33 @@ class TrainConfig(Settings):
 
     @property
     def against(self) -> bool:
-        """Whether there are discriminators."""
+        """Whether the vocoder is trained against discriminators."""
         return self.adversarial > 0 or self.matching > 0
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The tables of a run."""
+    """The configuration of a run: its tables [vocoder] and [train]."""
 
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     @classmethod
     def of(cls, tables: Mapping[str, Any]) -> RunConfig:
-        """Return the defaults, with what the tables give instead. Raises InputError."""
+        """Return the configuration with the settings in the tables and defaults for all others.
+
+        Raises:
+            InputError: A table or a setting is unknown, or a value is out of bounds.
+        """
         check_tables(tables, "vocoder", "train")
         table = dict(tables.get("vocoder", {}))
         mel = MelConfig.from_table(table.pop("mel", {"preset": "vocoder"}))
         sizes = asdict(resolve(VocoderConfig, table, "[vocoder]"))
         train = resolve(TrainConfig, tables.get("train", {}), "[train]")
-        if train.frames < (least := max(SIZES) // 2 // mel.hop_length + 2):  # the widest window reflects its half
+        if train.frames < (least := max(SIZES) // 2 // mel.hop_length + 2):  # half of a window is reflected at the ends
             raise InputError(f"[train] frames is {train.frames}; expected {least} or more")
         return cls(VocoderConfig(**{**sizes, "mel": mel}), train)
 
     def tables(self) -> dict[str, Any]:
-        """Return plain tables for JSON, from which `of` makes the same configuration."""
+        """Return the configuration as tables for JSON, the input of `of`."""
         return {"vocoder": asdict(self.vocoder), "train": asdict(self.train)}

@@ -1,4 +1,4 @@
-"""The speech that a vocoder learns from: recordings, their log-mels and F0, and crops of them at random."""
+"""The training data of a vocoder: recordings with their log-mels and F0, and random crops of them."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from rwae_audio.randomness import generator
 
 @dataclass(frozen=True)
 class Speech:
-    """Recordings one after another, float16 but for F0.
+    """U recordings, one after another. Arrays are float16 except F0.
 
     Attributes:
-        samples: The waveforms (N,); frame t has the hop_length samples from t · hop_length on.
-        log_mels: The frames (T, n_mels) of the recordings.
-        decoded: The frames (T, n_mels) that a bundle's model makes of them.
-        f0: The fundamental frequencies (T,) in Hz, float32, 0 where there is none.
-        offsets: The first frame of each recording, and the end of the last one, (U + 1,).
+        samples: The waveforms, (N,). Frame t has the hop_length samples from t · hop_length on.
+        log_mels: The log-mels of the recordings, (T, n_mels).
+        decoded: Reconstructions of the log-mels by a bundle's model, (T, n_mels).
+        f0: F0 in Hz, 0 in unvoiced frames, (T,), float32.
+        offsets: The first frame of each recording, and the number of all frames, (U + 1,).
         mel: The settings of the frames.
-        texts: The words of each recording, "" where they are not known.
-        credits: A line that thanks the makers of each corpus.
+        texts: The words of each recording, "" if they are unknown.
+        credits: The credits of the corpora for the card of the vocoder, a line for each.
     """
 
     samples: np.ndarray
@@ -50,11 +50,17 @@ class Speech:
 
     @property
     def seconds(self) -> float:
-        """The length of all recordings together."""
+        """The duration of all recordings in seconds."""
         return len(self.samples) / self.mel.sample_rate
 
     def crop(self, begin: int, frames: int, decoded: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Return log-mels (frames, n_mels), F0 (frames,) and samples ((frames − 1) · hop_length,) from a frame on."""
+        """Return log-mels (frames, n_mels), F0 (frames,) and samples ((frames − 1) · hop_length,) of a crop.
+
+        Args:
+            begin: The first frame of the crop.
+            frames: The number of frames.
+            decoded: Whether the log-mels are reconstructions.
+        """
         part, hop = slice(begin, begin + frames), self.mel.hop_length
         samples = self.samples[begin * hop : (begin + frames - 1) * hop]
         log_mels, f0 = (self.decoded if decoded else self.log_mels)[part], self.f0[part]
@@ -66,9 +72,15 @@ def _float(values: np.ndarray) -> Tensor:
 
 
 def read_speech(plan: dict[str, Any], split: str, config: RunConfig) -> Speech:
-    """Return the recordings of a split: `train` of all corpora of the plan, another one of every fourth of the tested ones.
+    """Read the recordings of a split, and compute their log-mels, reconstructions and F0.
 
-    Raises InputError when none is long enough.
+    Args:
+        plan: The content of run.json.
+        split: "train" for all training utterances, or "dev" for every fourth development utterance of the tested corpora.
+        config: The configuration.
+
+    Raises:
+        InputError: No recording is long enough, or the frames of the bundle have other settings.
     """
     bundle, mel = load_bundle(plan.get("bundle")), config.vocoder.mel
     if bundle.config.mel.frames() != mel.frames():
@@ -77,7 +89,7 @@ def read_speech(plan: dict[str, Any], split: str, config: RunConfig) -> Speech:
     parts: dict[str, list[np.ndarray]] = {"samples": [], "log_mels": [], "decoded": [], "f0": []}
     texts: list[str] = []
     hop = mel.hop_length
-    shortest = max(mel.shortest, max(SIZES) // 2 + hop)  # a window reflects its half at each end
+    shortest = max(mel.shortest, max(SIZES) // 2 + hop)  # half of the longest window is reflected at both ends
     for utterance in tqdm(_chosen(corpora, split, plan["test"]), split, disable=None):
         samples = load_audio(utterance.path, mel.sample_rate, utterance.start, utterance.end)
         recording = speech_of(samples, mel.sample_rate)
@@ -95,33 +107,39 @@ def read_speech(plan: dict[str, Any], split: str, config: RunConfig) -> Speech:
     least = config.train.frames if split == "train" else 1
     if (longest := max(lengths, default=0)) < least:
         raise InputError(f"the longest {split} recording has {longest} frames; expected {least} or more")
-    whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     offsets = np.cumsum([0, *lengths])
-    return Speech(**whole, offsets=offsets, mel=mel, texts=tuple(texts), credits=tuple(credits_of(corpora)))
+    return Speech(**joined, offsets=offsets, mel=mel, texts=tuple(texts), credits=tuple(credits_of(corpora)))
 
 
 def _chosen(corpora: list[Corpus], split: str, tested: list[str]) -> list[Utterance]:
-    """Return the utterances of a split: `train` of all corpora, another one of every fourth of the tested corpora."""
+    """Return the utterances of a split, as `read_speech` describes them."""
     if split == "train":
         return [utterance for corpus in corpora for utterance in corpus.of(split)]
     return [utterance for corpus in corpora if corpus.name in tested for utterance in corpus.of(split)[::4]]
 
 
 def draw(speech: Speech, settings: TrainConfig, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw the batch of an update: log-mels (B, T, n_mels), F0 (B, T), samples (B, N), N = (T − 1) · hop_length.
+    """Draw the batch of an update. Each possible crop has the same probability.
 
-    Every place where T frames of one recording begin is drawn as often as any other.
+    Args:
+        speech: The recordings.
+        settings: The settings of the training.
+        step: The number of the update.
+
+    Returns:
+        Log-mels (B, T, n_mels), F0 (B, T) in Hz and samples (B, (T − 1) · hop_length).
     """
-    noise, frames = generator(settings.seed, "batch", step), settings.frames
+    draws, frames = generator(settings.seed, "batch", step), settings.frames
     lengths = np.diff(speech.offsets)
-    long = np.flatnonzero(lengths >= frames)
-    rooms = np.cumsum(lengths[long] - frames + 1)
-    drawn = torch.rand(2, settings.batch, generator=noise, dtype=torch.float64).numpy()
-    places = (drawn[0] * rooms[-1]).astype(np.int64)
-    which = np.searchsorted(rooms, places, side="right")
-    begins = speech.offsets[long[which]] + places - np.concatenate([[0], rooms])[which]
+    long_enough = np.flatnonzero(lengths >= frames)
+    crops = np.cumsum(lengths[long_enough] - frames + 1)  # the number of possible crops, summed over recordings
+    uniform = torch.rand(2, settings.batch, generator=draws, dtype=torch.float64).numpy()
+    numbers = (uniform[0] * crops[-1]).astype(np.int64)
+    recordings = np.searchsorted(crops, numbers, side="right")
+    begins = speech.offsets[long_enough[recordings]] + numbers - np.concatenate([[0], crops])[recordings]
     rows = begins[:, None] + np.arange(frames)
-    decoded = (drawn[1] < settings.decoded)[:, None, None]
+    decoded = (uniform[1] < settings.decoded)[:, None, None]
     log_mels = np.where(decoded, speech.decoded[rows], speech.log_mels[rows])
     hops = speech.samples.reshape(-1, speech.mel.hop_length)
     samples = hops[rows[:, :-1]].reshape(settings.batch, -1)

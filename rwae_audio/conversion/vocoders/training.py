@@ -1,4 +1,4 @@
-"""The training of a vocoder: one update, a look at the development recordings, the judges' marks, the card."""
+"""The training of a neural vocoder: updates, evaluation on development recordings, checkpoints, and the vocoder's card."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ from rwae_audio.randomness import generator
 from rwae_audio.training.checkpoint import Position, RunState, load_checkpoint, save_checkpoint
 from rwae_audio.training.loop import MetricsLog, clip_gradients, train_loop
 
-Say = Callable[[str], None]
-Sound = Callable[[Tensor, Tensor], Tensor]  # log-mels (T, n_mels) and F0 (T,) → samples (N,)
+Say = Callable[[str], None]  # gets each line of text for the user
+Vocode = Callable[[Tensor, Tensor], Tensor]  # log-mels (T, n_mels) and F0 (T,) → samples (N,)
 
 
 def card(config: RunConfig, data: list[str], credit_lines: Sequence[str], hours: float, meta: dict[str, Any]) -> str:
-    """Return the README.md of a vocoder.
+    """Return the card (README.md) of a vocoder.
 
     Args:
+        config: The configuration.
         data: The names of the corpora.
-        credit_lines: A line that thanks the makers of each corpus.
-        hours: The length of the training speakers' speech.
-        meta: The commands that made the vocoder, and the update that it is from.
+        credit_lines: The credits of the corpora, a line for each.
+        hours: The hours of training speech.
+        meta: The metadata of the vocoder: the commands that trained it, and the number of updates.
     """
     mel, train = config.vocoder.mel, config.train
     against = " against discriminators" if train.against else ""
-    sound = (
+    quality = (
         "Consonants are soft and a voice can buzz"
         if against
         else "No discriminators: consonants are soft, a voice can buzz"
@@ -62,7 +63,7 @@ speech: a ConvNeXt that filters a buzz and a hiss (`rwae_audio/conversion/vocode
 {command_lines}
 
 - **Intended use**: the voice of `rwae-vc`, for research and for voices whose owners consent; say that the result is synthetic.
-- **Limits**: English, read and spelled speech, 16 kHz. {sound}. Where the F0 of a recording is not found, it whispers.
+- **Limits**: English, read and spelled speech, 16 kHz. {quality}. Where the F0 of a recording is not found, it whispers.
 
 ## Credits
 
@@ -71,7 +72,7 @@ speech: a ConvNeXt that filters a buzz and a hiss (`rwae_audio/conversion/vocode
 
 
 def rate(settings: TrainConfig, step: int) -> float:
-    """Return the learning rate of update `step`: a warm-up, then a cosine to a tenth."""
+    """Return the learning rate of update `step`: it rises linearly, and falls to a tenth along a cosine."""
     fall = 0.55 + 0.45 * math.cos(math.pi * step / settings.updates)
     return settings.learning_rate * min(1.0, (step + 1) / settings.warmup) * fall
 
@@ -85,24 +86,25 @@ def train_vocoder(
     minutes: float | None = None,
     say: Say = lambda line: None,
 ) -> None:
-    """Train a vocoder, from the folder's latest checkpoint on if it has one.
-
-    The folder gets metrics.jsonl, latest.safetensors and vocoder/, the best vocoder so far.
+    """Train a vocoder, or continue from the latest checkpoint in the folder.
 
     Args:
+        config: The configuration.
         speech: The recordings of the splits `train` and `dev`.
-        plan: The run's `command` and `data`; perhaps `bundle`, `init` and `before`.
-        minutes: The time after which the run stops with a checkpoint.
-        say: A function that gets a line for every look.
+        folder: The run folder, to which metrics.jsonl, latest.safetensors and vocoder/, the best vocoder so far, are written.
+        plan: The content of run.json: `command` and `data`, and optionally `bundle`, `init` and `before`.
+        minutes: The time in minutes after which the run stops with a checkpoint, or None.
+        say: A function that gets a line of text for every evaluation.
 
     Raises:
-        Interrupted: On Ctrl-C, once the checkpoint is written; TimeIsUp when the minutes are over.
+        Interrupted: Ctrl-C was pressed; a checkpoint has been written.
+        TimeIsUp: The minutes are over; a checkpoint has been written.
     """
     train_loop(Training(config, speech, folder, plan, say), minutes=minutes)
 
 
 class Training:
-    """One run: the vocoder, its discriminators, their optimizers, and where it stands."""
+    """A training run: the vocoder, its discriminators, their optimizers, and its progress (`position`)."""
 
     def __init__(
         self, config: RunConfig, speech: Mapping[str, Speech], folder: Path, plan: Mapping[str, Any], say: Say
@@ -128,13 +130,13 @@ class Training:
         self.autocast(self.bf16)
 
     def autocast(self, on: bool) -> None:
-        """Let the networks run in bfloat16, or in float32."""
+        """Run the networks in bfloat16 if `on` is true, and otherwise in float32."""
         for model in (self.vocoder, self.discriminators):
             if model is not None:
                 run_in_bf16(model, self.device, on)
 
     def update(self, step: int) -> dict[str, Tensor]:
-        """Make one update, and return its losses and the norm of its gradient."""
+        """Make update number `step`, and return its losses and the norm of the gradient."""
         settings = self.settings
         log_mels, f0, recorded = draw(self.speech["train"], settings, step)
         output = Spectra(self.vocoder(log_mels, f0, generator(settings.seed, "sources", step)))
@@ -159,7 +161,11 @@ class Training:
         return {"loss": loss, **terms, **scalars, "gradient": norm}
 
     def look(self, averages: dict[str, float]) -> None:
-        """Log the averages and the measures on development recordings, and keep the vocoder if it is the best one."""
+        """Evaluate the vocoder on development recordings, and write it if it is the best one so far.
+
+        Args:
+            averages: The mean losses of the updates since the last evaluation, which are logged as well.
+        """
         position, speech = self.position, self.speech["dev"]
         self.autocast(False)
         measures = on_dev(self.vocoder, speech)
@@ -182,14 +188,14 @@ class Training:
         self.say(f"update {position.step}/{self.settings.updates}: {line}{best}")
 
     def keep(self) -> None:
-        """Write the vocoder and its card."""
+        """Write the vocoder with its card."""
         meta = {"command": self.plan["command"], "step": self.position.step, "before": self.before}
         corpora, speech = [*by_corpus(planned_sources(self.plan))], self.speech["train"]
         text = card(self.config, corpora, speech.credits, speech.seconds / 3600, meta)
         save_vocoder(self.folder / "vocoder", self.vocoder, meta, text)
 
     def save(self) -> None:
-        """Write the checkpoint that the run goes on with."""
+        """Write the checkpoint from which the run can be continued."""
         save_checkpoint(self.latest, self.config, self.state, self.position)
 
 
@@ -201,7 +207,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 @torch.no_grad()
 def on_dev(vocoder: Vocoder, speech: Speech) -> dict[str, float]:
-    """Return the sum of both losses on whole recordings, from `natural` log-mels and from `decoded` ones."""
+    """Return the mean spectral losses on whole recordings, from `natural` log-mels and from `decoded` log-mels."""
     vocoder.eval()
     totals = {"natural": 0.0, "decoded": 0.0}
     for begin, end in zip(speech.offsets[:-1], speech.offsets[1:], strict=True):
@@ -216,9 +222,10 @@ def on_dev(vocoder: Vocoder, speech: Speech) -> dict[str, float]:
 
 
 def begin_with(vocoder: Vocoder, folder: Path) -> list[str]:
-    """Give a vocoder the weights of the one in `folder`, and return the commands that made those.
+    """Copy the weights of the vocoder in `folder` into a vocoder, and return the commands that trained them.
 
-    Raises InputError when the two have other sizes.
+    Raises:
+        InputError: The sizes of the two vocoders differ.
     """
     initial = load_vocoder(folder)
     if initial.config != vocoder.config:
@@ -228,7 +235,7 @@ def begin_with(vocoder: Vocoder, folder: Path) -> list[str]:
 
 
 class Judges:
-    """Judges of a vocoder's sound: how natural development recordings are (DNSMOS), how many characters are misheard (CER)."""
+    """Judges of a vocoder: the quality of its output (DNSMOS), and the character error rate of a speech recogniser (CER)."""
 
     def __init__(self) -> None:
         from rwae_audio.evaluation import judges
@@ -237,41 +244,45 @@ class Judges:
         self.baseline: dict[str, float] = {}
 
     def judge(self, vocoder: Vocoder, speech: Speech, count: int) -> dict[str, float]:
-        """Return the marks of the vocoder, and of Griffin-Lim, which are asked for once.
+        """Return the ratings of the vocoder and, for comparison, of Griffin-Lim, which is rated once.
 
         Args:
-            count: The number of recordings, spread over those with a text.
+            vocoder: The vocoder.
+            speech: The development recordings.
+            count: The number of recordings that are rated, spread over the recordings with a text.
 
         Returns:
-            `natural_mos`, `natural_cer`, `decoded_mos`, `decoded_cer`: means over the recordings, from their own and from
-            decoded log-mels; the same names after `griffin_lim_`; and `score`, the mean of DNSMOS / 5 − CER.
+            The means `natural_mos` and `natural_cer` from natural log-mels, and `decoded_mos` and `decoded_cer` from decoded
+            log-mels. Griffin-Lim has the same entries with the prefix `griffin_lim_`. `score` is the vocoder's mean of
+            DNSMOS / 5 − CER.
 
         Raises:
-            InputError: When no recording has a text.
+            InputError: No recording has a text.
         """
-        known = [number for number, text in enumerate(speech.texts) if text]
-        if not known:
+        with_text = [number for number, text in enumerate(speech.texts) if text]
+        if not with_text:
             raise InputError("no development recording has a text; expected some, or train.judged = 0")
-        chosen = known[:: -(-len(known) // count)]
+        chosen = with_text[:: -(-len(with_text) // count)]
         vocoder.eval()
         if not self.baseline:
             for kind in ("decoded", "natural"):
-                marks = self._marks(chosen, speech, kind, lambda mels, f0: griffin_lim(mels, speech.mel))
-                self.baseline |= {f"griffin_lim_{name}": value for name, value in marks.items()}
-        marks = {}
+                ratings = self._ratings(chosen, speech, kind, lambda mels, f0: griffin_lim(mels, speech.mel))
+                self.baseline |= {f"griffin_lim_{name}": value for name, value in ratings.items()}
+        ratings = {}
         for kind in ("decoded", "natural"):
-            marks |= self._marks(chosen, speech, kind, lambda mels, f0: vocode(vocoder, mels, f0))
+            ratings |= self._ratings(chosen, speech, kind, lambda mels, f0: vocode(vocoder, mels, f0))
         vocoder.train()
-        score = sum(marks[f"{kind}_mos"] / 5 - marks[f"{kind}_cer"] for kind in ("decoded", "natural")) / 2
-        return {**marks, **self.baseline, "score": score}
+        score = sum(ratings[f"{kind}_mos"] / 5 - ratings[f"{kind}_cer"] for kind in ("decoded", "natural")) / 2
+        return {**ratings, **self.baseline, "score": score}
 
-    def _marks(self, chosen: list[int], speech: Speech, kind: str, vocoder: Sound) -> dict[str, float]:
-        """Return the mean DNSMOS and CER of what a vocoder makes of recordings' log-mels of a kind."""
-        marks = []
+    def _ratings(self, chosen: list[int], speech: Speech, kind: str, vocoder: Vocode) -> dict[str, float]:
+        """Return the mean DNSMOS and the mean CER of a vocoder's output for `natural` or `decoded` log-mels."""
+        ratings = []
         for number in chosen:
             begin, end = (int(offset) for offset in speech.offsets[number : number + 2])
             log_mels, f0, _ = speech.crop(begin, end - begin, kind == "decoded")
             samples = vocoder(log_mels, f0).numpy()
-            marks.append((self.rate(samples).overall, self.error_rate(speech.texts[number], self.transcribe(samples))))
-        mos, cer = np.mean(marks, axis=0)
+            error_rate = self.error_rate(speech.texts[number], self.transcribe(samples))
+            ratings.append((self.rate(samples).overall, error_rate))
+        mos, cer = np.mean(ratings, axis=0)
         return {f"{kind}_mos": float(mos), f"{kind}_cer": float(cer)}
