@@ -1,5 +1,5 @@
-# Two commands on a fresh machine: `make train` and `make test`. Each makes .venv if it is missing.
-# `make quick` runs the tests that start no process and train for no longer than moments.
+# `make train` and `make test` need nothing but Python: they create the virtual environment .venv if it is missing.
+# `make quick` leaves out slow tests. `make lint` checks format, style and types. `make bench` runs the benchmarks.
 # `make docs` builds the documentation into build/docs.
 PYTHON ?= python3
 VENV := .venv

@@ -1,4 +1,4 @@
-"""What an update of a training takes, on made-up frames: bfloat16 against float32, and a GPU against one CPU core."""
+"""The time of training updates on random frames: bfloat16 in comparison with float32, and a GPU with one CPU core."""
 
 from __future__ import annotations
 
@@ -28,8 +28,14 @@ CONFIGURATIONS = {
 }
 
 
-def made_up_trainer(path: Path, precision: str, device: torch.device) -> Trainer:
-    """Return a training of this configuration on 400 utterances of 300 random frames each."""
+def random_trainer(path: Path, precision: str, device: torch.device) -> Trainer:
+    """Return a trainer with 400 utterances of 300 random frames each.
+
+    Args:
+        path: The TOML file of the configuration.
+        precision: "float32" or "bf16".
+        device: The device.
+    """
     config = RunConfig.of(read_toml(path))
     config = replace(config, train=replace(config.train, precision=precision))
     frames = torch.randn(400 * 300, config.mel.n_mels, generator=generator(0, "frames")).numpy()
@@ -46,13 +52,13 @@ def made_up_trainer(path: Path, precision: str, device: torch.device) -> Trainer
 
 
 class Updates:
-    """Updates of one training, one after another."""
+    """The updates of a trainer, as a function that makes the next ones."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer, self.step = trainer, 0
 
     def __call__(self, count: int = 1) -> None:
-        """Make `count` updates, and wait until the device has made them."""
+        """Make `count` updates, and wait until the device has finished them."""
         for _ in range(count):
             self.trainer.update(self.step)
             self.step += 1
@@ -61,38 +67,45 @@ class Updates:
 
 
 def precisions(runs: int = 8) -> dict[str, list[float]]:
-    """Return for each configuration the time of an update in float32 over that in bfloat16, both in turn, on this CPU.
+    """Return the ratios of the time of an update in float32 to that in bfloat16, for each configuration, on the CPU.
 
-    The time is the processor's, so that whatever else runs counts little. There is nothing to compare without bfloat16
-    arithmetic.
+    Times are processor times, on which other processes have little influence. The result is {} for a CPU without bfloat16.
+
+    Args:
+        runs: The number of ratios for each configuration.
     """
     cpu, ratios = torch.device("cpu"), {}
     for name, path in CONFIGURATIONS.items() if has_bf16(cpu) else ():
-        each = [Updates(made_up_trainer(path, precision, cpu)) for precision in ("float32", "bf16")]
-        for updates in each:
+        float32, bf16 = (Updates(random_trainer(path, precision, cpu)) for precision in ("float32", "bf16"))
+        for updates in (float32, bf16):
             updates(2)
-        ratios[name] = [_processor_time(each[0]) / _processor_time(each[1]) for _ in range(runs)]
+        ratios[name] = [_processor_time(float32) / _processor_time(bf16) for _ in range(runs)]
     return ratios
 
 
 def _processor_time(updates: Updates) -> float:
+    """Return the processor time of one update in seconds."""
     began = time.process_time()
     updates()
     return time.process_time() - began
 
 
 def gpu(count: int = 50) -> dict[str, dict[str, Any]]:
-    """Return for each configuration what a GPU makes of it in bfloat16, where there is one.
+    """Return measures of updates on a GPU in bfloat16, for each configuration; {} without a GPU.
 
-    `rate`: updates a second. `waits`: the share of the time in which no kernel runs. `ratio`: the time of an update on one
-    CPU core, in the best precision that it has, over that on the GPU.
+    Args:
+        count: The number of timed updates.
+
+    Returns:
+        `rate` is the number of updates a second, and `waits` the share of the time in which no kernel runs. `ratio` is the
+        time of an update on one CPU core, in its fastest precision, divided by the time on the GPU.
     """
     from torch.profiler import ProfilerActivity, profile
 
     results: dict[str, dict[str, Any]] = {}
     cpu, threads = torch.device("cpu"), torch.get_num_threads()
     for name, path in CONFIGURATIONS.items() if torch.cuda.is_available() else ():
-        updates = Updates(made_up_trainer(path, "bf16", torch.device("cuda")))
+        updates = Updates(random_trainer(path, "bf16", torch.device("cuda")))
         updates(5)
         began = time.perf_counter()
         updates(count)
@@ -101,9 +114,9 @@ def gpu(count: int = 50) -> dict[str, dict[str, Any]]:
             updates(10)
         busy = sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6 / 10
         torch.set_num_threads(1)
-        single = Updates(made_up_trainer(path, "bf16" if has_bf16(cpu) else "float32", cpu))
-        single()
-        core = min(_processor_time(single) for _ in range(3))
+        on_cpu = Updates(random_trainer(path, "bf16" if has_bf16(cpu) else "float32", cpu))
+        on_cpu()
+        core = min(_processor_time(on_cpu) for _ in range(3))
         torch.set_num_threads(threads)
         results[name] = {"rate": count / wall, "waits": 1 - busy * count / wall, "ratio": core * count / wall}
     return results

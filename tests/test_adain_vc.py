@@ -171,12 +171,12 @@ def test_a_voice_is_kept_and_read_back(tmp_path: Path) -> None:
     assert (made.shape, made.dtype) == (speech(0, 1.0).shape, np.float32)
     level = speech_of(speech(0, 1.0), 16000).level.active
     assert active_level(made, 16000) == pytest.approx(level, rel=1e-3)
-    with pytest.raises(InputError, match="frames of another kind"):
+    with pytest.raises(InputError, match="other log-mels than AdaIN-VC"):
         systems.adain(again, Vocoder(VocoderConfig(mel=PRESETS["paper"], width=8, blocks=1)))
-    rows = evaluate.systems({}, None, {"theirs": str(tmp_path / "adain")})
+    rows = evaluate.named_systems({}, None, {"theirs": str(tmp_path / "adain")})
     assert np.array_equal(rows["theirs"][0](speech(0, 1.0), [speech(1, 1.0)]), made)
     with pytest.raises(InputError, match="--adain world is the name of another row"):
-        evaluate.systems({}, None, {"world": str(tmp_path / "adain")})
+        evaluate.named_systems({}, None, {"world": str(tmp_path / "adain")})
     config = json.loads((tmp_path / "adain/config.json").read_text())
     for table, expected in (({"width": 4}, r"does not fit its config\.json"), (None, "has no table `adain`")):
         (tmp_path / "adain/config.json").write_text(json.dumps({**config, "adain": table}))

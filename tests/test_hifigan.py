@@ -101,7 +101,7 @@ def test_what_is_no_hifigan_is_refused(weights: Path, tmp_path: Path, capsys: py
         hifigan.load_hifigan(tmp_path / "others.safetensors")
     (tmp_path / "generator.ckpt").write_text("no checkpoint")
     out = str(tmp_path / "out.safetensors")
-    for given, expected in (("generator.ckpt", r"is no generator.ckpt of"), ("none.ckpt", "does not exist")):
+    for given, expected in (("generator.ckpt", r"is not the generator.ckpt of"), ("none.ckpt", "does not exist")):
         words = ["--checkpoint", str(tmp_path / given), "--output", out]
         assert guarded(lambda words=words: fetch_hifigan.main(words), fetch_hifigan.NAME) == 2
         error = capsys.readouterr().err
@@ -116,10 +116,10 @@ def test_what_is_no_hifigan_is_refused(weights: Path, tmp_path: Path, capsys: py
 def test_it_is_judged_where_its_weights_are(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row for its copies and one for conversions by it; without weights there is none."""
     monkeypatch.setenv("RWAE_CACHE", str(tmp_path))
-    names = set(evaluate.systems({}, None, {}))
+    names = set(evaluate.named_systems({}, None, {}))
     assert not any("hifigan" in name for name in names)
     (tmp_path / "hifigan.safetensors").write_bytes(weights.read_bytes())
-    rows = evaluate.systems({}, None, {})
+    rows = evaluate.named_systems({}, None, {})
     assert set(rows) - names == {"copy-hifigan", "ceiling-hifigan", "rwae-hifigan"}
     digest = evaluate.sha256(weights)
     assert rows["copy-hifigan"].weights == {"hifigan": digest}

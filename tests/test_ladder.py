@@ -274,7 +274,7 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.
     corpus = tmp_path / "speech"
     words = ["--data", f"folder={corpus}", "--rows", "dsvae", "--seeds", 0, "--runs", tmp_path / "runs"]
     assert call(*words, "--into", tmp_path / "ladder") == 2
-    assert "is no run of this ladder" in capsys.readouterr().err
+    assert "is not a run of this ladder" in capsys.readouterr().err
     assert mine.read_text() == "mine"
     mine.unlink()
     plan = {"config": {}, "name": "dsvae", "data": [["an4", "x", "an4"]], "test": ["an4"], "command": ""}

@@ -206,7 +206,7 @@ def test_rows_of_other_pairs_are_not_compared(tmp_path: Path) -> None:
     (tmp_path / "natural.csv").write_text(tables.as_csv(natural, ("encoder", "same", "cosine")))
     (tmp_path / "one.csv").write_text(tables.as_csv([said("a"), said("b")]))
     (tmp_path / "two.csv").write_text(tables.as_csv([said("b"), said("a")]))
-    with pytest.raises(InputError, match="are of different pairs; expected those of one list"):
+    with pytest.raises(InputError, match="have different pairs; expected those of one list"):
         tables.write_table(tmp_path, "made-up")
 
 
@@ -338,7 +338,7 @@ def test_rows_go_on_and_keep_to_their_weights(
     monkeypatch.setattr(evaluate, "heard_in", lambda listed, folders: {})
     monkeypatch.setattr(evaluate, "read_pairs", lambda path: opinions.pairs)
     monkeypatch.setattr(
-        evaluate, "systems", lambda *given: {"new": evaluate.System(convert, False, {"bundle": digest})}
+        evaluate, "named_systems", lambda *given: {"new": evaluate.System(convert, False, {"bundle": digest})}
     )
     words = ["--data", "an4=.", "--list", "an4-dev", "--into", str(tmp_path / "into")]
     with pytest.raises(KeyboardInterrupt):
@@ -351,7 +351,7 @@ def test_rows_go_on_and_keep_to_their_weights(
     capsys.readouterr()
     kept = tmp_path / "kept"
     assert evaluate.main([*words, "--audio", str(kept)]) == 0
-    assert f"new: judged before, so nothing is kept in {kept / 'new'}" in capsys.readouterr().err
+    assert f"new: judged before, so no conversions are written to {kept / 'new'}" in capsys.readouterr().err
     assert evaluate.main([*words[:-1], str(tmp_path / "again"), "--audio", str(kept)]) == 0
     calls[:] = calls[: 1 + len(opinions.pairs)]
     assert len(list(kept.glob("new/*_as_t.wav"))) == len(opinions.pairs)
@@ -372,7 +372,7 @@ def test_rows_go_on_and_keep_to_their_weights(
     assert "new.csv was judged with bundle aaaaaaaaaaaa…; expected bbbbbbbbbbbb…" in capsys.readouterr().err
     (place / "new.json").unlink()
     assert guarded(lambda: evaluate.main(words), "evaluate.py") == 2
-    assert "one that is not known" in capsys.readouterr().err
+    assert "new.csv was judged with list of unknown digest" in capsys.readouterr().err
     (place / "natural.json").write_text(json.dumps({"list": "c" * 64}))
     assert guarded(lambda: evaluate.main(words), "evaluate.py") == 2
     assert "natural.csv was judged with list cccccccccccc…; expected" in capsys.readouterr().err

@@ -1,12 +1,12 @@
-"""Make the built-in demo corpus of synthetic speakers with eSpeak NG.
+"""Make the built-in demo corpus of sentences, which are synthetic, with eSpeak NG.
 
-    pip install espeakng-loader==0.2.4          the library (eSpeak NG 1.52) and its data; only used here
+    pip install espeakng-loader==0.2.4          the library (eSpeak NG 1.52) and its data
     python recipes/demo/make_demo_corpus.py rwae_audio/assets/demo
 
-80 speakers × 10 of the sentences below. A speaker is a voice variant of eSpeak: pitch, vocal tract length, each formant's
-frequency, width and strength, breath, roughness, accent, rate. An utterance has its own pitch, rate, level, spectral tilt
-and a little noise, as if recorded on another day. All draws depend on one seed, apart from those of eSpeak itself: another
-run has the same table and other bytes.
+There are 80 speakers with 10 of the sentences below. A speaker is a voice variant of eSpeak NG: pitch, length of the vocal
+tract, formants, breath, roughness, accent and speaking rate. Pitch, rate, level, spectral tilt and noise are different for
+each utterance, as if it had been recorded on another day. All random numbers depend on one seed, except for those inside
+eSpeak NG. So a second run gives the same table and different audio files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from espeak import RATE, made_with, opened, recorded, speakers, trimmed
 SEED = 20210101
 SPLITS = {"train": 44, "dev": 12, "test": 24}  # speakers; each has as many women as men
 PER_SPEAKER = 10
-COMPRESSION = 0.93  # libsndfile's compression level of Ogg Opus: about 24 kbit/s
+COMPRESSION = 0.93  # libsndfile's compression level for Ogg Opus, about 24 kbit/s
 SENTENCES = """
 The red boat left before noon.
 Please bring two cups of tea.

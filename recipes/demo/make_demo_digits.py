@@ -1,11 +1,11 @@
-"""Make the built-in demo of spoken digits by synthetic speakers, with eSpeak NG.
+"""Make the built-in demo corpus of spoken digits, which are synthetic, with eSpeak NG.
 
-    pip install espeakng-loader==0.2.4          the library (eSpeak NG 1.52) and its data; only used here
+    pip install espeakng-loader==0.2.4          the library (eSpeak NG 1.52) and its data
     python recipes/demo/make_demo_digits.py rwae_audio/assets/digits
 
-30 speakers × the English digits zero to nine × 3 rounds, a second each, like the Arabic digits. Each time a speaker
-says a word, pitch, rate, level, spectral tilt and onset are different. All draws depend on one seed, apart from those of
-eSpeak itself: another run has the same table and other bytes.
+There are 30 speakers, the English digits zero to nine and 3 rounds, one second each, as in the corpus of Arabic digits. Pitch,
+rate, level, spectral tilt and onset are different each time. All random numbers depend on one seed, except for those inside
+eSpeak NG. So a second run gives the same table and different audio files.
 """
 
 from __future__ import annotations
@@ -29,13 +29,21 @@ SEED = 20210102
 SPLITS = {"train": 18, "dev": 6, "test": 6}  # speakers; each has as many women as men
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ROUNDS = 3
-SLOWER = 0.72  # a single word is said more slowly than a sentence
-NOISE = (-92, -82)  # dB; louder noise would take most of the bits, since half of the second is silent
-COMPRESSION = 0.95  # libsndfile's compression level of Ogg Opus: about 18 kbit/s
+SLOWER = 0.72  # the factor of the speaking rate for single words, in comparison with sentences
+NOISE = (-92, -82)  # dB; louder noise would use most of the bits, since half of each second is silent
+COMPRESSION = 0.95  # libsndfile's compression level for Ogg Opus, about 18 kbit/s
 
 
 def say(espeak: Espeak, word: str, speaker: str, voice: Voice, rng: np.random.Generator) -> np.ndarray:
-    """Return a second (RATE,) with a word in it."""
+    """Return a recording of a word with a duration of one second, (RATE,).
+
+    Args:
+        espeak: The synthesiser.
+        word: The word.
+        speaker: The name of the speaker.
+        voice: The voice of the speaker.
+        rng: The random numbers.
+    """
     rate, pitch = int(voice.rate * SLOWER * rng.uniform(0.88, 1.12)), int(rng.integers(43, 58))
     samples, phones = espeak.speak(word, f"s-{speaker}", voice, rate, pitch)
     samples, _ = trimmed(samples, phones, espeak.rate)
@@ -45,11 +53,11 @@ def say(espeak: Espeak, word: str, speaker: str, voice: Voice, rng: np.random.Ge
 
 
 def ogg(samples: np.ndarray) -> bytes:
-    """Return samples (N,) as an Ogg Opus file without libsndfile's 512 free bytes for comments, a quarter of the file."""
+    """Return samples (N,) as the bytes of an Ogg Opus file, without libsndfile's 512 empty bytes for comments."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, RATE, format="OGG", subtype="OPUS", compression_level=COMPRESSION)
     data = buffer.getvalue()
-    start = data.index(b"OggS", 4)  # the second page holds the comments alone
+    start = data.index(b"OggS", 4)  # the second page, which has the comments alone
     end = data.index(b"OggS", start + 4)
     packet = data[start + 27 + data[start + 26] : end]
     vendor = struct.unpack_from("<I", packet, 8)[0]  # after "OpusTags": length, text, number of comments (none)
@@ -59,7 +67,7 @@ def ogg(samples: np.ndarray) -> bytes:
 
 
 def _checksum(page: bytes) -> int:
-    """Return Ogg's CRC-32 (RFC 3533): polynomial 04C11DB7, highest bit first, from 0."""
+    """Return the checksum of an Ogg page (RFC 3533): CRC-32 with polynomial 04C11DB7, highest bit first, from 0."""
     value = 0
     for byte in page:
         value ^= byte << 24

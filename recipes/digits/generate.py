@@ -1,9 +1,9 @@
-"""Generate speech from the priors: samples, a grid of actions and voices, interpolated voices, and sounds.
+"""Generate spoken digits from the priors: pictures of samples, of actions in several voices, of interpolations, and sounds.
 
     python recipes/digits/generate.py --bundle runs/digits-rwae-mmd+actions/bundle --out generated
 
-Actions are numbers; which word each one is, a listener has to tell. A model without actions has rows of words that the
-prior draws.
+Actions are numbers without names: a listener has to find out which word an action is. For a model without actions, the
+prior draws the words.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from rwae_audio.commands.common import Parser, guarded, new_folder
 
 NAME = "generate.py"
-VOICES = 6
+VOICES = 6  # columns of the grid
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -25,7 +25,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="a new folder for all outputs (default: a new one in runs/)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="the seed of the draws (0)")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of all random numbers (default: 0)")
     return parser.parse_args(argv)
 
 
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     seconds, size = mel.hop_length / mel.sample_rate, mel.segment
 
     def grid_of(rows: int, columns: int, actions: torch.Tensor | None, static: torch.Tensor, draw: str) -> torch.Tensor:
-        """Return log-mels (rows, columns, T, n_mels) of actions and voices, row by row."""
+        """Return log-mels (rows, columns, T, n_mels) for actions and static codes, both (rows · columns, …)."""
         sample = model.sample(rows * columns, size, generator(options.seed, draw), static, actions)
         return log_mels(normaliser, sample).unflatten(0, (rows, columns))
 

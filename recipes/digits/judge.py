@@ -1,6 +1,6 @@
-"""The judges of spoken digits: classifiers of the word and of the test speaker.
+"""The judges of the recipe: two classifiers, of the spoken digit and of the speaker, with which models are evaluated.
 
-They are trained with labels on real recordings alone, independently of the models that they judge.
+They are trained with labels on real recordings alone, independently of the models.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from rwae_audio.randomness import generator
 
 
 def late(utterance: Utterance, rounds: int) -> bool:
-    """Return whether an utterance is of the second half of the rounds, which the speaker judge is not trained on."""
+    """Return whether an utterance belongs to the second half of all rounds, on which the speaker judge is not trained."""
     return 2 * (utterance.round or 0) > rounds + 1
 
 
 def rounds(utterances: Sequence[Utterance]) -> int:
-    """Return the number of rounds, in each of which every word is said once."""
+    """Return the number of rounds. In each round, a speaker says every word once."""
     return max(u.round or 0 for u in utterances)
 
 
 class Judge(nn.Module):
-    """A convolutional classifier of normalised log-mels (B, T, n_mels)."""
+    """A convolutional classifier of normalised log-mels, (B, T, n_mels)."""
 
     def __init__(self, n_mels: int, classes: int, hidden: int = 96) -> None:
         super().__init__()
@@ -51,25 +51,32 @@ class Judge(nn.Module):
         self.head = nn.Linear(64, classes)
 
     def features(self, frames: Tensor) -> Tensor:
-        """Return the input (B, 64) of the last layer."""
+        """Return the input of the last layer, (B, 64), for normalised log-mels (B, T, n_mels)."""
         return self.project(self.convolutions(frames.transpose(1, 2)))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return the logits (B, classes)."""
+        """Return the logits (B, classes) for normalised log-mels (B, T, n_mels)."""
         return self.head(self.features(frames))
 
     @torch.no_grad()
     def opinion(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the probabilities (N, classes) and features (N, 64) of frames (N, T, n_mels)."""
+        """Return the probabilities (N, classes) and the features (N, 64) for normalised log-mels (N, T, n_mels)."""
         features = torch.cat([self.features(part) for part in frames.split(500)])
         return self.head(features).softmax(-1), features
 
 
 def fit(frames: Tensor, labels: Tensor, mel: MelConfig, warp: float, seed: int = 0, epochs: int = 60) -> Judge:
-    """Train a judge on normalised frames (N, T, n_mels) with labels (N,) from 0.
+    """Train a judge.
 
-    Its input is shifted in time by up to 3 frames, and half of the time blurred as decoders blur. With a `warp` it is
-    also stretched in frequency by up to that share, and in time by up to 15 %.
+    Its input is shifted in time by up to 3 frames. Half of the inputs are blurred, as the output of a decoder is.
+
+    Args:
+        frames: Normalised log-mels, (N, T, n_mels).
+        labels: The classes, integers from 0, (N,).
+        mel: The settings of the log-mels.
+        warp: The largest relative stretching in frequency. Unless it is 0, inputs are stretched in time by up to 15 % too.
+        seed: The seed of the initial weights and of the batches.
+        epochs: The number of passes over the data.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -90,7 +97,7 @@ def fit(frames: Tensor, labels: Tensor, mel: MelConfig, warp: float, seed: int =
 
 
 def perturbed(frames: Tensor, mel: MelConfig, warp: float, draw: torch.Generator) -> Tensor:
-    """Return perturbed frames, as `fit` describes them."""
+    """Return frames (B, T, n_mels) after the random changes that `fit` describes."""
     if warp:
         frames = warp_time(warp_frequencies(frames, warp, draw, mel), 0.15, draw)
     shift = int(torch.randint(-3, 4, (1,), generator=draw))
@@ -103,7 +110,16 @@ def perturbed(frames: Tensor, mel: MelConfig, warp: float, draw: torch.Generator
 
 @dataclass(frozen=True)
 class Judges:
-    """Both judges, the words and speakers of their classes, and their accuracies on held-out recordings."""
+    """Both judges.
+
+    Attributes:
+        digit: The classifier of the digit.
+        speaker: The classifier of the speaker.
+        words: The word of each class of the digit judge.
+        speakers: The speaker of each class of the speaker judge.
+        digit_accuracy: The accuracy of the digit judge on recordings that it is not trained on.
+        speaker_accuracy: The accuracy of the speaker judge on recordings that it is not trained on.
+    """
 
     digit: Judge
     speaker: Judge
@@ -116,9 +132,17 @@ class Judges:
 def judges(
     frames: Tensor, utterances: Sequence[Utterance], mel: MelConfig, seed: int = 0, split: str = "test"
 ) -> Judges:
-    """Train both judges on the normalised frames (U, T, n_mels) of a corpus.
+    """Train both judges.
 
-    The digit judge is trained on the training speakers, the speaker judge on the first half of the rounds of `split`.
+    The digit judge is trained on the training speakers. The speaker judge is trained on the first half of the rounds of the
+    speakers of `split`, and tested on the other half.
+
+    Args:
+        frames: Normalised log-mels of all utterances, (U, T, n_mels).
+        utterances: The utterances.
+        mel: The settings of the log-mels.
+        seed: The seed of the judges.
+        split: The split whose speakers the speaker judge distinguishes.
     """
     words = tuple(sorted({u.text or "" for u in utterances}))
     speakers = tuple(sorted({u.speaker for u in utterances if u.split == split}))
@@ -133,5 +157,5 @@ def judges(
     def accuracy(judge: Judge, rows: Tensor, labels: Tensor) -> float:
         return float((judge.opinion(frames[rows])[0].argmax(-1) == labels[rows]).double().mean())
 
-    right = accuracy(digit_judge, speaker >= 0, word), accuracy(speaker_judge, (speaker >= 0) & later, speaker)
-    return Judges(digit_judge, speaker_judge, words, speakers, *right)
+    accuracies = accuracy(digit_judge, speaker >= 0, word), accuracy(speaker_judge, (speaker >= 0) & later, speaker)
+    return Judges(digit_judge, speaker_judge, words, speakers, *accuracies)

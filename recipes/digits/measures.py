@@ -1,7 +1,7 @@
-"""Measures of a model of spoken digits by the judges, with bootstrap draws.
+"""The measures of a model of spoken digits, by the judges: content, voice, clusters, and the quality of samples.
 
-The bootstrap is over test speakers for measures of their recordings (content, voice, clusters). It is over samples for
-measures of speech from the priors (inception score, entropies, Fréchet distance).
+Each measure has bootstrap draws. Speakers are drawn for measures of test recordings (content, voice, clusters). Samples are
+drawn for measures of samples from the priors (inception score, entropies, Fréchet distance).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from rwae_audio.randomness import generator
 if TYPE_CHECKING:
     from train import Digits
 
-REPLICATES = 200
-SAMPLES = 6000  # for each measure, at least
+REPLICATES = 200  # bootstrap draws
+SAMPLES = 6000  # the smallest number of samples for a measure
 
 
 class Measured(NamedTuple):
@@ -39,9 +39,17 @@ class Measured(NamedTuple):
 def measure(
     bundle: Bundle, digits: Digits, judged: Judges, count: int = SAMPLES, split: str = "test"
 ) -> dict[str, Measured]:
-    """Return all measures of a bundle on the speakers of `split`, by name.
+    """Return all measures of a model by name.
 
-    Those named `…_inferred` are of the same samples with the action inferred from z^m instead of the drawn one.
+    Measures with the suffix `_inferred` are those of the same samples, decoded with the action that is inferred from z^m
+    instead of the drawn action.
+
+    Args:
+        bundle: The model.
+        digits: The corpus.
+        judged: The judges.
+        count: The smallest number of samples for a measure.
+        split: The split of the test speakers.
     """
     model, mel, seed = bundle.model, bundle.config.mel, bundle.config.train.seed
     test = rows_of(digits, lambda u: u.split == split)
@@ -83,7 +91,7 @@ def measure(
 def reference(digits: Digits, judged: Judges) -> dict[str, float]:
     """Return the measures of real test speech: the judges' accuracies, the entropies and the Fréchet distance.
 
-    The distance is between equally many recordings of training and of test speakers.
+    The distance is that between equal numbers of recordings of training and of test speakers.
     """
     test, train = rows_of(digits, lambda u: u.split == "test"), rows_of(digits, lambda u: u.split == "train")
     chosen = train[torch.randperm(len(train), generator=generator(0, "reference"))[: len(test)]]
@@ -101,25 +109,40 @@ def reference(digits: Digits, judged: Judges) -> dict[str, float]:
 
 
 def rows_of(digits: Digits, condition: Any) -> Tensor:
-    """Return the rows (N,) of the utterances for which `condition` holds."""
+    """Return the indices (N,) of the utterances for which the function `condition` is true."""
     return torch.tensor([i for i, u in enumerate(digits.store.utterances) if condition(u)])
 
 
 def labels(digits: Digits, rows: Tensor, names: tuple[str, ...], field: str) -> Tensor:
-    """Return the index (N,) of each row's text or speaker, by `field`, among the names."""
+    """Return the class of each utterance, (N,).
+
+    Args:
+        digits: The corpus.
+        rows: The indices of the utterances, (N,).
+        names: The name of each class.
+        field: The attribute of an utterance that has the name, "text" or "speaker".
+    """
     return torch.tensor([names.index(getattr(digits.store.utterances[int(row)], field)) for row in rows])
 
 
-def by_speaker(right: Tensor, speakers: Tensor) -> Measured:
-    """Return the mean of right (N,), with bootstrap draws of speakers (N,)."""
-    everyone = speakers.unique()
-    means = np.array([float(right[speakers == s].mean()) for s in everyone])
+def by_speaker(correct: Tensor, speakers: Tensor) -> Measured:
+    """Return an accuracy with bootstrap draws of speakers.
+
+    Args:
+        correct: 1 for correct and 0 for wrong decisions, (N,).
+        speakers: The number of the speaker of each decision, (N,).
+    """
+    means = np.array([float(correct[speakers == speaker].mean()) for speaker in speakers.unique()])
     counts = draw_counts(len(means), REPLICATES, np.random.default_rng(0))
-    return Measured(float(right.mean()), (counts @ means / len(means)).tolist())
+    return Measured(float(correct.mean()), (counts @ means / len(means)).tolist())
 
 
 def inception(probabilities: Tensor) -> tuple[float, float, float]:
-    """Return exp E KL(p(y|x) ‖ p(y)), H(y|x) and H(y), in nats, of a judge's probabilities (N, classes)."""
+    """Return the inception score exp E KL(p(y|x) ‖ p(y)), and the entropies H(y|x) and H(y) in nats.
+
+    Args:
+        probabilities: The probabilities p(y|x) of a judge, (N, classes).
+    """
     conditional, marginal = (
         float(entropy(probabilities.double()).mean()),
         float(entropy(probabilities.double().mean(0))),
@@ -128,9 +151,15 @@ def inception(probabilities: Tensor) -> tuple[float, float, float]:
 
 
 def unconditional(judged: Judges, frames: Tensor, real: np.ndarray, suffix: str) -> dict[str, Measured]:
-    """Return the digit judge's measures of normalised samples (N, T, n_mels), with `suffix` in their names.
+    """Return the measures of samples from the priors, by the digit judge.
 
-    The Fréchet distance is to the features (M, d) of real speech, for M samples at a time.
+    The Fréchet distance is that to real speech. It is computed for M samples at a time and averaged.
+
+    Args:
+        judged: The judges.
+        frames: The samples, normalised log-mels (N, T, n_mels).
+        real: The features of real speech, (M, d).
+        suffix: The suffix of the names of the measures.
     """
     probabilities, features = judged.digit.opinion(frames)
     rng, count = np.random.default_rng(0), len(frames)
@@ -147,9 +176,13 @@ def unconditional(judged: Judges, frames: Tensor, real: np.ndarray, suffix: str)
 
 
 def frechet(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the Fréchet distance ‖μ1 − μ2‖² + tr(Σ1 + Σ2 − 2 (Σ1 Σ2)^½) of features (N, d) and (M, d).
+    """Return the Fréchet distance ‖μ1 − μ2‖² + tr(Σ1 + Σ2 − 2 (Σ1 Σ2)^½) of two sets of features.
 
     Heusel et al., "GANs trained by a two time-scale update rule converge to a local Nash equilibrium", NeurIPS 2017.
+
+    Args:
+        first: The first set of features, (N, d).
+        second: The second set of features, (M, d).
     """
     first_covariance, second_covariance = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
     root = sqrtm(first_covariance @ second_covariance)
@@ -158,23 +191,28 @@ def frechet(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def clusters(assigned: np.ndarray, words: np.ndarray, speakers: Tensor) -> dict[str, Measured]:
-    """Return the accuracy of clusters (N,) and their normalised mutual information with the words (N,).
+    """Return the accuracy of clusters, and their normalised mutual information with the words.
 
-    The accuracy is under the best one-to-one assignment of clusters to words. The draws are of speakers (N,).
+    The accuracy is that of the best one-to-one assignment of clusters to words. The bootstrap draws speakers.
+
+    Args:
+        assigned: The number of the cluster of each utterance, (N,).
+        words: The number of the word of each utterance, (N,).
+        speakers: The number of the speaker of each utterance, (N,).
     """
     from sklearn.metrics import normalized_mutual_info_score
 
     size = max(int(assigned.max()), int(words.max())) + 1
     table = np.zeros((size, size))
     np.add.at(table, (assigned, words), 1)
-    rows, columns = linear_sum_assignment(-table)
-    name = dict(zip(rows.tolist(), columns.tolist(), strict=True))
-    right = torch.tensor([float(name[int(a)] == y) for a, y in zip(assigned, words, strict=True)], dtype=torch.float64)
-    everyone, numbers = np.unique(speakers.numpy(), return_inverse=True)
-    counts = draw_counts(len(everyone), REPLICATES, np.random.default_rng(0))
-    chosen = (np.repeat(np.arange(len(numbers)), copies[numbers]) for copies in counts)
-    draws = [float(normalized_mutual_info_score(words[rows], assigned[rows])) for rows in chosen]
+    clusters_in_order, best_words = linear_sum_assignment(-table)
+    word_of = dict(zip(clusters_in_order.tolist(), best_words.tolist(), strict=True))
+    correct = [float(word_of[int(cluster)] == word) for cluster, word in zip(assigned, words, strict=True)]
+    distinct, numbers = np.unique(speakers.numpy(), return_inverse=True)
+    counts = draw_counts(len(distinct), REPLICATES, np.random.default_rng(0))
+    samples = (np.repeat(np.arange(len(numbers)), copies[numbers]) for copies in counts)
+    draws = [float(normalized_mutual_info_score(words[rows], assigned[rows])) for rows in samples]
     return {
-        "cluster_accuracy": by_speaker(right, speakers),
+        "cluster_accuracy": by_speaker(torch.tensor(correct, dtype=torch.float64), speakers),
         "nmi": Measured(float(normalized_mutual_info_score(words, assigned)), draws),
     }

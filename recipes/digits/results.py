@@ -1,10 +1,9 @@
-"""Measure finished runs, and write results.json and the table of the README.
+"""Measure finished runs of the recipe, and write results.json and the table of the README.
 
     python recipes/digits/results.py runs/digits-* [--data DIR]
 
-Each run is measured once, and its measures are kept in its folder (measures.json). Runs of one configuration with
-different seeds are one row: means over the seeds, and intervals of the bootstrap draws averaged over them. The judges are
-trained each time a run is measured. k-means needs no run.
+The measures of a run are computed once and stored in its folder (measures.json). Runs of one configuration with different
+seeds are one row of the table, with means over the seeds. The row `k-means` needs no run.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ COMPARED = (
     ("rwae-mmd+actions", "dsvae+actions"),
     ("rwae-mmd+actions", "k-means"),
 )
-COLUMNS = {
+COLUMNS = {  # measure → the title of its column, the factor, the digits after the point
     "content_accuracy": ("content kept %", 100, 1),
     "voice_accuracy": ("voice kept %", 100, 1),
     "inception_score": ("IS", 1, 2),
@@ -94,7 +93,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure_all(runs: list[Path], plans: dict[Path, dict[str, Any]], folder: str | None) -> dict[str, Any]:
-    """Return the measures of each run, of `k-means` and of `real` speech; the last two are kept in the first run's folder."""
+    """Return the measures of each run, of `k-means` and of `real` speech, and `names`, the name of each run's row.
+
+    Measures that do not exist yet are computed. Those of k-means and of real speech are stored in the folder of the first run.
+
+    Args:
+        runs: The run folders.
+        plans: The plan of each run.
+        folder: The new folder of the corpus if it has moved, otherwise None.
+
+    Raises:
+        InputError: A run has log-mels with other settings than the first run.
+    """
     paths = {run: run / "measures.json" for run in runs}
     reference_path = runs[0] / "reference.json"
     if not (reference_path.is_file() and all(path.is_file() for path in paths.values())):
@@ -124,7 +134,7 @@ def measure_all(runs: list[Path], plans: dict[Path, dict[str, Any]], folder: str
 
 
 def k_means(digits: Any) -> list[dict[str, Any]]:
-    """Return the measures of k-means, K = number of words, on `word_shape` of training recordings, for three seeds."""
+    """Return the measures of k-means on `word_shape` of training recordings, for three seeds; K is the number of words."""
     import numpy as np
     import torch
     from measures import clusters, labels, rows_of
@@ -139,18 +149,18 @@ def k_means(digits: Any) -> list[dict[str, Any]]:
     speakers = tuple(sorted({u.speaker for u in digits.store.utterances}))
     rows = []
     for seed in range(3):
-        fitted = KMeans(len(words), n_init=10, random_state=seed).fit(shapes[train])
-        named = clusters(
-            fitted.predict(shapes[test]),
+        model = KMeans(len(words), n_init=10, random_state=seed).fit(shapes[train])
+        measures = clusters(
+            model.predict(shapes[test]),
             labels(digits, test, words, "text").numpy(),
             labels(digits, test, speakers, "speaker"),
         )
-        rows.append({"seed": seed, **{key: value._asdict() for key, value in named.items()}})
+        rows.append({"seed": seed, **{key: value._asdict() for key, value in measures.items()}})
     return rows
 
 
 def groups(measured: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Return the measures of the runs of each configuration."""
+    """Return the measures of all runs of each configuration, from the output of `measure_all`."""
     by_name = defaultdict(list)
     for run, name in measured["names"].items():
         by_name[name].append(measured[run])
@@ -158,7 +168,7 @@ def groups(measured: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def row(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a row of results.json from the measures of its seeds."""
+    """Return a row of results.json from the measures of each seed. Raises InputError if a seed occurs twice."""
     import numpy as np
 
     seeds = [measures["seed"] for measures in runs]
@@ -177,7 +187,13 @@ def row(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def difference(runs: dict[str, list[dict[str, Any]]], name: str, other: str) -> dict[str, Any]:
-    """Return the difference of two rows in each measure, with its interval under the same draws of speakers."""
+    """Return the difference of two rows in each measure, with its interval under the same bootstrap draws.
+
+    Args:
+        runs: The measures of all runs of each configuration.
+        name: The first row.
+        other: The second row, which is subtracted.
+    """
     import numpy as np
 
     def gap(measure: str, part: str) -> Any:
@@ -192,7 +208,7 @@ def difference(runs: dict[str, list[dict[str, Any]]], name: str, other: str) -> 
 
 
 def difference_line(entry: dict[str, Any]) -> str:
-    """Return a line on a difference, bold where its interval excludes 0."""
+    """Return a line of Markdown with a `difference`; values are in bold if their interval excludes 0."""
     parts = []
     for name, (head, scale, digits) in COLUMNS.items():
         if name in entry and name not in ("h_y_given_x", "h_y", "nmi"):
@@ -203,7 +219,15 @@ def difference_line(entry: dict[str, Any]) -> str:
 
 
 def rendered(readme: str, results: dict[str, Any]) -> str:
-    """Return the README with a new table between its marks. Raises InputError without them."""
+    """Return the text of a README with a new table.
+
+    Args:
+        readme: The text of the README.
+        results: The content of results.json.
+
+    Raises:
+        InputError: The README does not have the marks.
+    """
     commands = [
         f"- `{name}`, seeds {', '.join(map(str, entry['seeds']))}: `{entry['command']}`"
         for name, entry in results.items()
@@ -214,11 +238,11 @@ def rendered(readme: str, results: dict[str, Any]) -> str:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Return the rows in Markdown, real test speech last."""
+    """Return the table of results.json in Markdown; real test speech is the last row."""
     rows = {name: entry for name, entry in results.items() if isinstance(entry, dict) and name != "real"}
     real = results["real"]
-    judged = {"content_accuracy": real["digit_judge_accuracy"], "voice_accuracy": real["speaker_judge_accuracy"]}
-    rows["*real test speech*"] = real | judged
+    accuracies = {"content_accuracy": real["digit_judge_accuracy"], "voice_accuracy": real["speaker_judge_accuracy"]}
+    rows["*real test speech*"] = real | accuracies
     cells = [
         (name, *(cell(entry.get(key), scale, digits) for key, (_, scale, digits) in COLUMNS.items()))
         for name, entry in rows.items()
@@ -227,7 +251,13 @@ def table(results: dict[str, Any]) -> str:
 
 
 def cell(entry: Any, scale: float, digits: int) -> str:
-    """Return a measure, a number or a mean with its interval, as text."""
+    """Return the text of a cell.
+
+    Args:
+        entry: A number, a mean with its interval, or None.
+        scale: The factor of all numbers.
+        digits: The digits after the point.
+    """
     if isinstance(entry, dict):
         return with_interval(entry["mean"], entry["interval"], scale, digits)
     return with_interval(entry, None, scale, digits)

@@ -1,12 +1,12 @@
-"""Train an R-WAE on spoken digits, of which only the number is known: no word is looked at.
+"""Train an R-WAE on spoken digits without labels; only the number of different digits is known.
 
     python recipes/digits/train.py                                       the built-in demo: synthetic digits
     python recipes/digits/train.py --data digits=DIR                     Arabic spoken digits, see README.md
     python recipes/digits/train.py --config recipes/digits/conf/dsvae.toml --data digits=DIR --seed 1
-    python recipes/digits/train.py --resume runs/digits-rwae-mmd+actions go on after an interruption
+    python recipes/digits/train.py --resume runs/digits-rwae-mmd+actions continue after an interruption
 
-The run folder gets bundle/, metrics.jsonl and checkpoints/. The checkpoint is the one with the smallest error on the
-development speakers. Order and batches depend on the recordings alone, never on their names.
+The run folder gets bundle/, metrics.jsonl and checkpoints/. The bundle is the checkpoint with the smallest reconstruction
+error on the development speakers. Batches depend on the content of the recordings, never on their names.
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ DEFAULT = HERE / "conf" / "rwae-mmd+actions.toml"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file (default: conf/rwae-mmd+actions.toml)")
-    helped = "the folder of the spoken digits (default: the built-in demo)"
-    parser.add_argument("--data", action="append", default=[], metavar="digits=DIR", help=helped)
+    text = "the folder of the spoken digits (default: the built-in demo)"
+    parser.add_argument("--data", action="append", default=[], metavar="digits=DIR", help=text)
     parser.add_argument("--seed", type=int, metavar="N", help="the seed of the run (default: the configuration's)")
     add_run(parser)
     options = parser.parse_args(argv)
@@ -58,10 +59,11 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the recipe, and return its exit code."""
     options = arguments(argv)
     latest = "checkpoints/latest.safetensors"
     plan = resumed_plan(options, latest, COMMAND, name=str) if options.resume else new_plan(options)
-    import torch  # slow to load, so only now that the command line is known to be right
+    import torch  # slow to load, so only after the command line has been checked
 
     from rwae_audio.training.trainer import RunConfig
 
@@ -83,7 +85,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def new_plan(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what run.json keeps: the configuration's tables, its name (the table's row), the corpus, the command."""
+    """Return the plan of a new run, which is the content of run.json.
+
+    The entry `name` is the name of the configuration, and of the row in the table.
+    """
     config: Path = options.config or DEFAULT
     return {
         "config": tables_of(config, options.set, options.seed),
@@ -94,16 +99,16 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def source(items: Sequence[str]) -> Source:
-    """Return the folder of the digits that --data gives, or the built-in demo. Raises InputError."""
+    """Return the source of --data, or the built-in demo. Raises InputError if --data is not one digits=DIR."""
     from rwae_audio.data.corpora import Source
 
     if not items:
         tell("no corpus was given (--data digits=DIR): training on the built-in synthetic digits")
         return Source("demo-digits", "", "demo-digits")
-    reader, _, place = items[0].partition("=")
-    if reader != "digits" or not place or len(items) > 1:
+    reader, _, folder = items[0].partition("=")
+    if reader != "digits" or not folder or len(items) > 1:
         raise InputError(f"--data {' --data '.join(items)}; expected digits=DIR")
-    return Source("digits", str(Path(place).resolve()), "digits")
+    return Source("digits", str(Path(folder).resolve()), "digits")
 
 
 @dataclass(frozen=True)
@@ -111,9 +116,10 @@ class Digits:
     """A corpus of single words.
 
     Attributes:
+        corpus: The corpus.
         store: The log-mels of the corpus.
-        normaliser: The mean and deviation of the training speakers' log-mels.
-        frames: The normalised log-mels of all utterances (U, T, n_mels).
+        normaliser: The mean and the deviation of the training speakers' log-mels.
+        frames: The normalised log-mels of all utterances, (U, T, n_mels).
     """
 
     corpus: Corpus
@@ -123,7 +129,16 @@ class Digits:
 
 
 def prepare(plan: dict[str, Any], config: RunConfig, folder: str | None = None) -> Digits:
-    """Read the corpus (in `folder`, if it is not where it was) and make its frames, all as long as a training segment."""
+    """Read the corpus of a run, and compute its log-mels.
+
+    Args:
+        plan: The content of run.json.
+        config: The configuration.
+        folder: The new folder of the corpus if it has moved, otherwise None.
+
+    Raises:
+        InputError: The corpus cannot be read or has changed, or a recording is not as long as a training segment.
+    """
     import numpy as np
     import torch
 
@@ -148,9 +163,22 @@ def prepare(plan: dict[str, Any], config: RunConfig, folder: str | None = None) 
 
 
 def train_run(
-    digits: Digits, config: RunConfig, plan: dict[str, Any], folder: Path, go_on: bool, minutes: float | None = None
+    digits: Digits, config: RunConfig, plan: dict[str, Any], folder: Path, resume: bool, minutes: float | None = None
 ) -> None:
-    """Train, and leave the bundle. Raises TimeIsUp when the minutes are over before."""
+    """Train a model, and write its bundle.
+
+    Args:
+        digits: The corpus.
+        config: The configuration.
+        plan: The plan of the run.
+        folder: The run folder.
+        resume: Whether the training continues from the latest checkpoint.
+        minutes: The time in minutes after which the training stops with a checkpoint, or None.
+
+    Raises:
+        Interrupted: Ctrl-C was pressed; a checkpoint has been written.
+        TimeIsUp: The minutes are over; a checkpoint has been written.
+    """
     import numpy as np
     import torch
 
@@ -181,7 +209,7 @@ def train_run(
         held_out,
         error,
         folder,
-        resume=go_on,
+        resume=resume,
         minutes=minutes,
         say=tell,
         progress=True,

@@ -1,8 +1,8 @@
-"""The bound on the Wasserstein distance, on problems small enough for linear programmes.
+"""R-WAE's bound on the Wasserstein distance W, computed on problems that are small enough for linear programmes.
 
-A problem has finitely many sequences x_{1:T} with probabilities p(x), static codes z^c, dynamic paths m = z^m_{1:T} (a
-Markov chain), a deterministic decoder G and the cost c(x, G) = Σ_t ‖x_t − G(z^c, z^m_t)‖². There are N sequences, A
-static codes, M dynamic codes for each step, and P = M^T paths.
+A problem has finitely many sequences x_{1:T} with probabilities p(x), static codes z^c, and paths m = z^m_{1:T} of dynamic
+codes, which are a Markov chain. The decoder G is deterministic, and the cost is c(x, G) = Σ_t ‖x_t − G(z^c, z^m_t)‖². There
+are N sequences, A static codes, M dynamic codes at each step, and P = M^T paths.
 """
 
 from __future__ import annotations
@@ -27,7 +27,16 @@ Match = Literal["joint", "apart", "marginal"]
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem: x (N, T, d) with weights (N,), decodings (A, P, T, d), priors of z^c (A,) and paths (P,), paths (P, T)."""
+    """A problem.
+
+    Attributes:
+        x: The sequences, (N, T, d).
+        weights: The probability of each sequence, (N,).
+        decodings: The decoded sequence of each pair of codes, (A, P, T, d).
+        static_prior: The prior of z^c, (A,).
+        path_prior: The prior of the paths, (P,).
+        paths: The dynamic codes of each path, (P, T).
+    """
 
     x: np.ndarray
     weights: np.ndarray
@@ -38,16 +47,20 @@ class Problem:
 
     @property
     def cost(self) -> np.ndarray:
-        """The cost c(x, G(z^c, m)), (N, A, P)."""
+        """The cost c(x, G(z^c, m)) of each sequence and pair of codes, (N, A, P)."""
         return ((self.x[:, None, None] - self.decodings) ** 2).sum((-1, -2))
 
 
 def random_problem(family: Family, rng: np.random.Generator) -> Problem:
-    """Draw a problem: two voices that say all 2^T texts, x_t = voice + sound_t + deviation(voice, sounds up to t).
+    """Draw a problem with two voices and all 2^T texts: x_t = voice + sound_t + deviation(voice, sounds up to t).
 
-    `separable`: p(x) = p(voice) · p(text); voice and z^c move other coordinates of a frame than sound and z^m_t.
-    `independent`: p(x) = p(voice) · p(text); sounds and G(z^c, z^m_t) are arbitrary vectors. `dependent`: p(x) is
-    arbitrary as well.
+    In the family `separable`, p(x) = p(voice) · p(text), and the coordinates that voice and z^c change are not those that
+    sound and z^m_t change. In `independent`, p(x) = p(voice) · p(text), and sounds and G(z^c, z^m_t) are arbitrary vectors. In
+    `dependent`, p(x) is arbitrary as well.
+
+    Args:
+        family: The family of the problem.
+        rng: The random numbers.
     """
     paths = np.array(list(itertools.product(range(DYNAMIC), repeat=STEPS)))
     separable = family == "separable"
@@ -56,9 +69,9 @@ def random_problem(family: Family, rng: np.random.Generator) -> Problem:
     deviation = 0.0 if separable else 0.3
     x = np.empty((2, len(paths), STEPS, DIM))
     for t in range(STEPS):
-        prefixes, which = np.unique(paths[:, : t + 1], axis=0, return_inverse=True)
-        moved = deviation * rng.standard_normal((2, len(prefixes), DIM))
-        x[:, :, t] = voices[:, None] + sounds[paths[:, t]] + moved[:, which.ravel()]
+        prefixes, numbers = np.unique(paths[:, : t + 1], axis=0, return_inverse=True)
+        deviations = deviation * rng.standard_normal((2, len(prefixes), DIM))
+        x[:, :, t] = voices[:, None] + sounds[paths[:, t]] + deviations[:, numbers.ravel()]
     weights: np.ndarray = np.outer(rng.dirichlet([4, 4]), rng.dirichlet(np.full(len(paths), 2)))
     if family == "dependent":
         weights = rng.dirichlet(np.full(weights.size, 0.5)).reshape(weights.shape)
@@ -76,13 +89,28 @@ def random_problem(family: Family, rng: np.random.Generator) -> Problem:
 
 
 def solve(cost: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray | None:
-    """Return argmin ⟨cost, q⟩ over q ≥ 0 with rows @ q.ravel() = values, by HiGHS, or None without a feasible q."""
+    """Solve a linear programme: minimise ⟨cost, q⟩ over q ≥ 0 with rows @ q.ravel() = values.
+
+    Args:
+        cost: The cost of each entry of q.
+        rows: The coefficients of the constraints, (constraints, q.size).
+        values: The right sides of the constraints.
+
+    Returns:
+        The optimal q, in the shape of `cost`, or None if no q is feasible.
+    """
     result = linprog(cost.ravel(), A_eq=csr_matrix(rows), b_eq=values, method="highs", options={"maxiter": 500})
     return result.x.reshape(cost.shape) if result.status == 0 else None
 
 
 def transport(cost: np.ndarray, p: np.ndarray, q: np.ndarray) -> float:
-    """Return W between weights p (N,) and q (K,) under cost (N, K): min ⟨cost, π⟩ over π with these marginals."""
+    """Return the Wasserstein distance between two discrete distributions, min ⟨cost, π⟩ over π with these marginals.
+
+    Args:
+        cost: The cost of each pair of points, (N, K).
+        p: The probabilities of the first distribution, (N,).
+        q: The probabilities of the second distribution, (K,).
+    """
     n, k = cost.shape
     rows = np.vstack([np.kron(np.eye(n), np.ones(k)), np.kron(np.ones(n), np.eye(k))])
     plan = solve(cost, rows, np.concatenate([p, q]))
@@ -91,7 +119,10 @@ def transport(cost: np.ndarray, p: np.ndarray, q: np.ndarray) -> float:
 
 
 def causality(problem: Problem) -> np.ndarray:
-    """Return rows (…, N · P) whose product with q(m|x) vanishes if q(m_{≤t}|x) depends on x_{≤t} alone, for all t < T."""
+    """Return the constraints of causality, as rows (…, N · P) whose product with a causal q(m|x) is 0.
+
+    A posterior is causal if q(m_{≤t}|x) depends on x_{≤t} alone, for all t < T.
+    """
     n, p = len(problem.x), len(problem.paths)
     rows = []
     for t in range(1, STEPS):
@@ -108,7 +139,10 @@ def causality(problem: Problem) -> np.ndarray:
 
 
 def causal_relaxation(problem: Problem) -> float:
-    """Return min E c over all q(z^c, m | x), conditionally independent or not, with causal q(m|x) and Q = P(z^c) · P(m)."""
+    """Return the smallest E c over all q(z^c, m | x) with causal q(m|x) and aggregate Q = P(z^c) · P(m).
+
+    z^c and m may depend on each other given x.
+    """
     n, a, p = problem.cost.shape
     joint = np.outer(problem.static_prior, problem.path_prior).ravel()
     causal = np.kron(np.ones(a), causality(problem).reshape(-1, n, 1, p)).reshape(-1, n * a * p)
@@ -122,7 +156,13 @@ def causal_relaxation(problem: Problem) -> float:
 
 @dataclass(frozen=True)
 class Factorised:
-    """A factorised posterior, q(z^c|x) (N, A) and q(m|x) (N, P), and its cost E c."""
+    """A factorised posterior.
+
+    Attributes:
+        cost: The cost E c.
+        static: The posterior q(z^c|x), (N, A).
+        dynamic: The posterior q(m|x), (N, P).
+    """
 
     cost: float
     static: np.ndarray
@@ -130,13 +170,19 @@ class Factorised:
 
 
 def factorised(problem: Problem, match: Match, starts: int, rng: np.random.Generator) -> Factorised:
-    """Search for the least E c over posteriors of the paper's form, q(z^c|x) · ∏_t q(z^m_t | z^m_{<t}, x_{≤t}).
+    """Search for the smallest E c over posteriors of the paper's form, q(z^c|x) · ∏_t q(z^m_t | z^m_{<t}, x_{≤t}).
 
-    All have Q_{z^c} = P. `apart`: also Q_{z^m_t | z^m_{<t}} = P for every t, the paper's constraints. `joint`: also
-    independence of z^c and z^m under Q. `marginal`: Q_{z^m_t} = P_{z^m_t} for every t alone, which is what a penalty on
-    single steps demands. The problem is bilinear, so linear programmes alternate from `starts` random feasible
-    posteriors. Each step stays feasible, and the result is an upper bound of the optimum. In a start z^m is independent of
-    x, which is feasible for every `match`.
+    The problem is bilinear. So linear programmes for the two factors alternate, from random feasible posteriors. All steps are
+    feasible, and the result is an upper bound of the optimum. At the start z^m is independent of x, which is feasible for every
+    `match`.
+
+    Args:
+        problem: The problem.
+        match: The constraints on the aggregate Q besides Q_{z^c} = P. `apart`: Q_{z^m_t | z^m_{<t}} = P for every t, as in
+            the paper. `joint`: z^c and z^m are also independent under Q. `marginal`: Q_{z^m_t} = P_{z^m_t} for every t, as in
+            a penalty on single steps.
+        starts: The number of random starts.
+        rng: The random numbers.
     """
     n, a, p = problem.cost.shape
     causal, weights, ones = causality(problem), problem.weights[:, None], np.ones(n)
@@ -165,13 +211,13 @@ def factorised(problem: Problem, match: Match, starts: int, rng: np.random.Gener
         guess = np.einsum("nap,p->na", cost, problem.path_prior) + cost.mean() * a * rng.standard_normal((n, a))
         q_c = best_static(np.tile(problem.path_prior, (n, 1)), guess)
         assert q_c is not None
-        if rng.random() < 0.5:  # let z^c depend on the voice alone
+        if rng.random() < 0.5:  # a start in which z^c depends on the voice alone
             by_voice = (weights * q_c).reshape(VOICES, -1, a).sum(1) / weights.reshape(VOICES, -1).sum(1)[:, None]
             q_c = by_voice.repeat(n // VOICES, axis=0)
         value = np.inf
-        for _ in range(30):  # a limit, since rounding lets the cost decrease forever
+        for _ in range(30):  # a limit, since rounding errors let the cost decrease forever
             if q_m is None or q_c is None:
-                break  # the equalities hold only up to rounding
+                break  # infeasible, since the constraints of the other factor hold only up to rounding
             before, value = value, float(np.einsum("nap,na,np->", cost, q_c, q_m))
             if value < best.cost:
                 best = Factorised(value, q_c, q_m)
@@ -184,11 +230,17 @@ def factorised(problem: Problem, match: Match, starts: int, rng: np.random.Gener
 
 
 def penalised(problem: Problem, beta: float, starts: int, generator: torch.Generator) -> float:
-    """Search for the least E c + β · (MMD²(Q_{z^c}, P) + Σ_t MMD²_t) from `starts` random posteriors of the paper's form.
+    """Search for the smallest E c + β · (MMD²(Q_{z^c}, P) + Σ_t MMD²_t) over posteriors of the paper's form.
 
-    MMD² is that of the distributions themselves, with the toolkit's kernel; a code is the number 0 or 1. Step t compares
-    Q_{z^m_{≤t}} with Q_{z^m_{<t}} · P_{z^m_t | z^m_{<t}}. Logits for every z^m_{<t} and x_{≤t} keep the posterior causal. The
-    optimiser is L-BFGS in float64.
+    MMD² is that of the distributions, not of samples, with the toolkit's kernel; a code is the number 0 or 1. MMD²_t compares
+    Q_{z^m_{≤t}} with Q_{z^m_{<t}} · P_{z^m_t | z^m_{<t}}. The posterior has logits for every z^m_{<t} and x_{≤t}, and so it is
+    causal. The optimizer is L-BFGS in float64.
+
+    Args:
+        problem: The problem.
+        beta: The weight β.
+        starts: The number of random starts.
+        generator: The random numbers.
     """
     n, a, p = problem.cost.shape
     cost, weights = torch.tensor(problem.cost * problem.weights[:, None, None]), torch.tensor(problem.weights)
@@ -201,13 +253,10 @@ def penalised(problem: Problem, beta: float, starts: int, generator: torch.Gener
     for t in range(STEPS):
         pasts, past = np.unique(problem.x[:, : t + 1].reshape(n, -1), axis=0, return_inverse=True)
         heads, head = np.unique(problem.paths[:, :t], axis=0, return_inverse=True)
-        conditional = torch.tensor(
-            prefix_probabilities(problem, t + 1) / prefix_probabilities(problem, t)
-        )  # P(z^m_t | z^m_{<t})
-        compared = kernel(paths[:, : t + 1])
-        steps.append(
-            (torch.tensor(past.reshape(-1, 1)), torch.tensor(head.ravel()), paths[:, t], conditional, compared)
-        )
+        # P(z^m_t | z^m_{<t})
+        conditional = torch.tensor(prefix_probabilities(problem, t + 1) / prefix_probabilities(problem, t))
+        kernels = kernel(paths[:, : t + 1])
+        steps.append((torch.tensor(past.reshape(-1, 1)), torch.tensor(head.ravel()), paths[:, t], conditional, kernels))
         shape = (starts, len(pasts), len(heads), DYNAMIC)
         logits.append(torch.randn(shape, generator=generator, dtype=torch.float64))
 
@@ -215,14 +264,13 @@ def penalised(problem: Problem, beta: float, starts: int, generator: torch.Gener
         q_c = logits[0].softmax(-1)
         excess = weights @ q_c - static_prior
         penalty = torch.einsum("sa,ab,sb->s", excess, kernel(torch.arange(a)[:, None]), excess)
-        q_m = torch.ones(starts, n, p, dtype=torch.float64)  # q of the prefix m_{≤t} of every path
-        for t, (past, head, code, conditional, compared) in enumerate(steps):
+        q_m = torch.ones(starts, n, p, dtype=torch.float64)  # the probability of the prefix m_{≤t} of every path
+        for t, (past, head, code, conditional, kernels) in enumerate(steps):
             before = weights @ q_m
             q_m = q_m * logits[1 + t].softmax(-1)[:, past, head, code]
-            excess = (weights @ q_m - before * conditional) / DYNAMIC ** (
-                STEPS - 1 - t
-            )  # the number of paths with this prefix
-            penalty = penalty + torch.einsum("sp,pr,sr->s", excess, compared, excess)
+            same_prefix = DYNAMIC ** (STEPS - 1 - t)  # the number of paths with the prefix of a path
+            excess = (weights @ q_m - before * conditional) / same_prefix
+            penalty = penalty + torch.einsum("sp,pr,sr->s", excess, kernels, excess)
         return torch.einsum("nap,sna,snp->s", cost, q_c, q_m) + beta * penalty
 
     minimise(lambda: losses().sum(), logits, rounds=1000)
@@ -230,7 +278,7 @@ def penalised(problem: Problem, beta: float, starts: int, generator: torch.Gener
 
 
 def prefix_probabilities(problem: Problem, t: int) -> np.ndarray:
-    """Return P(z^m_{≤t}) of the first t codes of every path, (P,)."""
+    """Return the prior probability P(z^m_{≤t}) of the first t codes of every path, (P,)."""
     same_prefix = (problem.paths[:, None, :t] == problem.paths[None, :, :t]).all(-1)
     return same_prefix @ problem.path_prior
 
@@ -238,8 +286,12 @@ def prefix_probabilities(problem: Problem, t: int) -> np.ndarray:
 def levels(problem: Problem, rng: np.random.Generator) -> dict[str, float]:
     """Return W and the optima under each set of constraints on the posterior.
 
-    `independence` is W between Q_{z^c, z^m} after the decoder and P_G, for the posterior of `apart`. `corrected` is
-    (√apart + √independence)², which W cannot exceed, since √W is a metric.
+    `independence` is the distance W between the model's distribution P_G and the decoded Q_{z^c, z^m}, for the posterior of
+    `apart`. `corrected` is (√apart + √independence)². It is an upper bound of W, since √W is a metric.
+
+    Args:
+        problem: The problem.
+        rng: The random numbers of the searches.
     """
     codes = np.outer(problem.static_prior, problem.path_prior).ravel()
     apart, n = factorised(problem, "apart", 5, rng), len(problem.x)

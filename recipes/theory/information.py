@@ -1,11 +1,13 @@
-"""The information that each objective keeps in its codes, on a linear-Gaussian problem with a closed form of I(x; z).
+"""The information I(x; z) in the codes of each objective, on a linear-Gaussian problem where it has a closed form.
 
     x_t = a · c + b · m_t + noise,  c ~ N(0, 1),  m_t an AR(1) chain of variance 1,  t = 1 … T,  x_t in R²
 
-Encoders and decoder are linear, posteriors and prior Gaussian, every code a number: z^c = ⟨w, x_{1:T}⟩ + noise;
-z^m_t = ⟨w_t, x_{≤t}⟩ + noise; x̂_t = g · z^c + h · z^m_t. The prior of z^m is AR(1) with a learned coefficient and
-variance 1. Every term of every objective is a function of these few numbers, which is minimised without sampling.
-Information is in nats.
+Encoders and decoder are linear, posteriors and priors are Gaussian, and every code is a number:
+
+    z^c = ⟨w, x_{1:T}⟩ + noise,  z^m_t = ⟨w_t, x_{≤t}⟩ + noise,  x̂_t = g · z^c + h · z^m_t
+
+The prior of z^m is AR(1) with a learned coefficient and variance 1. So every term of every objective is a function of a few
+numbers, which is minimised without sampling. Information is in nats.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from rwae_audio.randomness import generator
 
 STEPS, DIM = 4, 2
 STATIC_AXIS, DYNAMIC_AXIS = (1.5, 0.5), (-0.5, 1.0)  # a, b
-COEFFICIENT, NOISE = 0.6, 0.3  # coefficient of the AR(1) chain; deviation of the noise
+COEFFICIENT, NOISE = 0.6, 0.3  # the coefficient of the AR(1) chain; the standard deviation of the noise
 FIXED_VARIANCE = 0.1  # the variance of R-WAE's posteriors
 BETAS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 UPDATES, BATCH, LEARNING_RATE = 450, 96, 1e-2
@@ -61,7 +63,7 @@ def chain(coefficient: Tensor) -> Tensor:
 
 
 def data_covariance() -> Tensor:
-    """Return Cov(x_{1:T}), (T · 2, T · 2), time first."""
+    """Return the covariance of x_{1:T}, (2 T, 2 T), with the two coordinates of a step beside each other."""
     a, b = (torch.tensor(axis, dtype=torch.float64) for axis in (STATIC_AXIS, DYNAMIC_AXIS))
     static = torch.kron(torch.ones(STEPS, STEPS, dtype=torch.float64), torch.outer(a, a))
     dynamic = torch.kron(chain(torch.tensor(COEFFICIENT, dtype=torch.float64)), torch.outer(b, b))
@@ -69,7 +71,7 @@ def data_covariance() -> Tensor:
 
 
 def draw_data(count: int, source: torch.Generator) -> Tensor:
-    """Draw sequences (count, T, 2) in single precision."""
+    """Draw sequences, (count, T, 2), float32, with the random numbers of `source`."""
     root = torch.linalg.cholesky(data_covariance())
     return (
         (torch.randn(count, STEPS * DIM, generator=source, dtype=torch.float64) @ root.T).float().view(-1, STEPS, DIM)
@@ -77,24 +79,32 @@ def draw_data(count: int, source: torch.Generator) -> Tensor:
 
 
 def expected_imq(variance: Tensor, prior_variance: Tensor) -> Tensor:
-    """Return E k(x, y) of the toolkit's kernel in one dimension for x − y ~ N(0, variance); both (...,) → (...,).
+    """Return the expectation E k(x, y) of the toolkit's kernel in one dimension, for x − y ~ N(0, variance).
 
     E C / (C + D²) = √(π C / 2 v) · erfcx(√(C / 2 v)) for D ~ N(0, v); C = 2 · prior_variance · s, summed over scales s.
+
+    Args:
+        variance: The variance of x − y, (...,).
+        prior_variance: The variance of the prior, which sets the scales of the kernel, (...,).
     """
     ratios = (torch.tensor(SCALES, dtype=variance.dtype) * (prior_variance / variance)[..., None]).sqrt()  # √(C / 2 v)
     return math.sqrt(math.pi) * (ratios * torch.special.erfcx(ratios)).sum(-1)
 
 
 def gaussian_mmd(q: Tensor, p: Tensor, prior_variance: Tensor) -> Tensor:
-    """Return MMD² between N(0, q) and N(0, p), with the toolkit's kernel."""
+    """Return MMD² between N(0, q) and N(0, p) with the toolkit's kernel, whose scales are set by `prior_variance`."""
     within = expected_imq(2 * q, prior_variance) + expected_imq(2 * p, prior_variance)
     return within - 2 * expected_imq(q + p, prior_variance)
 
 
 def gaussian_wasserstein(a: Tensor, b: Tensor) -> Tensor:
-    """Return W (squared L2 cost) between N(0, a) and N(0, b): tr(a + b − 2 (a^½ b a^½)^½).
+    """Return the Wasserstein distance (squared L2 cost) between N(0, a) and N(0, b): tr(a + b − 2 (a^½ b a^½)^½).
 
-    For other distributions with these covariances it is a lower bound of W (Gelbrich 1990).
+    It is a lower bound of the distance between other distributions with these covariances (Gelbrich 1990).
+
+    Args:
+        a: The covariance of the first distribution, (d, d).
+        b: The covariance of the second distribution, (d, d).
     """
     values, vectors = torch.linalg.eigh(a)
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
@@ -102,9 +112,10 @@ def gaussian_wasserstein(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Linear:
-    """A linear-Gaussian autoencoder with posterior variances that are learned above `floor`."""
+    """A linear-Gaussian autoencoder."""
 
     def __init__(self, floor: float, seed: int = 0) -> None:
+        """Draw the initial parameters with a seed. Posterior variances are learned and at least `floor`."""
         source = generator(seed, "theory/linear")
         shapes = {
             "w": (1, STEPS * DIM),
@@ -121,16 +132,19 @@ class Linear:
         self.causal = torch.ones(STEPS, STEPS, dtype=torch.float64).tril().repeat_interleave(DIM, dim=1)
 
     def terms(self) -> dict[str, Tensor]:
-        """Return the squared error, W(P_D, P_G), and for each code I, E KL(q(z|x) ‖ p), KL(Q ‖ p) and MMD² of `rwae-mmd`.
+        """Return all terms of the objectives.
 
-        W has no gradient. KL(Q ‖ p) of z^m is Σ_t E KL(Q_{z^m_t|z^m_{<t}} ‖ P_{z^m_t|z^m_{<t}}).
+        Returns:
+            `error` is the squared error, and `wasserstein` is W(P_D, P_G), which has no gradient. For each code, `information`
+            is I(x; z), `kl` is E KL(q(z|x) ‖ p), `aggregate_kl` is KL(Q ‖ p), and `mmd` is MMD² as in `rwae-mmd`. For z^m,
+            KL(Q ‖ p) is Σ_t E KL(Q_{z^m_t|z^m_{<t}} ‖ P_{z^m_t|z^m_{<t}}).
         """
         w, w_t, g, h = self.parts["w"], self.parts["w_t"] * self.causal, self.parts["g"], self.parts["h"]
         noise = self.floor + self.parts["s"].exp()
         rho = 0.99 * self.parts["r"].tanh()
         codes = torch.cat([w, w_t])  # (1 + T, 2 T)
-        means = codes @ self.covariance @ codes.T  # covariance of the posteriors' means
-        total = means + noise.diag()  # covariance of the codes
+        means = codes @ self.covariance @ codes.T  # the covariance of the means of the posteriors
+        total = means + noise.diag()  # the covariance of the codes
 
         decoder = torch.cat([g.repeat(STEPS)[:, None], torch.kron(torch.eye(STEPS, dtype=h.dtype), h[:, None])], dim=1)
         cross = decoder @ codes @ self.covariance
@@ -141,9 +155,7 @@ class Linear:
 
         static, dynamic = slice(0, 1), slice(1, None)
         q, s = total[dynamic, dynamic], noise[dynamic]
-        v = torch.cat(
-            [torch.ones(1, dtype=q.dtype), (1 - rho**2).expand(STEPS - 1)]
-        )  # variances of the prior, given the past
+        v = torch.cat([torch.ones(1, dtype=q.dtype), (1 - rho**2).expand(STEPS - 1)])  # prior variances, given the past
         before = torch.cat([torch.zeros(1, dtype=q.dtype), q.diag()[:-1]])  # E (z^m_{t-1})²
         lagged = torch.cat([torch.zeros(1, dtype=q.dtype), q.diagonal(1)])  # E z^m_{t-1} z^m_t
         squares = q.diag() - s - 2 * rho * lagged + rho**2 * before  # E (mean of q − mean of p)²
@@ -159,7 +171,7 @@ class Linear:
             "static_aggregate_kl": (z - 1 - z.log()) / 2,
             "static_mmd": gaussian_mmd(z, unit, unit),
             "dynamic_information": information(dynamic),
-            "dynamic_kl": ((v / s).log() + (s + squares) / v - 1).sum() / 2,  # step by step, as `dsvae` computes it
+            "dynamic_kl": ((v / s).log() + (s + squares) / v - 1).sum() / 2,  # the sum over steps, as in `dsvae`
             "dynamic_aggregate_kl": joint / 2,
             "dynamic_mmd": gaussian_mmd(q.diag(), rho**2 * before + v, v.detach()).sum(),
         }
@@ -168,7 +180,12 @@ class Linear:
 def sweep(objective: Closed, floor: float, betas: Sequence[float] = BETAS) -> list[dict[str, float]]:
     """Return the terms at the minimum of error + β · (static + dynamic regulariser) for every β.
 
-    The minimum is found near β = 1 first, and followed in both directions.
+    The search begins at β = 1. The minimum for one β is the start of the search for the next larger or smaller β.
+
+    Args:
+        objective: The objective, which sets the regulariser.
+        floor: The smallest posterior variance.
+        betas: The weights β.
     """
     kind = {"vae": "kl", "rwae-kl": "aggregate_kl", "rwae-mmd": "mmd"}[objective]
     rows: dict[float, dict[str, float]] = {}
@@ -187,7 +204,13 @@ def sweep(objective: Closed, floor: float, betas: Sequence[float] = BETAS) -> li
 
 
 def minimise(loss: Callable[[], Tensor], parameters: Sequence[Tensor], rounds: int = 300) -> None:
-    """Move the parameters to a minimum of a smooth loss by L-BFGS with a strong Wolfe line search."""
+    """Change parameters to a minimum of a smooth loss, by L-BFGS with a strong Wolfe line search.
+
+    Args:
+        loss: The loss as a function of the current parameters.
+        parameters: The parameters, which are changed in place.
+        rounds: The largest number of iterations.
+    """
     for parameter in parameters:
         parameter.requires_grad_(True)
     optimizer = torch.optim.LBFGS(
@@ -209,10 +232,13 @@ def minimise(loss: Callable[[], Tensor], parameters: Sequence[Tensor], rounds: i
 
 
 def train(name: Trained, beta: float) -> RWAE:
-    """Train a tiny model of the toolkit with one of its objectives on fresh draws of the linear-Gaussian data.
+    """Train a small model of the toolkit on the linear-Gaussian data, with new data for every update.
 
-    R-WAE compares (z̃^m_{t-1}, z̃^m_t) with (z̃^m_{t-1}, z^m_t), on which alone the conditional depends here. Its posterior
-    variances are fixed, or `learned` like those of the VAE.
+    R-WAE compares (z̃^m_{t-1}, z̃^m_t) with (z̃^m_{t-1}, z^m_t), since the conditional depends on the step before alone.
+
+    Args:
+        name: The objective. The posterior variances of `rwae-mmd` are fixed, those of the others are learned.
+        beta: The weight β of the regularisers.
     """
     config = NETWORK
     if name != "rwae-mmd":
@@ -240,11 +266,11 @@ def train(name: Trained, beta: float) -> RWAE:
 
 @torch.no_grad()
 def measure(model: RWAE, count: int = 2048) -> dict[str, float]:
-    """Measure a model on fresh sequences: squared error, I of both codes, mean posterior variances, and bounds of W.
+    """Return the squared error of a model on new sequences, I of both codes, mean posterior variances, and bounds of W.
 
-    `wasserstein_high` is the exact W between `count` / 2 data sequences and as many rollouts of the prior, which is too
-    large on average. `wasserstein_zero` is the same between two samples of the data, whose true W is 0. `wasserstein_low`
-    is Gelbrich's bound from the data's covariance and that of 50,000 rollouts.
+    `wasserstein_high` is the exact W between samples, `count` / 2 data sequences and as many rollouts of the prior. It is too
+    large on average. `wasserstein_zero` is the same for two samples of the data, although their true W is 0.
+    `wasserstein_low` is Gelbrich's bound, from the covariance of the data and that of 50,000 rollouts.
     """
     frames, second_sample = (
         draw_data(count, generator(1, "theory/data")),
@@ -268,9 +294,14 @@ def measure(model: RWAE, count: int = 2048) -> dict[str, float]:
 
 
 def mixture_information(sample: Tensor, mean: Tensor, variance: Tensor) -> float:
-    """Estimate I(x; z) as mean_i [log q(z_i|x_i) − log (1/N) Σ_j q(z_i|x_j)], z_i ~ q(z|x_i), diagonal Gaussians (N, d).
+    """Return an estimate of I(x; z) in nats: mean_i [log q(z_i|x_i) − log (1/N) Σ_j q(z_i|x_j)], z_i ~ q(z|x_i).
 
-    See Hoffman & Johnson 2016, "ELBO surgery", and van den Oord et al. 2018. In expectation it is at most I and ln N.
+    See Hoffman & Johnson 2016, "ELBO surgery", and van den Oord et al. 2018. Its expectation is at most I and at most ln N.
+
+    Args:
+        sample: The draws z_i, (N, d).
+        mean: The means of the posteriors, which are diagonal Gaussians, (N, d).
+        variance: The variances of the posteriors, (N, d).
     """
     z, mean, variance = sample.double(), mean.double(), variance.double()
     squares = (z[:, None] - mean) ** 2 / variance + variance.log()  # (N, N, d)
@@ -279,6 +310,6 @@ def mixture_information(sample: Tensor, mean: Tensor, variance: Tensor) -> float
 
 
 def sample_distance(x: Tensor, y: Tensor) -> float:
-    """Return W between two samples of the same size, (n, T, d) each, as the cost of the cheapest assignment."""
+    """Return the Wasserstein distance between two samples, (n, T, d) each, which is the cost of the cheapest assignment."""
     cost = squared_distances(x.flatten(1).double(), y.flatten(1).double()).numpy()
     return float(cost[linear_sum_assignment(cost)].mean())

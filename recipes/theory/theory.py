@@ -1,7 +1,7 @@
-"""Compute the tables of the theory: the bound on the Wasserstein distance, and the information in the codes.
+"""Compute all numbers of the recipe: the bound on the Wasserstein distance, and the information in the codes.
 
-python recipes/theory/theory.py                 about two minutes: results.json, theory.png and the README's tables
-python recipes/theory/theory.py --out DIR       results.json and theory.png in DIR; the README stays unchanged
+python recipes/theory/theory.py                 write results.json, theory.png and the README's tables, about two minutes
+python recipes/theory/theory.py --out DIR       write results.json and theory.png to DIR, and not the README
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 FAMILIES: tuple[Family, ...] = ("separable", "independent", "dependent")
 LEVELS = ("causal", "joint", "apart", "marginal")
-PROBLEMS, SHOWN = 10, 2  # problems of a family; the separable problem of the penalised sweep
+PROBLEMS, SHOWN = 10, 2  # the number of problems of a family; the index of the separable problem with penalties
 CLOSED: tuple[Closed, ...] = ("vae", "rwae-kl", "rwae-mmd")
 TRAINED: tuple[Trained, ...] = ("dsvae", "rwae-mmd", "rwae-mmd-learned")
 WEIGHTS = (1.0, 10.0, 100.0, 1000.0)  # β of the trained networks
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def compute() -> dict[str, Any]:
-    """Return the content of results.json, rounded to six digits."""
+    """Compute the content of results.json, with numbers of six digits."""
     shown = problem("separable", SHOWN)
     return rounded(
         {
@@ -78,12 +78,12 @@ def compute() -> dict[str, Any]:
 
 
 def problem(family: Family, i: int) -> Problem:
-    """Return the i-th problem of a family."""
+    """Return problem number `i` of a family."""
     return random_problem(family, np.random.default_rng(i))
 
 
 def rounded(value: Any) -> Any:
-    """Return a value with all floats rounded to six digits."""
+    """Return a value (a number, a list or a dictionary) with all floats rounded to six digits."""
     if isinstance(value, dict):
         return {name: rounded(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -92,7 +92,7 @@ def rounded(value: Any) -> Any:
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Return the tables of the README in Markdown."""
+    """Return the tables of the README in Markdown, from the content of results.json."""
     bound = []
     for family in FAMILIES:
         selected = [row for row in results["problems"] if row["family"] == family]
@@ -145,17 +145,17 @@ def tables(results: dict[str, Any]) -> str:
 
 
 def transposed(rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    """Turn rows of two cells into a header and one row."""
+    """Return rows of two cells as a header and one row."""
     return [row[0] for row in rows], [[row[1] for row in rows]]
 
 
 def rendered(readme: str, results: dict[str, Any]) -> str:
-    """Return the README with new tables between its two marks."""
+    """Return the text of a README with new tables, from the content of results.json."""
     return marked(readme, "results.json", tables(results))
 
 
 def picture(path: Path, results: dict[str, Any]) -> None:
-    """Draw the figure."""
+    """Plot theory.png from the content of results.json."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 7.4), layout="constrained")
@@ -200,12 +200,20 @@ def picture(path: Path, results: dict[str, Any]) -> None:
 
 
 def draw(axes: Axes, rows: list[dict[str, float]], key: str, colour: str, **style: Any) -> None:
-    """Plot an entry of rows over β."""
+    """Plot an entry of rows over β.
+
+    Args:
+        axes: The axes.
+        rows: The rows, each with an entry `beta`.
+        key: The name of the entry.
+        colour: The colour of the line.
+        style: Further arguments of `Axes.plot`.
+    """
     axes.plot([row["beta"] for row in rows], [row[key] for row in rows], color=colour, **style)
 
 
 def draw_families(axes: Axes, problems: list[dict[str, Any]]) -> None:
-    """Plot the four optima of every problem, relative to its W."""
+    """Plot the four optima of every problem, divided by its W."""
     for j, level in enumerate(LEVELS):
         for i, family in enumerate(FAMILIES):
             ratios = [row[level] / row["wasserstein"] for row in problems if row["family"] == family]

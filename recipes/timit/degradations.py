@@ -1,6 +1,6 @@
-"""Degradations of recordings: functions from waveform to waveform, and the files with their results.
+"""Degradations of recordings for robustness.py: functions from waveform to waveform, and the writing of degraded files.
 
-Waveforms are (N,), float32, at RATE Hz. Random numbers come from the generator that a function is given.
+Waveforms are (N,), float32, at RATE Hz. `rng` provides the random numbers. A `ratio` is a signal-to-noise ratio in dB.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from rwae_audio.data.level import GATE_BLOCK, active_power
 from rwae_audio.evaluation.trials import Trials, speakers_of
 from rwae_audio.files import InputError
 
-RATE = 16000
-MAINS, HARMONICS = 50.0, 6  # Hz; the harmonics fall off as 1/k
-T60 = 0.3  # seconds in which the sound in the room falls by 60 dB
+RATE = 16000  # Hz
+MAINS, HARMONICS = 50.0, 6  # Hz, and the number of harmonics, whose amplitudes are proportional to 1/k
+T60 = 0.3  # seconds in which the sound in a room decays by 60 dB
 GAP = 0.0025  # seconds between the direct sound and the first reflection
-MP3_RATES = 8.0, 160.0  # kbit/s of libsndfile's compression levels 1 and 0 at 16 kHz
-OPUS_RATES = 6.0, 256.0  # the same for Opus
+MP3_RATES = 8.0, 160.0  # kbit/s for libsndfile's compression levels 1 and 0 at 16 kHz
+OPUS_RATES = 6.0, 256.0  # kbit/s for the same levels with Opus
 
+# waveform, random numbers, waveforms of other talkers → degraded waveform
 Degrade = Callable[[np.ndarray, np.random.Generator, Sequence[np.ndarray]], np.ndarray]
 
 
 def active_level(waveform: np.ndarray) -> float:
-    """Return the RMS of the speech in a waveform, without its offset and its pauses (see `active_power`)."""
+    """Return the RMS of a waveform without its offset and its pauses (see `active_power`)."""
     size = round(GATE_BLOCK * RATE)
     samples = waveform.astype(np.float64) - waveform.mean(dtype=np.float64)
     blocks = samples[: max(len(samples) // size, 1) * size]
@@ -37,24 +38,24 @@ def active_level(waveform: np.ndarray) -> float:
 
 
 def amplified(waveform: np.ndarray, decibels: float) -> np.ndarray:
-    """Change the level; samples beyond ±1 are not clipped."""
+    """Return a waveform with a gain of `decibels`; samples beyond ±1 are not clipped."""
     return waveform * np.float32(10 ** (decibels / 20))
 
 
 def with_offset(waveform: np.ndarray, offset: float) -> np.ndarray:
-    """Add a constant (DC) to each sample."""
+    """Return a waveform with a constant (DC) added to each sample."""
     return waveform + np.float32(offset)
 
 
 def with_sound(waveform: np.ndarray, sound: np.ndarray, ratio: float) -> np.ndarray:
-    """Add another sound (N,) whose RMS lies `ratio` dB below the active level of the speech."""
+    """Return a waveform with another sound (N,) added, which is `ratio` dB below the active level of the speech."""
     power = float(np.sqrt(np.mean(np.square(sound, dtype=np.float64))))
     scale = active_level(waveform) / max(power, 1e-12) * 10 ** (-ratio / 20)
     return (waveform + sound * scale).astype(np.float32)
 
 
 def with_hum(waveform: np.ndarray, rng: np.random.Generator, ratio: float) -> np.ndarray:
-    """Add the hum of the mains and its harmonics, with random phases, `ratio` dB below the speech."""
+    """Return a waveform with mains hum and its harmonics, with random phases, `ratio` dB below the speech."""
     orders = np.arange(1, HARMONICS + 1)
     angles = 2 * np.pi * MAINS / RATE * np.arange(len(waveform))[:, None] * orders
     waves = np.sin(angles + rng.uniform(0, 2 * np.pi, HARMONICS))
@@ -62,28 +63,28 @@ def with_hum(waveform: np.ndarray, rng: np.random.Generator, ratio: float) -> np
 
 
 def with_noise(waveform: np.ndarray, rng: np.random.Generator, ratio: float) -> np.ndarray:
-    """Add white noise `ratio` dB below the speech."""
+    """Return a waveform with white noise, `ratio` dB below the speech."""
     return with_sound(waveform, rng.standard_normal(len(waveform)), ratio)
 
 
 def with_babble(
     waveform: np.ndarray, rng: np.random.Generator, talkers: Sequence[np.ndarray], ratio: float
 ) -> np.ndarray:
-    """Add the sum of other talkers' waveforms, `ratio` dB below the speech.
+    """Return a waveform with the sum of other talkers' waveforms, `ratio` dB below the speech.
 
-    The talkers are equally loud. Each starts at a random position and is repeated.
+    The talkers are equally loud. The waveform of each talker starts at a random position and is repeated.
     """
     babble = np.zeros(len(waveform))
     for talker in talkers:
-        moved = np.roll(talker, -int(rng.integers(len(talker))))
-        babble += np.resize(moved, len(waveform)) / max(active_level(talker), 1e-12)
+        shifted = np.roll(talker, -int(rng.integers(len(talker))))
+        babble += np.resize(shifted, len(waveform)) / max(active_level(talker), 1e-12)
     return with_sound(waveform, babble, ratio)
 
 
 def room_response(rng: np.random.Generator, t60: float = T60) -> np.ndarray:
-    """Draw the impulse response of a room, (K,), float64, with an energy of 1.
+    """Draw the impulse response of a room, (K,), float64, with energy 1.
 
-    It has a direct sound, and after GAP seconds noise of the same energy that decays by 60 dB in `t60` seconds.
+    It has a direct sound. After GAP seconds there is noise of the same energy, which decays by 60 dB in `t60` seconds.
     """
     time = np.arange(round(1.2 * t60 * RATE)) / RATE
     tail = rng.standard_normal(len(time)) * 10 ** (-3 * time / t60)
@@ -94,7 +95,7 @@ def room_response(rng: np.random.Generator, t60: float = T60) -> np.ndarray:
 
 
 def reverberated(waveform: np.ndarray, rng: np.random.Generator, t60: float = T60) -> np.ndarray:
-    """Add the reverberation of a room; length and position of the direct sound stay the same."""
+    """Return a waveform with the reverberation of a room; its length and the delay of the direct sound do not change."""
     from scipy.signal import fftconvolve
 
     return fftconvolve(waveform.astype(np.float64), room_response(rng, t60))[: len(waveform)].astype(np.float32)
@@ -105,13 +106,13 @@ class Condition:
     """A condition in which recordings are degraded.
 
     Attributes:
-        name: Name of the condition in reports and of its folder.
-        label: Label in tables and figures.
-        degrade: Function from a waveform, a generator and other talkers' waveforms to the degraded waveform.
-        kind: Kind and suffix of the file: "wav" (float), "mp3" or "opus".
-        bit_rate: kbit/s of an MP3 or Opus file.
-        sample_rate: Hz of the file.
-        talkers: Number of other talkers in the background.
+        name: The name of the condition in reports, and of its folder.
+        label: The label in tables and figures.
+        degrade: The function from a waveform, random numbers and other talkers' waveforms to the degraded waveform.
+        kind: The format and the suffix of the file: "wav" (float), "mp3" or "opus".
+        bit_rate: The bit rate of an MP3 or Opus file in kbit/s.
+        sample_rate: The sample rate of the file in Hz.
+        talkers: The number of other talkers in the background.
     """
 
     name: str
@@ -123,7 +124,7 @@ class Condition:
     talkers: int = 0
 
     def place(self, name: str) -> PurePosixPath:
-        """Return the path of a recording, by its name, in the condition's folder."""
+        """Return the path of the degraded recording `name`, relative to the folder of the condition."""
         path = PurePosixPath(name)
         stem = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
         return stem.with_name(f"{stem.name}.{self.kind}")
@@ -150,9 +151,15 @@ CONDITIONS = (
 
 
 def write_recording(path: Path, waveform: np.ndarray, condition: Condition) -> None:
-    """Write a degraded waveform as the file of its condition; its samples are the same in every run.
+    """Write a degraded waveform in the format of its condition; its samples are the same in every run.
 
-    Raises InputError when this libsndfile cannot write the kind of file.
+    Args:
+        path: The file.
+        waveform: The degraded waveform, (N,).
+        condition: The condition.
+
+    Raises:
+        InputError: The installed libsndfile cannot write the format.
     """
     import soundfile
     import soxr
@@ -161,7 +168,7 @@ def write_recording(path: Path, waveform: np.ndarray, condition: Condition) -> N
     if condition.sample_rate != RATE:
         waveform = soxr.resample(waveform, RATE, condition.sample_rate, quality="HQ")
     try:
-        if condition.kind == "wav":  # libsndfile would write the time of day into a float WAV
+        if condition.kind == "wav":  # scipy, since libsndfile writes the time of day into float WAV files
             wavfile.write(path, condition.sample_rate, waveform.astype(np.float32))
         elif condition.kind == "mp3":
             level = compression(condition.bit_rate, MP3_RATES)
@@ -175,15 +182,26 @@ def write_recording(path: Path, waveform: np.ndarray, condition: Condition) -> N
 
 
 def compression(bit_rate: float, rates: tuple[float, float]) -> float:
-    """Return libsndfile's compression level in [0, 1] of a bit rate."""
+    """Return libsndfile's compression level, from 0 to 1, for a bit rate.
+
+    Args:
+        bit_rate: The bit rate in kbit/s.
+        rates: The bit rates of the levels 1 and 0.
+    """
     return (rates[1] - bit_rate) / (rates[1] - rates[0])
 
 
 def babblers(trials: Trials, paths: Sequence[Path], folder: Path, count: int = TALKERS) -> list[list[list[Path]]]:
     """Return the possible background talkers of each recording in a list, each as a list of recordings.
 
-    They are speakers outside the list. If these are fewer than `count`, they are the list's speakers that no trial compares
-    with the recording. If these are too few as well, they are all but its own speaker.
+    They are speakers outside of the list. If there are fewer than `count`, they are speakers in the list whom no trial
+    compares with the recording. If these are too few as well, they are all other speakers in the list.
+
+    Args:
+        trials: The trial list.
+        paths: The recording of each utterance in the list.
+        folder: The folder of the recordings.
+        count: The number of talkers that a condition needs.
     """
     speakers = speakers_of(trials)
     outside = strangers(folder, trials.names, speakers)
@@ -198,17 +216,22 @@ def babblers(trials: Trials, paths: Sequence[Path], folder: Path, count: int = T
         compared[test].add(int(speakers[enrol]))
     pools = []
     for speaker, excluded in zip(speakers, compared, strict=True):
-        apart = [paths for other, paths in utterances.items() if other not in excluded]
+        not_compared = [paths for other, paths in utterances.items() if other not in excluded]
         others = [paths for other, paths in utterances.items() if other != speaker]
-        pools.append(apart if len(apart) >= count else others)
+        pools.append(not_compared if len(not_compared) >= count else others)
     return pools
 
 
 def strangers(folder: Path, names: Sequence[str], speakers: np.ndarray) -> list[list[Path]]:
-    """Return the recordings below a folder by speakers outside the list, in a group for each folder.
+    """Return the recordings of speakers outside of a list, in a group for each folder.
 
-    A folder in which the list has a single speaker belongs to that speaker, with everything below it. Other recordings in
-    a folder with recordings of the list could be by anyone, and are left out.
+    A folder with recordings of a single speaker of the list belongs to this speaker, with all subfolders. Other recordings
+    beside recordings of the list are left out, since their speaker is unknown.
+
+    Args:
+        folder: The folder of the recordings.
+        names: The names of the utterances in the list.
+        speakers: The number of the speaker of each utterance.
     """
     owners: dict[PurePosixPath, set[int]] = defaultdict(set)
     for name, speaker in zip(names, speakers, strict=True):

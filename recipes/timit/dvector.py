@@ -1,9 +1,10 @@
-"""The supervised reference from elsewhere: the d-vector of resemblyzer 0.1.4 (Wan et al. 2018), pre-trained with the
-labels of thousands of speakers; its weights come in its wheel. `pip install 'rwae-audio[judge]'`.
+"""Compute the d-vectors of resemblyzer, a pre-trained supervised reference for the ladder (extra `judge`).
 
     python recipes/timit/dvector.py --data an4=DIR --out runs/ladder/d-vector
     python recipes/timit/ladder.py --collect runs/ladder/d-vector
     rwae-eer --embeddings runs/ladder/d-vector/vectors.safetensors --trials LIST        the same EER
+
+resemblyzer 0.1.4 (Wan et al. 2018) was trained with the labels of thousands of speakers. Its wheel contains its weights.
 """
 
 from __future__ import annotations
@@ -21,20 +22,24 @@ NAME = "dvector.py"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_corpora(parser, "the corpus to embed")
-    parser.add_argument("--split", choices=("dev", "test"), default="test", help="whose trial list (test)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
+    parser.add_argument(
+        "--split", choices=("dev", "test"), default="test", help="the split of the trial list (default: test)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: a new one in runs/)")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the recipe, and return its exit code."""
     options = arguments(argv)
     try:
         from resemblyzer import VoiceEncoder, preprocess_wav
     except ImportError as error:
-        wanted = "`pip install 'rwae-audio[judge]'` (resemblyzer 0.1.4, setuptools under 81)"
-        raise InputError(f"resemblyzer cannot be imported ({error}); expected {wanted}") from error
+        extra = "`pip install 'rwae-audio[judge]'` (resemblyzer 0.1.4, setuptools under 81)"
+        raise InputError(f"resemblyzer cannot be imported ({error}); expected {extra}") from error
     import numpy as np
     import torch
     from ladder_runs import heard_elsewhere, leave_vectors
@@ -50,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     test = tested(options.test, sources)
     config, sources = RunConfig(), [source for source in sources if source.corpus in test]
     corpora = [with_benchmark(corpus) for corpus in read_corpora(sources)]
-    store = open_store(corpora, config.mel)  # its lengths choose the utterances where a corpus has no list
+    store = open_store(corpora, config.mel)  # the benchmark of a corpus without a trial list depends on the lengths
     benches = benchmarks(store, corpora, test, options.split)
     encoder = VoiceEncoder("cpu", verbose=False)
 
@@ -65,10 +70,10 @@ def main(argv: list[str] | None = None) -> int:
     write_json(folder / "run.json", {**plan, "seedless": True, "command": command_line(f"python recipes/timit/{NAME}")})
     write_json(folder / "config.json", config.tables())
     for name, bench in benches.items():
-        place = corpus_place(folder, name, test)
-        place.mkdir(exist_ok=True)
+        corpus_folder = corpus_place(folder, name, test)
+        corpus_folder.mkdir(exist_ok=True)
         rows = dict(zip(bench.trials.names, torch.from_numpy(vectors[name]), strict=True))
-        write_tensors(place / "vectors.safetensors", rows)
+        write_tensors(corpus_folder / "vectors.safetensors", rows)
     count = sum(weight.numel() for weight in encoder.parameters())
     reports = heard_elsewhere(elsewhere, config.mel, embed)
     extra = {"parameters": count, "elsewhere": reports}

@@ -1,11 +1,11 @@
-"""The supervised reference: ECAPA-TDNN (Desplanques et al. 2020, SpeechBrain's) with an additive angular margin softmax
-over the training speakers' labels, on the frames, utterances and speakers of the ladder's other rows.
+"""Train ECAPA-TDNN with speaker labels, a supervised reference for the ladder (extra `judge`).
 
     python recipes/timit/ecapa.py --data an4=DIR --data librispeech=DIR --test an4 --out runs/ladder/ecapa-0
     python recipes/timit/ladder.py --collect runs/ladder/ecapa-0
 
-An utterance's vector is the network's, of all of its frames. It has labels that the rows do without: it is not ranked. The
-run folder keeps the network, for `robustness.py --ecapa`.
+The network is SpeechBrain's (Desplanques et al. 2020), trained with an additive angular margin softmax. Frames, utterances
+and speakers are those of the other systems of the ladder. It is not ranked with them, since they have no labels. The embedding
+of an utterance is the output of the network for all its frames. `robustness.py --ecapa` uses the network in the run folder.
 """
 
 from __future__ import annotations
@@ -33,27 +33,30 @@ if TYPE_CHECKING:
 
 NAME = "ecapa.py"
 HERE = Path(__file__).resolve().parent
-CHANNELS, DIM, CROP = (128, 128, 128, 128, 384), 128, 60  # crops as long as the rows' static windows: 0.96 s
-MARGIN, SCALE = 0.2, 30.0
-WEIGHTS = "network.safetensors"  # its name in the run folder
+CHANNELS, DIM, CROP = (128, 128, 128, 128, 384), 128, 60  # crops of 0.96 s, the static window of the other systems
+MARGIN, SCALE = 0.2, 30.0  # of the additive angular margin softmax
+EXTRA = "`pip install 'rwae-audio[judge]'`"
+WEIGHTS = "network.safetensors"  # the file of the network in the run folder
 TRAIN = {"updates": 1800, "evaluate_every": 150, "batch": 64, "learning_rate": 2e-3}  # a quarter of an hour on one core
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_corpora(parser, "a corpus to train on")
     add_hold_out(parser)
-    helped = "the configuration whose frames are used: a TOML file, or a name of the package's (default: rwae-mmd)"
-    parser.add_argument("--config", default="rwae-mmd", metavar="FILE", help=helped)
+    text = "a TOML file or a configuration of the package, of which the frames are used (default: rwae-mmd)"
+    parser.add_argument("--config", default="rwae-mmd", metavar="FILE", help=text)
     add_set(parser)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(0)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (a new one in runs/)")
-    parser.add_argument("--threads", type=int, help="CPU threads (all cores)")
-    parser.add_argument("--no-test", action="store_true", help="stop after training: development speakers only")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of the run (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: a new one in runs/)")
+    parser.add_argument("--threads", type=int, metavar="N", help="the number of CPU threads (default: all cores)")
+    parser.add_argument("--no-test", action="store_true", help="stop after the training, without tests")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the recipe, and return its exit code."""
     options = arguments(argv)
     from rwae_audio.settings import read_toml
 
@@ -65,7 +68,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
-    """Train, and leave the run folder."""
+    """Train and test the network, write the run folder, and return the exit code.
+
+    Args:
+        options: The parsed command line.
+        plan: The plan of the run, which is written to run.json.
+    """
     import torch
     from ladder_runs import heard_elsewhere, leave_vectors
 
@@ -73,8 +81,8 @@ def run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
     from rwae_audio.evaluation.experiment import prepare_planned
     from rwae_audio.training.trainer import RunConfig
 
-    heard = by_corpus(plan["data"])
-    elsewhere = [s for s in corpus_sources(options.elsewhere, "--elsewhere") if s.corpus not in heard]
+    trained_on = by_corpus(plan["data"])
+    elsewhere = [s for s in corpus_sources(options.elsewhere, "--elsewhere") if s.corpus not in trained_on]
     if options.threads:
         torch.set_num_threads(options.threads)
     config = RunConfig.of(plan["config"])
@@ -96,25 +104,28 @@ def run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
 
 
 def new_network(n_mels: int) -> torch.nn.Module:
-    """Return SpeechBrain's ECAPA-TDNN with random weights. Raises InputError when SpeechBrain cannot be imported."""
+    """Return ECAPA-TDNN with random weights. Raises InputError if SpeechBrain is not installed."""
     try:
         from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
     except ImportError as error:
-        wanted = "`pip install 'rwae-audio[judge]'`"
-        raise InputError(f"speechbrain cannot be imported ({error}); expected {wanted}") from error
+        raise InputError(f"speechbrain cannot be imported ({error}); expected {EXTRA}") from error
     return ECAPA_TDNN(n_mels, channels=list(CHANNELS), lin_neurons=DIM, attention_channels=64, se_channels=64)
 
 
 def save(network: torch.nn.Module, normaliser: Normaliser, path: Path) -> None:
-    """Write a trained network and its normaliser."""
+    """Write a trained network and the normaliser of its frames into a safetensors file."""
     tensors = {f"network.{name}": value.contiguous() for name, value in network.state_dict().items()}
     write_tensors(path, {**tensors, "mean": normaliser.mean, "deviation": normaliser.deviation})
 
 
 def embedder(run: Path) -> Callable[[Sequence[Path]], Iterator[np.ndarray]]:
-    """Return a function from the paths of recordings to the vectors (DIM,) of a finished run's network.
+    """Return a function from the paths of recordings to their embeddings (DIM,) by the network of a finished run.
 
-    Raises InputError when the run folder has no such network.
+    Args:
+        run: The run folder.
+
+    Raises:
+        InputError: The run folder does not have such a network.
     """
     import torch
 
@@ -145,7 +156,18 @@ def embedder(run: Path) -> Callable[[Sequence[Path]], Iterator[np.ndarray]]:
 
 
 def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
-    """The network with the least EER on development speakers, in evaluation mode, and its number of parameters."""
+    """Train a network.
+
+    Args:
+        ready: The configuration and the data.
+        folder: The run folder, to which metrics.jsonl is written.
+
+    Returns:
+        The network with the smallest EER on development speakers, in evaluation mode, and its number of parameters.
+
+    Raises:
+        InputError: SpeechBrain is not installed.
+    """
     import numpy as np
     import torch
 
@@ -153,23 +175,21 @@ def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
         from speechbrain.lobes.models.ECAPA_TDNN import Classifier
         from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
     except ImportError as error:
-        wanted = "`pip install 'rwae-audio[judge]'`"
-        raise InputError(f"speechbrain cannot be imported ({error}); expected {wanted}") from error
+        raise InputError(f"speechbrain cannot be imported ({error}); expected {EXTRA}") from error
 
     from rwae_audio.randomness import generator
     from rwae_audio.training.loop import MetricsLog
     from rwae_audio.training.trainer import learning_rate
 
     settings = ready.config.train
-    known = np.unique(ready.store.speakers[ready.train_rows])
+    speakers = np.unique(ready.store.speakers[ready.train_rows])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(settings.seed, "ecapa").initial_seed() % 2**31)
         network = new_network(ready.config.mel.n_mels)
-        classifier = Classifier(DIM, out_neurons=len(known))
+        classifier = Classifier(DIM, out_neurons=len(speakers))
     count = sum(p.numel() for p in network.parameters())
-    tell(
-        f"ecapa, {settings.updates} updates, seed {settings.seed}, {count:,} parameters, {len(known)} speakers, in {folder}"
-    )
+    size = f"{count:,} parameters, {len(speakers)} speakers"
+    tell(f"ecapa, {settings.updates} updates, seed {settings.seed}, {size}, in {folder}")
     weights = [*network.parameters(), *classifier.parameters()]
     optimizer = torch.optim.Adam(weights)
     loss_of = LogSoftmaxWrapper(AdditiveAngularMargin(MARGIN, SCALE))
@@ -180,7 +200,7 @@ def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, step)
         frames, rows = crops(ready, generator(settings.seed, "batch", step))
-        labels = torch.from_numpy(np.searchsorted(known, ready.store.speakers[rows]))
+        labels = torch.from_numpy(np.searchsorted(speakers, ready.store.speakers[rows]))
         vectors = network.train()(ready.normaliser(frames))
         loss = loss_of(classifier(vectors), labels[:, None])
         optimizer.zero_grad()
@@ -207,7 +227,7 @@ def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
 
 
 def dev_rate(network: torch.nn.Module, ready: Experiment) -> float:
-    """The EER on development speakers, the mean over the tested corpora."""
+    """Return the EER of a network on development speakers, averaged over the tested corpora."""
     import numpy as np
 
     from rwae_audio.evaluation.verification import cosine_scores, eer
@@ -220,7 +240,15 @@ def dev_rate(network: torch.nn.Module, ready: Experiment) -> float:
 
 
 def crops(ready: Experiment, noise: torch.Generator) -> tuple[torch.Tensor, np.ndarray]:
-    """Raw log-mels (B, CROP, n_mels) and the utterances (B,) they are of, as store.Sampler draws them."""
+    """Draw crops of training utterances with the probabilities of store.Sampler.
+
+    Args:
+        ready: The configuration and the data.
+        noise: The random numbers.
+
+    Returns:
+        Log-mels that are not normalised, (B, CROP, n_mels), and the index of the utterance of each crop, (B,).
+    """
     import numpy as np
     import torch
 
@@ -230,14 +258,14 @@ def crops(ready: Experiment, noise: torch.Generator) -> tuple[torch.Tensor, np.n
     rows = ready.train_rows[ready.store.lengths[ready.train_rows] >= CROP]
     lengths = ready.store.lengths[rows]
     weights = torch.from_numpy(drawing_weights(lengths, ready.store.speakers[rows]))
-    drawn = torch.multinomial(weights, size, replacement=True, generator=noise).numpy()
-    place = torch.rand(size, generator=noise, dtype=torch.float64).numpy()
-    begin = np.floor(place * (lengths[drawn] - CROP + 1)).astype(np.int64)
-    return ready.store.gather(ready.store.offsets[rows[drawn]] + begin, CROP), rows[drawn]
+    chosen = torch.multinomial(weights, size, replacement=True, generator=noise).numpy()
+    position = torch.rand(size, generator=noise, dtype=torch.float64).numpy()
+    begin = np.floor(position * (lengths[chosen] - CROP + 1)).astype(np.int64)
+    return ready.store.gather(ready.store.offsets[rows[chosen]] + begin, CROP), rows[chosen]
 
 
 def embed(network: torch.nn.Module, normaliser: Normaliser, bench: Benchmark) -> np.ndarray:
-    """The vectors (M, DIM) of a benchmark's whole utterances."""
+    """Return the embeddings (M, DIM) of the utterances of a benchmark."""
     import torch
 
     with torch.no_grad():

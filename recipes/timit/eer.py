@@ -1,11 +1,11 @@
-"""Score a bundle on a corpus's speaker benchmark, for TIMIT the core test: 24 speakers × 8 utterances, 18,336 trials.
+"""Run the speaker benchmark of a corpus with a bundle. On TIMIT it is the core test: 24 speakers, 18,336 trials.
 
     python recipes/timit/eer.py --data timit=DIR --bundle runs/timit-rwae-mmd/bundle
     python recipes/timit/eer.py --data timit=nltk_data/corpora/timit        NLTK's free sample; the table is marked as partial
 
-The static embedding of an utterance is the mean over its non-overlapping segments, the last one right-aligned. The
-dynamic embedding is the mean over its frames. The phone probe measures the phonetic content of the dynamic code: a
-classifier of single frames, trained on the training speakers' hand labels, beside the same on log-mels.
+The static embedding of an utterance is the mean over its segments, which do not overlap except for the last one. The dynamic
+embedding is the mean over its frames. The phone probe measures the phonetic content of the dynamic code. It is a classifier
+of single frames, trained on hand labels of the training speakers. Its accuracy from log-mels is shown for comparison.
 """
 
 from __future__ import annotations
@@ -28,17 +28,19 @@ if TYPE_CHECKING:
     from rwae_audio.inference.bundle import Bundle
 
 NAME = "eer.py"
-PROBED = 800  # training utterances at most: 40 minutes of TIMIT, more frames than the phone probe uses
+PROBED = 800  # training utterances, at most: 40 minutes of TIMIT, which are more frames than the phone probe uses
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_data(parser, "the corpus to score on")
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained bundle (default: the shipped one)")
+    add_data(parser, "the corpus")
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained model (default: the one in the package)")
     parser.add_argument("--device", default="cpu", help=DEVICE_HELP)
-    parser.add_argument("--partial", action="store_true", help="allow missing files of TIMIT; the table is marked")
-    parser.add_argument("--with-sa", action="store_true", help="keep SA1 and SA2 of TIMIT, which every speaker says")
+    parser.add_argument(
+        "--partial", action="store_true", help="allow missing files of TIMIT; the table gets a note about them"
+    )
+    parser.add_argument("--with-sa", action="store_true", help="use TIMIT's SA1 and SA2 too, which every speaker reads")
     parser.add_argument(
         "--scores", type=Path, metavar="DIR", help="write the scores of each kind to a file in this folder"
     )
@@ -75,7 +77,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def read(options: argparse.Namespace) -> Corpus:
-    """Read the corpus: all test utterances, and the training utterances that the phone probe needs."""
+    """Return the corpus of --data, with all test utterances and the training utterances that the phone probe needs.
+
+    Raises:
+        InputError: --data does not name one corpus, or the corpus cannot be read.
+    """
     from rwae_audio.data.corpora import by_corpus, corpus_sources, read_corpora
     from rwae_audio.evaluation.benchmark import with_benchmark
 
@@ -91,7 +97,7 @@ def read(options: argparse.Namespace) -> Corpus:
 
 
 def make_folder(folder: Path | None) -> None:
-    """Create the folder of --scores, if one is given. Raises InputError."""
+    """Create the folder of --scores, unless it is None. Raises InputError if it cannot be created."""
     try:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +106,13 @@ def make_folder(folder: Path | None) -> None:
 
 
 def score(bundle: Bundle, corpus: Corpus, progress: bool) -> tuple[dict[str, Any], dict[str, Any], Benchmark]:
-    """Return the report for --json, the scores by kind, and the benchmark."""
+    """Return the report for --json, the scores (N,) by kind, and the benchmark.
+
+    Args:
+        bundle: The bundle.
+        corpus: The corpus.
+        progress: Whether a progress bar is shown.
+    """
     from rwae_audio.data.store import open_store
     from rwae_audio.evaluation.benchmark import benchmark, embed_rows, model_row
     from rwae_audio.evaluation.probes import phone_report
@@ -115,7 +127,7 @@ def score(bundle: Bundle, corpus: Corpus, progress: bool) -> tuple[dict[str, Any
 
 
 def probe_line(phone: dict[str, Any]) -> str:
-    """Return a line with the results of the phone probe."""
+    """Return a line about the results of the phone probe, from `phone_report`."""
     if "z_m" not in phone:
         return "phone of a frame: left out, since no training speaker has hand labels for the probe"
     shares = f"z^m {100 * phone['z_m']:.1f} %, log-mels {100 * phone['log_mel']:.1f} %"

@@ -1,13 +1,13 @@
-"""Compare all systems on equal terms: train and measure the missing runs, and write the tables of the ladder.
+"""Compare all systems under equal conditions (the ladder): train and measure missing runs, and write the tables.
 
     python recipes/timit/ladder.py --data an4=DIR --data librispeech=DIR --test an4 --elsewhere timit=DIR \
         --set train.updates=2000
     python recipes/timit/ladder.py --collect runs/ladder/rwae-mmd-0 --elsewhere timit=DIR      a run of train.py
     python recipes/timit/ladder.py --test an4 --no-train                 only the tables and two plots
 
-A row is a configuration of the package, or one of `ecapa` and `d-vector`, which are trained with speaker labels and not
-ranked. The files of the runs in ladder/<test>/ (ladder_rows.py) suffice to make the tables again, without speech and
-without training.
+A row is a system: a configuration of the package, or one of `ecapa` and `d-vector`, which are trained with speaker labels
+and not ranked. The results of all runs are in ladder/<test>/ (see ladder_rows.py). They suffice for the tables, without
+speech and without training.
 """
 
 from __future__ import annotations
@@ -34,12 +34,10 @@ if TYPE_CHECKING:
 
 NAME = "ladder.py"
 HERE = Path(__file__).resolve().parent
-SHOWN, READMES = (
-    HERE / "ladder/an4",
-    (HERE / "README.md", HERE.parent.parent / "README.md"),
-)  # the READMEs with some of its rows
+SHOWN = HERE / "ladder/an4"  # the ladder of which READMES show some rows
+READMES = (HERE / "README.md", HERE.parent.parent / "README.md")
 ROWS = ("fhvae", "dsvae", "dsvae-full", "s3vae", "c-dsvae", "dbse", "rwae-mmd", "rwae-gan", "rwae-plus")
-SUPERVISED = {"ecapa": "ecapa.py", "d-vector": "dvector.py"}  # row → the script that trains or downloads it
+SUPERVISED = {"ecapa": "ecapa.py", "d-vector": "dvector.py"}  # row → its script
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -47,31 +45,30 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_corpora(parser, "a corpus to train on")
     add_hold_out(parser)
-    parser.add_argument("--rows", nargs="+", metavar="NAME", help=f"rows to train ({', '.join(ROWS)} and references)")
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="seeds of each row (0 1 2)"
-    )
+    rows = f"the systems to train (default: {', '.join(ROWS)}, and {' and '.join(SUPERVISED)} if installed)"
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help=rows)
+    seeds = "the seeds of each system (default: 0 1 2)"
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help=seeds)
     add_set(parser)
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads of a run (1)")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="number of runs at the same time (2)")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/ladder"), metavar="DIR", help="the folder of the runs (runs/ladder)"
-    )
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="the CPU threads of a run (default: 1)")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="the runs at the same time (default: 2)")
+    runs = "the folder of the runs (default: runs/ladder)"
+    parser.add_argument("--runs", type=Path, default=Path("runs/ladder"), metavar="DIR", help=runs)
     parser.add_argument(
         "--into",
         type=Path,
         default=HERE / "ladder",
         metavar="DIR",
-        help="the folder of rows and tables (ladder/ beside this script)",
+        help="the folder of results and tables (default: ladder/ beside this script)",
     )
     parser.add_argument("--collect", nargs="+", type=Path, metavar="RUN", help="only measure these finished runs")
     parser.add_argument(
         "--as",
         dest="label",
         metavar="NAME",
-        help="with --collect: the name of the row (default: that of its configuration)",
+        help="with --collect: the name of the row (default: the name of its configuration)",
     )
-    parser.add_argument("--no-train", action="store_true", help="only make the tables of the existing rows")
+    parser.add_argument("--no-train", action="store_true", help="only write the tables of the existing results")
     options = parser.parse_args(argv)
     if options.label is not None:
         if len(options.collect or []) != 1:
@@ -109,7 +106,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def tested(options: argparse.Namespace, data: list[Source]) -> list[str]:
-    """Return the corpora of the ladders. Raises InputError without speech to train on or rows to show."""
+    """Return the names of the tested corpora, each of which has a ladder.
+
+    Args:
+        options: The parsed command line.
+        data: The sources of --data.
+
+    Raises:
+        InputError: There is no corpus to train on, or with --no-train no results.
+    """
     if not options.no_train:
         return data_tested(options.test, data)
     existing = sorted(path.parent.name for path in options.into.glob("*/trials.safetensors"))
@@ -123,7 +128,17 @@ def tested(options: argparse.Namespace, data: list[Source]) -> list[str]:
 
 
 def train_missing(options: argparse.Namespace, data: list[Source], elsewhere: list[Source], tests: list[str]) -> None:
-    """Train every missing row and seed, several at a time, and measure each run at its end."""
+    """Train all missing systems and seeds, several at a time, and measure the finished runs.
+
+    Args:
+        options: The parsed command line.
+        data: The sources of --data.
+        elsewhere: The sources of --elsewhere.
+        tests: The tested corpora.
+
+    Raises:
+        InputError: A name of --rows is unknown, or a run fails.
+    """
     names = options.rows or [*(name for name in ROWS if conf(name).is_file()), *references()]
     rows = [*sorted(path.stem for path in CONFIGURATIONS.glob("*.toml")), *SUPERVISED]
     for name in names:
@@ -132,11 +147,13 @@ def train_missing(options: argparse.Namespace, data: list[Source], elsewhere: li
 
     from ladder_rows import read_rows, run_name
 
-    planned = list(dict.fromkeys((n, s) for n in names for s in ([None] if n == "d-vector" else options.seeds)))
-    places = [options.into / test for test in tests]
-    existing = [read_rows(place) for place in places]
-    missing = [(n, s) for n, s in planned if not all(run_name(n, s) in names for names in existing)]
-    say(NAME, f"{len(planned) - len(missing)} of {len(planned)} runs are in {' and '.join(map(str, places))}")
+    planned = list(
+        dict.fromkeys((name, seed) for name in names for seed in ([None] if name == "d-vector" else options.seeds))
+    )
+    folders = [options.into / test for test in tests]
+    existing = [read_rows(folder) for folder in folders]
+    missing = [(name, seed) for name, seed in planned if not all(run_name(name, seed) in rows for rows in existing)]
+    say(NAME, f"{len(planned) - len(missing)} of {len(planned)} runs are in {' and '.join(map(str, folders))}")
     try:
         options.runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -154,12 +171,12 @@ def train_missing(options: argparse.Namespace, data: list[Source], elsewhere: li
 
 
 def conf(name: str) -> Path:
-    """Return the configuration file of a row."""
+    """Return the configuration file of a system."""
     return CONFIGURATIONS / f"{name}.toml"
 
 
 def references() -> list[str]:
-    """Return the supervised rows whose packages are installed."""
+    """Return the supervised systems whose packages are installed, and print a message about the others."""
     packages = {"ecapa": "speechbrain", "d-vector": "resemblyzer"}
     for name, package in packages.items():
         if importlib.util.find_spec(package) is None:
@@ -175,7 +192,22 @@ def trained(
     name: str,
     seed: int | None,
 ) -> Path:
-    """Train or continue the run of a row and seed, and return its folder. The output of the script goes to RUN.log."""
+    """Train a system with one seed, or continue its run, and return the run folder.
+
+    The training is a process of its own, whose output is written to RUN.log.
+
+    Args:
+        options: The parsed command line.
+        data: The sources of --data.
+        elsewhere: The sources of --elsewhere.
+        tests: The tested corpora.
+        name: The name of the system.
+        seed: The seed, or None for a system without random numbers.
+
+    Raises:
+        InputError: The run folder has another run, or the training fails.
+        KeyboardInterrupt: The training was stopped by Ctrl-C.
+    """
     from ladder_rows import run_name
 
     run = options.runs / run_name(name, seed)
@@ -186,7 +218,7 @@ def trained(
             actual = f"{', '.join(sorted(trained_on))}, tested on {', '.join(plan['test'])}"
             expected = f"{', '.join(sorted(corpora))}, tested on {', '.join(tests)}"
             raise InputError(f"{run} is a run on {actual}; expected {expected}, or another --runs")
-        if name != "d-vector" and [h[:2] for h in plan.get("hold_out", [])] != held_out(options, data):
+        if name != "d-vector" and [row[:2] for row in plan.get("hold_out", [])] != held_out(options, data):
             raise InputError(
                 f"{run} is a run with other speakers held out; expected those of --hold-out, or another --runs"
             )
@@ -224,28 +256,39 @@ def trained(
 
 
 def held_out(options: argparse.Namespace, data: list[Source]) -> list[list[str]]:
-    """Return the corpus and the name of each speaker of --hold-out, in its order. Raises InputError."""
+    """Return the corpus and the name of each speaker in the file of --hold-out. Raises InputError for another file."""
     from rwae_audio.data.corpora import read_hold_out
 
     return [[item.corpus, item.speaker] for item in read_hold_out(options.hold_out, data)]
 
 
 def make_room(run: Path) -> None:
-    """Remove the folder of a run that cannot be continued. Raises InputError if it holds anything else."""
+    """Remove the folder of a run that cannot be continued. Raises InputError if it has other files."""
     if not run.exists():
         return
     if not (run / "run.json").is_file() and any(path.name != ".lock" for path in run.iterdir()):
-        raise InputError(f"{run} exists and is no run of this ladder; expected another folder in --runs")
+        raise InputError(f"{run} exists and is not a run of this ladder; expected another folder in --runs")
     shutil.rmtree(run)
 
 
 def named(option: str, sources: list[Source]) -> list[str]:
-    """Return the words of --data NAME=DIR, or of another option, for each source."""
+    """Return the words of a command line for sources, `option NAME=DIR` for each."""
     return [word for source in sources for word in (option, f"{source.reader}={source.folder}")]
 
 
 def measure(run: Path, into: Path, data: list[Source], elsewhere: list[Source], label: str | None = None) -> list[str]:
-    """Measure a finished run, add it to the ladder, and return the corpora that it was tested on."""
+    """Measure a finished run, and add its results to the ladder.
+
+    Args:
+        run: The run folder.
+        into: The folder of the ladders.
+        data: The sources of --data.
+        elsewhere: The sources of --elsewhere.
+        label: The name of the row, or None for the name of the configuration.
+
+    Returns:
+        The names of the corpora on which the run was tested.
+    """
     from ladder_runs import collect
 
     added = collect(run, into, data, elsewhere, label, progress=sys.stderr.isatty())

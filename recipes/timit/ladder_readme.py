@@ -1,4 +1,4 @@
-"""Render some rows of ladder.csv as the table of a README, between its marks."""
+"""The table of a README with some rows of ladder.csv, which replaces the text between two marks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,21 @@ HEADER = ("system", "static EER %", "dynamic EER %", "gap", "phones %")
 
 
 def rendered(readme: str, table: str) -> str:
-    """Return the README with the rows SHOWN of ladder.csv, by rank. Raises InputError if the marks are missing."""
+    """Return the text of a README with a new table of the systems SHOWN.
+
+    Args:
+        readme: The text of the README.
+        table: The text of ladder.csv.
+
+    Raises:
+        InputError: The README does not have the marks.
+    """
     rows = [row for row in csv.DictReader(table.splitlines()) if row["row"] in SHOWN]
     return marked(readme, "ladder.csv", markdown_table(HEADER, map(cells, rows)))
 
 
 def cells(row: Mapping[str, str]) -> tuple[str, ...]:
-    """Return a line of the table from a line of ladder.csv, which holds fractions."""
+    """Return the cells of a row of the table from a row of ladder.csv, whose rates are fractions."""
     columns = (("static_eer", "static"), ("dynamic_eer", "dynamic"), ("gap", "gap"))
     rates = (
         with_interval(float(row[key]), [float(row[f"{prefix}_{end}"]) for end in ("low", "high")])

@@ -1,9 +1,9 @@
-"""Reading and writing of the rows of a ladder, whose files are in ladder/<test>/:
+"""The results of all runs of a ladder: reading and writing of the files in ladder/<test>/.
 
-runs.jsonl           a line for each run: its name and seed, its rates with their intervals, all columns
-conf/NAME.toml       the configuration of a row for train.py: differences from the defaults, without the seed
+runs.jsonl           a line for each run: its name and seed, its rates with their intervals, all other columns
+conf/NAME.toml       the configuration of a system for train.py: differences from the defaults, without the seed
 scores.safetensors   a tensor NAME-SEED/KIND (N,) for each run and kind of score, float16, in the order of the trial list
-trials.safetensors   the list of N trials that all runs are scored on
+trials.safetensors   the list of N trials, which is the same for all runs
 
 All rates of the ladder are computed from these scores, and all tables from these files.
 """
@@ -33,13 +33,13 @@ KINDS = ("static", "dynamic_plain", "dynamic_centred")
 
 @dataclass(frozen=True)
 class Run:
-    """A run of the ladder.
+    """The results of a run.
 
     Attributes:
         row: The line of the run in runs.jsonl.
         scores: The scores (N,) by kind.
         draws: The bootstrap draws (replicates,) of the EER by code.
-        config: The tables of its row's configuration, empty for a system that is not trained here.
+        config: The tables of the configuration, empty for a system that is not trained here.
     """
 
     row: dict[str, Any]
@@ -49,14 +49,14 @@ class Run:
 
 
 def run_name(name: str, seed: int | None) -> str:
-    """Return the name of a run of the row `name`: NAME-SEED, or NAME for a system without random numbers."""
+    """Return the name of a run of the system `name`: NAME-SEED, or NAME for a system without random numbers."""
     return name if seed is None else f"{name}-{seed}"
 
 
 def half(scores: np.ndarray) -> np.ndarray:
-    """Return scores (N,) minus their median, divided by their deviation, in float16.
+    """Return scores (N,) in float16, minus their median and divided by their deviation.
 
-    No rate depends on this scaling. Without it, float16 could not distinguish cosines near 1.
+    Error rates do not depend on this scaling. Without it, cosines near 1 would be equal in float16.
     """
     return ((scores - np.median(scores)) / (np.std(scores) or 1.0)).astype(np.float16)
 
@@ -69,7 +69,11 @@ def digest(trials: Trials) -> str:
 
 
 def read_rows(place: Path) -> dict[str, dict[str, Any]]:
-    """Return the lines of runs.jsonl in `place` by the names of their runs, {} without such a file."""
+    """Return the lines of runs.jsonl in a folder by the names of the runs, {} if there is no such file.
+
+    Raises:
+        InputError: A line is not JSON.
+    """
     path = place / "runs.jsonl"
     if not path.is_file():
         return {}
@@ -81,7 +85,7 @@ def read_rows(place: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_runs(place: Path) -> list[Run]:
-    """Return all runs in `place`. Raises InputError for one that was scored on another trial list."""
+    """Return the results of all runs in a folder. Raises InputError for a run with another trial list."""
     rows = read_rows(place)
     if not rows:
         return []
@@ -97,13 +101,20 @@ def read_runs(place: Path) -> list[Run]:
 
 
 def read_config(place: Path, name: str) -> dict[str, Any]:
-    """Return all tables of a row's configuration, {} for a system that is not trained here."""
+    """Return the tables of the configuration of the system `name`, {} if it is not trained here."""
     path = place / "conf" / f"{name}.toml"
     return RunConfig.of(read_toml(path)).tables() if path.is_file() else {}
 
 
 def check_config(place: Path, name: str, seed: int | None, config: Mapping[str, Any]) -> None:
-    """Raise InputError if other seeds of the row `name` were trained with another configuration."""
+    """Raise InputError if other seeds of a system were trained with another configuration.
+
+    Args:
+        place: The folder of the ladder.
+        name: The name of the system.
+        seed: The seed of the new run.
+        config: The configuration of the new run, as tables.
+    """
     other_seeds = [row for row in read_rows(place).values() if row["name"] == name and row["seed"] != seed]
     if other_seeds and (existing := read_config(place, name)):
         same_settings(name, [existing, config])
@@ -115,15 +126,15 @@ def keep(
     rows: Sequence[tuple[Mapping[str, Any], Mapping[str, np.ndarray]]],
     configs: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Write runs to `place`, and replace those with the same names.
+    """Add runs to a ladder, and replace runs with the same names.
 
-    The lines are written last, so that a run exists only if it has a line.
+    runs.jsonl is written last, since a run with a line there must have all its other files.
 
     Args:
         place: The folder of the ladder.
         trials: The trial list.
-        rows: The line of each run and its scores (N,) by kind.
-        configs: The configurations by the names of rows.
+        rows: The line of each run, and its scores (N,) by kind.
+        configs: The configurations by the names of systems.
     """
     (place / "conf").mkdir(parents=True, exist_ok=True)
     with only_one(place):
@@ -142,22 +153,25 @@ def keep(
 
 
 def differences(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the differences of a configuration from the defaults, without the seed, with the name of its objective.
+    """Return the settings of a configuration that differ from the defaults, without the seed.
 
-    The defaults of [objective] are those of the named objective.
+    The defaults of [objective] are those of the objective that the configuration names.
     """
     tables = RunConfig.of(config).tables()
     objective = tables["objective"]["name"]
-    plain = {**RunConfig.of({}).tables(), "objective": asdict(objective_settings(objective))}
-    plain["train"]["seed"] = tables["train"]["seed"]
+    defaults = {**RunConfig.of({}).tables(), "objective": asdict(objective_settings(objective))}
+    defaults["train"]["seed"] = tables["train"]["seed"]
     if objective != DEFAULT:
-        plain["objective"]["name"] = DEFAULT
-    other = {table: {k: v for k, v in values.items() if v != plain[table][k]} for table, values in tables.items()}
-    return {table: values for table, values in other.items() if values}
+        defaults["objective"]["name"] = DEFAULT
+    changed = {
+        table: {key: value for key, value in values.items() if value != defaults[table][key]}
+        for table, values in tables.items()
+    }
+    return {table: values for table, values in changed.items() if values}
 
 
 def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return tables of plain values as TOML."""
+    """Return tables of numbers, strings, lists and tables as the text of a TOML file."""
     parts = (
         f"[{name}]\n" + "".join(f"{key} = {toml_value(value)}\n" for key, value in table.items())
         for name, table in tables.items()
@@ -166,7 +180,7 @@ def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def toml_value(value: Any) -> str:
-    """Return a plain value as TOML, whose strings and numbers are those of JSON."""
+    """Return a value as TOML; its strings and numbers are written as in JSON."""
     if isinstance(value, Mapping):
         return f"{{ {', '.join(f'{key} = {toml_value(part)}' for key, part in value.items())} }}"
     if isinstance(value, (list, tuple)):
@@ -175,7 +189,7 @@ def toml_value(value: Any) -> str:
 
 
 def read_list(place: Path) -> Trials:
-    """Return the trial list that all runs in `place` are scored on."""
+    """Return the trial list of the ladder in a folder."""
     tensors = read_tensors(place / "trials.safetensors", "rows of the ladder beside their trial list")
     names = bytes(tensors["names"].numpy()).decode().split("\n")
     enrol, test = (tensors[side].long().numpy() for side in ("enrol", "test"))
@@ -183,7 +197,7 @@ def read_list(place: Path) -> Trials:
 
 
 def write_list(place: Path, trials: Trials) -> None:
-    """Write the trial list of `place` unless it exists."""
+    """Write the trial list of the ladder in a folder, unless it exists."""
     if not (place / "trials.safetensors").is_file():
         names = np.frombuffer("\n".join(trials.names).encode(), dtype=np.uint8).copy()
         enrol, test = (torch.from_numpy(side.astype(np.int32)) for side in (trials.enrol, trials.test))
@@ -192,7 +206,13 @@ def write_list(place: Path, trials: Trials) -> None:
 
 
 def same_list(run: str | Path, list_digest: Any, place: Path) -> None:
-    """Raise InputError if a run's trial list, by its digest, is not that of the runs in `place`."""
+    """Raise InputError if a run has another trial list than the ladder in a folder.
+
+    Args:
+        run: The name of the run in messages.
+        list_digest: The `digest` of the run's trial list.
+        place: The folder of the ladder.
+    """
     if (place / "trials.safetensors").is_file() and list_digest != (expected := digest(read_list(place))):
         raise InputError(
             f"{run} was scored on another trial list ({list_digest}); expected that of {place} ({expected})"

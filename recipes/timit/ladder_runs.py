@@ -1,4 +1,4 @@
-"""Measurement of a finished run for the ladder: its rates, and the columns that need its model and speech."""
+"""Measurement of a finished run for the ladder: its error rates, and probes that need its model and speech."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from rwae_audio.inference.bundle import load_bundle
 from rwae_audio.model import RWAE, parameters
 from rwae_audio.training.trainer import new_model
 
-BASE = "rwae-mmd"  # the row whose runs yield the untrained rows: its networks and its frames
-KEPT = ("codes", "collapsed", "partial", "parameters", "elsewhere")  # entries of table.json besides the rates
-UNTRAINED, FEATURES = "untrained", ("log-mel", "log-mel-mvn")
+BASE = "rwae-mmd"  # the system with whose networks and frames the untrained rows are computed
+COPIED = ("codes", "collapsed", "partial", "parameters", "elsewhere")  # entries of table.json, besides the rates
+UNTRAINED, FEATURES = "untrained", ("log-mel", "log-mel-mvn")  # the untrained rows
 
 
 def collect(
@@ -43,15 +43,15 @@ def collect(
     label: str | None = None,
     progress: bool = False,
 ) -> list[tuple[str, str]]:
-    """Measure a finished run, and add it to the ladder of each corpus that it was tested on.
+    """Measure a finished run, and add it to the ladder of each corpus on which it was tested.
 
     A run of BASE also adds the untrained rows that do not exist yet.
 
     Args:
-        run: The folder of the run.
+        run: The run folder.
         into: The folder of the ladders, which are in into/CORPUS.
         data: New folders of the run's corpora, if they have moved.
-        elsewhere: Further corpora to test on, apart from those that the run was trained on.
+        elsewhere: Further corpora for tests. Those on which the run was trained are left out.
         label: The name of the row, if it is not that of the configuration.
         progress: Whether progress bars are shown.
 
@@ -87,7 +87,7 @@ def collect(
             row = {"name": names[key][0], "seed": names[key][1], "test": test, "trial_list": digest(trials)}
             row |= training_columns(run, plan, test, table) if key == own else {}
             row |= report_codes(values, trials, code_draws(values, trials), synthetic=table[key]["synthetic"])
-            row |= {name: table[key][name] for name in KEPT if name in table[key]}
+            row |= {name: table[key][name] for name in COPIED if name in table[key]}
             row |= columns[key]() if key in columns else {}
             rows.append((row, values))
         keep(place, scores[own][0], rows, {} if plan.get("seedless") else {names[own][0]: config})
@@ -96,7 +96,14 @@ def collect(
 
 
 def training_columns(run: Path, plan: Mapping[str, Any], test: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of a run's own row alone: its command, its times, and the EER of non-speech frames."""
+    """Return the columns that only the run's own row has: its command, its times, and the EER of non-speech frames.
+
+    Args:
+        run: The run folder.
+        plan: The plan of the run.
+        test: The tested corpus.
+        table: The reports of all rows of the corpus, from table.json.
+    """
     command = re.sub(r" --(out|threads) \S+| --no-tensorboard", "", plan["command"])
     columns = {"command": command, "supervised": bool(plan.get("supervised")), **times(run / "metrics.jsonl")}
     if (key := f"{plan['name']}:non-speech") in table:
@@ -108,18 +115,25 @@ def training_columns(run: Path, plan: Mapping[str, Any], test: str, table: Mappi
 def model_columns(
     run: Path, plan: dict[str, Any], test: str, elsewhere: Sequence[Source], progress: bool
 ) -> dict[str, Callable[[], dict[str, Any]]]:
-    """Return a function for each row that needs the model and speech, which computes its columns on the corpus `test`.
+    """Return a function for each row that computes the columns which need the model and speech.
 
-    The trained and the untrained model have `phone` and `speaker` (probes.py), `parameters` and `elsewhere`. The log-mels
-    have `elsewhere` alone. A run without a bundle has no such columns.
+    The trained and the untrained model have the columns `phone` and `speaker` (see probes.py), `parameters` and `elsewhere`.
+    Log-mels have `elsewhere` alone. A run without a bundle has no such columns.
+
+    Args:
+        run: The run folder.
+        plan: The plan of the run.
+        test: The tested corpus.
+        elsewhere: Further corpora for tests.
+        progress: Whether progress bars are shown.
     """
     if not (run / "bundle").is_dir():
         return {}
     bundle = load_bundle(run / "bundle")
     ready = prepare_planned(bundle.config, plan)
     corpus = next(corpus for corpus in ready.corpora if corpus.name == test)
-    spoken = any(u.text or u.phones for u in corpus.utterances)
-    phones = phones_of(corpus, progress=progress).phones if spoken else {}
+    has_labels = any(u.text or u.phones for u in corpus.utterances)
+    phones = phones_of(corpus, progress=progress).phones if has_labels else {}
     mel, normaliser = bundle.config.mel, bundle.normaliser
 
     def elsewhere_columns(row: Callable[[Benchmark], Row]) -> dict[str, Any]:
@@ -129,9 +143,9 @@ def model_columns(
         }
 
     def columns(model: RWAE, mean: np.ndarray) -> dict[str, Any]:
-        probed = probe_report(ready.store, ready.train_rows, ready.test[test], model, normaliser, mel, phones)
+        probes = probe_report(ready.store, ready.train_rows, ready.test[test], model, normaliser, mel, phones)
         unseen = elsewhere_columns(lambda bench: model_row(bench, embed_rows(bench, model, normaliser, mel), mean, 0))
-        return {**probed, **unseen, "parameters": parameters(model)}
+        return {**probes, **unseen, "parameters": parameters(model)}
 
     def untrained() -> dict[str, Any]:
         model = new_model(bundle.config).eval()
@@ -145,7 +159,13 @@ def model_columns(
 
 
 def report_row(row: Row, bench: Benchmark, left_out: int) -> Report:
-    """Return the report of a row on another corpus, from scores in the precision of the ladder."""
+    """Return the report of a row on another corpus, from scores in the precision of the ladder.
+
+    Args:
+        row: The report and the scores of the row.
+        bench: The benchmark.
+        left_out: The number of damaged recordings, which are left out.
+    """
     scores = {kind: half(values) for kind, values in row[1].items()}
     draws = code_draws(scores, bench.trials)
     return {**report_codes(scores, bench.trials, draws, synthetic=bench.synthetic), "left_out": left_out}
@@ -155,14 +175,18 @@ def report_row(row: Row, bench: Benchmark, left_out: int) -> Report:
 def unseen_benchmark(folders: tuple[Source, ...], mel: MelConfig) -> tuple[Benchmark, int]:
     """Return the benchmark of a corpus that no system is trained on, and the number of damaged recordings left out.
 
-    It has the test speakers, or all speakers if there are none, who have two utterances or more. Damaged recordings are
-    those of NLTK's TIMIT sample that have lost bytes.
+    It has the test speakers with at least two utterances. If there are no test speakers, it has all speakers. Damaged
+    recordings are those of NLTK's TIMIT sample that have lost bytes.
+
+    Args:
+        folders: The sources of the corpus.
+        mel: The settings of the frames.
     """
     (corpus,) = read_corpora(folders)
     utterances = [replace(u, split="test") for u in corpus.of("test") or corpus.utterances]
     may_be_damaged = folders[0].reader == "timit"
     broken = [u for u in utterances if may_be_damaged and bytes_lost(load_audio(u.path, 16000))]
-    for excluded in (broken, []):  # all stay if their exclusion leaves trials of one kind
+    for excluded in (broken, []):  # none are excluded if there would be fewer than two speakers
         intact = [u for u in utterances if u not in excluded]
         several = [u for u in intact if sum(v.speaker == u.speaker for v in intact) > 1]
         if len({u.speaker for u in several}) > 1 or not excluded:
@@ -181,10 +205,10 @@ def leave_vectors(
     """Write the results of a system with one embedding for each utterance, and return its reports by corpus.
 
     Args:
-        folder: The run folder, which gets scores/, table.json and eer.json for `collect`.
+        folder: The run folder, to which scores/, table.json and eer.json are written for `collect`.
         name: The name of the row.
         benches: The benchmark of each tested corpus.
-        vectors: The embeddings (M, d) of each tested corpus.
+        vectors: The embeddings (M, d) for each tested corpus.
         extra: Further entries of the row in table.json.
     """
     reports = {}
@@ -202,7 +226,13 @@ def leave_vectors(
 def heard_elsewhere(
     elsewhere: Sequence[Source], mel: MelConfig, embed: Callable[[Benchmark], np.ndarray]
 ) -> dict[str, Report]:
-    """Return the reports of such a system on other corpora; `embed` returns the embeddings (M, d) of a benchmark."""
+    """Return the reports of a system with one embedding for each utterance on other corpora, by corpus.
+
+    Args:
+        elsewhere: The sources of the corpora.
+        mel: The settings of the frames.
+        embed: The function from a benchmark to the embeddings (M, d) of its utterances.
+    """
     benches = {name: unseen_benchmark(folders, mel) for name, folders in by_corpus(elsewhere).items()}
     rows = {
         name: report(embed(bench), None, bench.trials, None, synthetic=False, replicates=0)
@@ -212,7 +242,20 @@ def heard_elsewhere(
 
 
 def read_rounded(run: Path, tests: Sequence[str], test: str, key: str) -> tuple[Trials, dict[str, np.ndarray]]:
-    """Read the trials of a run's row on the corpus `test`, and its scores by kind in the precision of the ladder."""
+    """Read the scores of a row of a run.
+
+    Args:
+        run: The run folder.
+        tests: The names of all tested corpora of the run.
+        test: The name of the tested corpus.
+        key: The name of the row.
+
+    Returns:
+        The trials, and the scores (N,) by kind, in the precision of the ladder.
+
+    Raises:
+        InputError: A score file cannot be read.
+    """
     place = corpus_place(run / "scores", test, tests)
     scores: dict[str, np.ndarray] = {}
     for kind in KINDS:
@@ -226,9 +269,9 @@ def read_rounded(run: Path, tests: Sequence[str], test: str, key: str) -> tuple[
 
 
 def times(path: Path) -> dict[str, Any]:
-    """Return the updates of a run, its seconds, and the seconds of 1,000 updates, from the last line of metrics.jsonl."""
+    """Return the updates and the seconds of a run, and the seconds of 1,000 updates, from its metrics.jsonl."""
     if not path.is_file():
         return {}
-    last = json.loads(read_text(path, "a dev log").splitlines()[-1])
-    each = last["seconds"] / last["step"]
-    return {"updates": last["step"], "seconds": last["seconds"], "seconds_per_1000": 1000 * each}
+    last = json.loads(read_text(path, "the log of a run").splitlines()[-1])
+    seconds = last["seconds"] / last["step"]
+    return {"updates": last["step"], "seconds": last["seconds"], "seconds_per_1000": 1000 * seconds}

@@ -1,7 +1,7 @@
-"""The tables of a ladder: ladder.csv, ladder.md, ladder.png and det.png from the runs in its folder.
+"""The tables and plots of a ladder: ladder.csv, ladder.md, ladder.png and det.png, from the results in its folder.
 
-The seeds of a system are one row: the means of their rates, with the intervals of the means under the same bootstrap draws
-of speakers.
+A row is a system. It has the means of the rates over all seeds, with intervals of the means. All systems have the same
+bootstrap draws of speakers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rwae_audio.evaluation.tables import markdown_table, with_interval
 from rwae_audio.evaluation.verification import det_points
 from rwae_audio.files import InputError, write_text
 
-# static and dynamic EER % on TIMIT, collected by the DiffSDA paper; features, segments and code sizes differ
+# static and dynamic EER in % on TIMIT, collected by the DiffSDA paper; features, segments and code sizes differ
 PUBLISHED = {
     "FHVAE": (5.06, 22.77),
     "DSVAE": (5.64, 19.20),
@@ -39,9 +39,9 @@ PUBLISHED = {
     "DiffSDA": (4.43, 46.72),
 }
 VAES = ("dsvae", "dsvae-full", "fhvae")
-COMPARED = {"rwae-mmd": VAES, "rwae-gan": VAES}  # and `rwae-plus` with every unsupervised row
-TERMS = (("model", "embedding_window"), ("train", "updates"), ("train", "batch"))  # and all of [mel]
-COLUMNS = {  # column of ladder.csv → its path in a row
+COMPARED = {"rwae-mmd": VAES, "rwae-gan": VAES}  # in addition, `rwae-plus` is compared with every unsupervised row
+TERMS = (("model", "embedding_window"), ("train", "updates"), ("train", "batch"))  # compared settings, besides [mel]
+COLUMNS = {  # column of ladder.csv → its path in a report
     **{f"{code}_eer": f"{code}.eer" for code in ("static", "dynamic")},
     **{
         f"{code}_{end}": f"{code}.interval.{i}"
@@ -63,7 +63,14 @@ COLUMNS = {  # column of ladder.csv → its path in a row
 
 @dataclass(frozen=True)
 class Row:
-    """A system of the ladder: its runs, their mean report, and the seeds whose codes have collapsed."""
+    """A system of the ladder.
+
+    Attributes:
+        name: The name of the system.
+        runs: The runs with all seeds.
+        report: The mean report of the runs.
+        collapsed: The seeds with collapsed codes.
+    """
 
     name: str
     runs: list[Run]
@@ -79,7 +86,7 @@ class Row:
 
 
 def write_tables(place: Path) -> list[Path]:
-    """Write the tables and plots of the runs in `place`, and return the files. Raises InputError without runs."""
+    """Write the tables and plots of the ladder in a folder, and return their paths. Raises InputError without runs."""
     rows = read_rows(place)
     target = read_list(place).target
     write_text(place / "ladder.csv", table_csv(rows))
@@ -94,25 +101,29 @@ def write_tables(place: Path) -> list[Path]:
 
 
 def read_rows(place: Path) -> list[Row]:
-    """Return the ranked rows by falling gap, then the collapsed, untrained and supervised ones."""
+    """Return the rows of the ladder in a folder: ranked rows by falling gap, then collapsed, untrained and supervised ones.
+
+    Raises:
+        InputError: The folder has no results.
+    """
     runs: dict[str, list[Run]] = {}
     for run in read_runs(place):
         runs.setdefault(run.row["name"], []).append(run)
     if not runs:
         raise InputError(f"{place} has no rows; expected rows of --collect or of training")
-    rows = [row_of(name, some) for name, some in runs.items()]
+    rows = [row_of(name, runs_of_row) for name, runs_of_row in runs.items()]
     kinds = ("ranked", "collapsed", "untrained", "supervised")
     return sorted(rows, key=lambda row: (kinds.index(row.kind), -(row.report["gap"] or 0), row.report["static"]["eer"]))
 
 
 def row_of(name: str, runs: list[Run]) -> Row:
-    """Return the row of a system's runs."""
+    """Return the row of the system `name` from its runs."""
     runs = sorted(runs, key=lambda run: run.row["seed"] or 0)
     means = mean_row([run.row for run in runs], [run.draws for run in runs])
-    rest = {key: mean_of([run.row[key] for run in runs]) for key in means if all(key in run.row for run in runs)}
+    columns = {key: mean_of([run.row[key] for run in runs]) for key in means if all(key in run.row for run in runs)}
     rates = ("static", "dynamic", "gap", "gap_interval")
-    report = {**rest, **{key: means[key] for key in rates}}
-    # the fastest, since other seeds may have shared the processor
+    report = {**columns, **{key: means[key] for key in rates}}
+    # the time of the fastest run, since other runs may have shared the processor
     speeds = [run.row["seconds_per_1000"] for run in runs if run.row.get("seconds_per_1000")]
     if speeds:
         report["seconds_per_1000"] = min(speeds)
@@ -120,20 +131,27 @@ def row_of(name: str, runs: list[Run]) -> Row:
 
 
 def mean_of(values: Sequence[Any]) -> Any:
-    """Return the mean of numbers, or of tables entry by entry; of other values the common one, or None.
+    """Return the mean of values, entry by entry if they are tables.
 
-    So intervals have no mean, since the mean of intervals is not the interval of the mean.
+    Values of other types have the mean None unless they are equal. So intervals have no mean, since the mean of intervals is
+    not the interval of the mean.
     """
     first = values[0]
     if isinstance(first, dict):
-        return {key: mean_of([value[key] for value in values]) for key in first if all(key in v for v in values)}
+        keys = [key for key in first if all(key in value for value in values)]
+        return {key: mean_of([value[key] for value in values]) for key in keys}
     if isinstance(first, (int, float)) and not isinstance(first, bool):
         return first if all(value == first for value in values) else float(np.mean(values))
     return first if all(value == first for value in values) else None
 
 
 def at(row: Mapping[str, Any], path: str) -> Any:
-    """Return the value at a path, row["static"]["interval"][0] for `static.interval.0`, or None if there is none."""
+    """Return the value of a report at a path, or None if it is missing.
+
+    Args:
+        row: The report.
+        path: The path, such as `static.interval.0` for row["static"]["interval"][0].
+    """
     value: Any = row
     for key in path.split("."):
         if value is None:
@@ -143,12 +161,12 @@ def at(row: Mapping[str, Any], path: str) -> Any:
 
 
 def table_csv(rows: Sequence[Row]) -> str:
-    """Return ladder.csv: a line for each row, rates as fractions, empty cells without a value."""
+    """Return the text of ladder.csv: a line for each row, with rates as fractions and empty cells for missing values."""
     corpora = sorted({corpus for row in rows for corpus in row.report.get("elsewhere", {})})
-    other = {
+    elsewhere = {
         f"{corpus}_{code}_eer": f"elsewhere.{corpus}.{code}.eer" for corpus in corpora for code in ("static", "dynamic")
     }
-    columns = {**COLUMNS, **other}
+    columns = {**COLUMNS, **elsewhere}
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["row", "kind", "seeds", "collapsed_seeds", *columns])
@@ -160,7 +178,12 @@ def table_csv(rows: Sequence[Row]) -> str:
 
 
 def table_md(rows: Sequence[Row], corpus: str) -> str:
-    """Return ladder.md: the tables, the differences, the published numbers and the commands."""
+    """Return the text of ladder.md: the tables, the differences, the published numbers and the commands.
+
+    Args:
+        rows: The rows in their order.
+        corpus: The tested corpus.
+    """
     first = rows[0].report
     counts = f"{first['trials']:,} trials, {first['target_trials']:,} of them target, {first['speakers']} speakers"
     parts = [f"# The ladder on {corpus}", f"{counts}. Rates in %, with 95 % intervals of a bootstrap over speakers."]
@@ -208,7 +231,7 @@ LEGEND = (
 
 
 def rate_cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
-    """Yield the rows of the first table; only ranked rows have a number."""
+    """Yield the cells of each row of the first table; only ranked rows have a rank."""
     for number, row in enumerate(rows, 1):
         mark = {"supervised": " (*supervised*)", "untrained": " (*not trained*)", "ranked": ""}.get(row.kind)
         if mark is None:
@@ -223,7 +246,7 @@ def rate_cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
 
 
 def content_cells(row: Row) -> tuple[str, ...]:
-    """Return a row of the second table."""
+    """Return the cells of a row of the second table, which shows the content of the codes."""
     report = row.report
     shares = [percent(at(report, path)) for path in ("phone.z_m", "phone.z_c", "speaker.linear", "speaker.gru")]
     if at(report, "phone.per") == "segment":
@@ -242,7 +265,7 @@ def content_cells(row: Row) -> tuple[str, ...]:
 
 
 def elsewhere_section(rows: Sequence[Row]) -> list[str]:
-    """Return the table of corpora that no model was trained on, and the references of log-mels and chance."""
+    """Return a section with the rates on corpora without training speakers, and a line about log-mels and chance."""
     parts = []
     probed = next((row.report for row in rows if at(row.report, "phone.log_mel") is not None), None)
     if probed:
@@ -279,7 +302,7 @@ def elsewhere_section(rows: Sequence[Row]) -> list[str]:
 
 
 def terms(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield a line for each trained row whose frames, windows, batch or updates differ from those of most rows."""
+    """Yield a line for each setting of a trained row (frames, windows, batch, updates) that differs from most rows."""
     configs = {row.name: row.runs[0].config for row in rows if row.kind in ("ranked", "collapsed")}
     for table, key in [*(("mel", key) for key in MelConfig().to_table()), *TERMS]:
         values = {name: config[table][key] for name, config in configs.items()}
@@ -290,7 +313,7 @@ def terms(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def differences(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield a line for each pair of COMPARED, and for `rwae-plus` with every other unsupervised row."""
+    """Yield a line for each pair in COMPARED, and for `rwae-plus` with every other unsupervised row."""
     named = {row.name: row for row in rows}
     unsupervised = tuple(row.name for row in rows if row.kind != "supervised" and row.name != "rwae-plus")
     for name, baselines in {"rwae-plus": unsupervised, **COMPARED}.items():
@@ -304,10 +327,10 @@ def differences(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def percent(value: float | None) -> str:
-    """Return a rate in %, or ""."""
+    """Return a rate in % as text, "" for None."""
     return with_interval(value, None)
 
 
 def number_of(value: float | None, digits: int) -> str:
-    """Return a number with a number of digits, or ""."""
+    """Return a number with `digits` digits after the point as text, "" for None."""
     return "" if value is None else f"{value:.{digits}f}"

@@ -1,11 +1,12 @@
-"""Measure the EER of speaker embeddings of degraded recordings: level, hum, codecs, noise, a room.
+"""Measure the EER of speaker embeddings on degraded recordings: level, hum, codecs, noise, reverberation.
 
-    python recipes/timit/robustness.py --trials FILE --audio-dir DIR [--bundle DIR]      the table, for a bundle's static code
-    python recipes/timit/robustness.py --trials FILE --audio-dir DIR --write DEGRADED    the degraded files alone
-    python recipes/timit/robustness.py --trials FILE --embeddings VECTORS                another system's embeddings of them
+    python recipes/timit/robustness.py --trials FILE --audio-dir DIR [--bundle DIR]      the table for a bundle's static code
+    python recipes/timit/robustness.py --trials FILE --audio-dir DIR --write DEGRADED    only write the degraded recordings
+    python recipes/timit/robustness.py --trials FILE --embeddings VECTORS                the table for another system
 
-The second recording of each trial is degraded (test side), then both. DEGRADED has a folder for each condition. VECTORS has
-a file for each, such as plain.safetensors, in any format that `rwae-eer --embeddings` reads.
+The second recording of each trial is degraded (test side), or both recordings are (both sides). DEGRADED has a folder for each
+condition. VECTORS has a file with the embeddings of each condition, such as plain.safetensors, in any format that
+`rwae-eer --embeddings` reads.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from rwae_audio.files import InputError, whole_folder, write_json, write_text
 from rwae_audio.randomness import generator
 
 NAME = "robustness.py"
-SIDES = {"test": "test side", "both": "both sides"}
-Embed = Callable[[Sequence[Path]], Iterable[np.ndarray]]
+SIDES = {"test": "test side", "both": "both sides"}  # side of a trial → its label
+Embed = Callable[[Sequence[Path]], Iterable[np.ndarray]]  # the paths of recordings → their embeddings (d,)
 Vectors = dict[str, np.ndarray]  # name of a condition → embeddings (M, d) in the order of trials.names
 
 
@@ -42,24 +43,28 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=Path, required=True, metavar="FILE", help="a trial list, as for rwae-eer")
     parser.add_argument(
-        "--audio-dir", type=Path, metavar="DIR", help="the folder that the names in the list are relative to"
+        "--audio-dir",
+        type=Path,
+        metavar="DIR",
+        help="the folder of the recordings, to which names in the list are relative",
     )
-    parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained bundle (default: the shipped one)")
-    parser.add_argument("--ecapa", type=Path, metavar="RUN", help="a run folder of ecapa.py, for a row of its network")
-    text = "embeddings of another system, a file for each condition; its row has the folder's name"
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained model (default: the one in the package)")
+    parser.add_argument("--ecapa", type=Path, metavar="RUN", help="a run folder of ecapa.py, for a further row")
+    text = "a folder with embeddings of another system, a file for each condition; its name is the name of the row"
     parser.add_argument("--embeddings", type=Path, action="append", default=[], metavar="DIR", help=text)
     parser.add_argument("--write", type=Path, metavar="DIR", help="only write the degraded recordings")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="the folder of the report (default: a new one in runs/)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of the degradations (0)")
-    parser.add_argument("--replicates", type=int, default=200, metavar="N", help="bootstrap draws of speakers (200)")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (2)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of the degradations (default: 0)")
+    replicates = "the number of bootstrap draws of speakers (default: 200)"
+    parser.add_argument("--replicates", type=int, default=200, metavar="N", help=replicates)
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="the number of CPU threads (default: 2)")
     options = parser.parse_args(argv)
     if options.audio_dir is None and (options.write or not options.embeddings):
         parser.error("expected --audio-dir DIR, or --embeddings DIR with embeddings of degraded recordings")
     if options.write and (options.embeddings or options.ecapa or options.bundle or options.out):
-        parser.error("--write allows only --trials, --audio-dir and --seed beside it")
+        parser.error("--write allows no other options than --trials, --audio-dir and --seed")
     if min(options.threads, options.replicates) < 1:
         parser.error("expected --threads and --replicates of at least 1")
     return options
@@ -99,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def portable(words: list[str]) -> str:
-    """Return the command line independently of this disk: the parent of an absolute path becomes $DIR."""
+    """Return the command line without paths of this computer: the parent folder of an absolute path becomes $DIR."""
     names = [f"$DIR/{Path(word).name}" if Path(word).is_absolute() else word for word in recorded(words)]
     return " ".join(["python recipes/timit/robustness.py", *names])
 
@@ -109,10 +114,10 @@ class Recordings:
     """The recordings of a trial list.
 
     Attributes:
-        names: The names in the list.
-        paths: The recording of each name.
-        pools: The possible talkers behind each recording, from `babblers`.
-        seed: The seed of all draws.
+        names: The names of the utterances.
+        paths: The path of each recording.
+        pools: The possible background talkers of each recording, from `babblers`.
+        seed: The seed of all random numbers.
     """
 
     names: tuple[str, ...]
@@ -121,9 +126,15 @@ class Recordings:
     seed: int
 
     def write(self, condition: Condition, folder: Path, bar: tqdm) -> list[Path]:
-        """Write all degraded recordings below a folder, and return their paths.
+        """Write all recordings in a condition, and return their paths.
 
-        Raises InputError if two of them would have the same path.
+        Args:
+            condition: The condition.
+            folder: The folder of the degraded recordings.
+            bar: The progress bar.
+
+        Raises:
+            InputError: Two recordings would have the same path.
         """
         written = [folder / condition.place(name) for name in self.names]
         if len(set(written)) < len(written):
@@ -140,7 +151,7 @@ class Recordings:
 
 
 def write_all(recordings: Recordings, folder: Path) -> None:
-    """Write a folder for each condition, all of them or none."""
+    """Write a folder for each condition into a new folder, whole or not at all."""
     count = len(recordings.paths)
     with whole_folder(folder) as temporary, progress(len(CONDITIONS) * count, "degrading") as bar:
         for condition in CONDITIONS:
@@ -149,7 +160,12 @@ def write_all(recordings: Recordings, folder: Path) -> None:
 
 
 def embed_all(recordings: Recordings, embedders: Mapping[str, Embed]) -> dict[str, Vectors]:
-    """Return the embeddings of all systems in all conditions; the degraded recordings are temporary."""
+    """Return the embeddings of all systems in all conditions. The degraded recordings are temporary files.
+
+    Args:
+        recordings: The recordings.
+        embedders: The function of each system from paths to embeddings.
+    """
     rows: dict[str, Vectors] = {name: {} for name in embedders}
     with progress(len(CONDITIONS) * len(recordings.paths) * (1 + len(embedders)), "degrading, embedding") as bar:
         for condition in CONDITIONS:
@@ -165,14 +181,19 @@ def embed_all(recordings: Recordings, embedders: Mapping[str, Embed]) -> dict[st
 
 
 def progress(total: int, words: str) -> tqdm:
-    """Return a progress bar, which is shown only on a terminal."""
+    """Return a progress bar with `total` steps, which is shown only on a terminal."""
     return tqdm(total=total, desc=words, unit="file", disable=not sys.stderr.isatty(), leave=False)
 
 
 def systems(options: argparse.Namespace, taken: Collection[str]) -> dict[str, Embed]:
-    """Return the systems that embed recordings, by name; a missing one is left out with a message.
+    """Return the systems that embed recordings, by name. Systems that are not installed are left out, with a message.
 
-    Raises InputError if a name is in `taken`.
+    Args:
+        options: The parsed command line.
+        taken: The names of other rows.
+
+    Raises:
+        InputError: The name of a system is the name of another row.
     """
     from rwae_audio.conversion.reading import read_file
     from rwae_audio.conversion.voice import voice_of
@@ -204,7 +225,15 @@ def systems(options: argparse.Namespace, taken: Collection[str]) -> dict[str, Em
 
 
 def read_conditions(folder: Path, trials: Trials) -> Vectors:
-    """Read the embeddings of another system, a file for each condition. Raises InputError if one is missing."""
+    """Read the embeddings of another system in all conditions.
+
+    Args:
+        folder: The folder, with a file for each condition.
+        trials: The trial list.
+
+    Raises:
+        InputError: The embeddings of a condition are missing, or their lengths differ between conditions.
+    """
     if not folder.is_dir():
         raise InputError(f"--embeddings {folder} is not a folder; expected one with a file for each condition")
     files = {path.stem: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
@@ -220,7 +249,13 @@ def read_conditions(folder: Path, trials: Trials) -> Vectors:
 
 
 def score(trials: Trials, vectors: Vectors, replicates: int) -> dict[str, Any]:
-    """Return the EER and its interval for each condition and side, and for `mean`, the mean over the degradations."""
+    """Return the EER and its interval for each condition and side, and for `mean`, the mean over all degradations.
+
+    Args:
+        trials: The trial list.
+        vectors: The embeddings in each condition.
+        replicates: The number of bootstrap draws.
+    """
     speakers = speakers_of(trials)
     pairs = replace(trials, names=trials.names * 2, test=trials.test + len(trials.names))
     report: dict[str, Any] = {}
@@ -241,7 +276,7 @@ def score(trials: Trials, vectors: Vectors, replicates: int) -> dict[str, Any]:
 
 
 def write_report(folder: Path, report: dict[str, Any]) -> None:
-    """Print the table, and write it with the report and the figure."""
+    """Print the table, and write robustness.json, robustness.md and robustness.png into a folder."""
     from rwae_audio.evaluation.plots import robustness
     from rwae_audio.evaluation.tables import aligned, markdown_table, with_interval
 

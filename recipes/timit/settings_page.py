@@ -1,4 +1,4 @@
-"""Write SETTINGS.md: every setting with its default, its bounds and a sentence, from the classes that own them.
+"""Write SETTINGS.md, which lists every setting with its default, its bounds and its description from the docstrings.
 
 python recipes/timit/settings_page.py
 """
@@ -29,17 +29,22 @@ unknown or out of bounds is refused, with the nearest known one. `python recipes
 
 
 def descriptions(kind: type) -> dict[str, str]:
-    """Return what the docstrings of a class and its bases say of each attribute."""
-    found: dict[str, str] = {}
+    """Return the description of each attribute in the docstrings of a class and its bases."""
+    sentences: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         text = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
         for name, sentence in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.M):
-            found[name] = " ".join(sentence.split())
-    return found
+            sentences[name] = " ".join(sentence.split())
+    return sentences
 
 
 def allowed(field: dataclasses.Field, hint: Any) -> str:
-    """Return the bounds of a setting, or its choices, as the page has them."""
+    """Return the bounds or the choices of a setting as Markdown.
+
+    Args:
+        field: The field of the dataclass.
+        hint: The type of the field.
+    """
     if bounds := field.metadata.get("bounds"):
         return str(bounds)
     choices = typing.get_args(hint)
@@ -51,7 +56,15 @@ def allowed(field: dataclasses.Field, hint: Any) -> str:
 
 
 def rows(kind: type, without: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Yield a line for each setting of a class. Raises KeyError for one that its docstring leaves out."""
+    """Yield a row of the table for each setting of a class.
+
+    Args:
+        kind: The dataclass.
+        without: The names of settings that are left out.
+
+    Raises:
+        KeyError: The docstring does not describe a setting.
+    """
     hints, sentences = typing.get_type_hints(kind), descriptions(kind)
     for field in dataclasses.fields(kind):
         if field.name not in without:
@@ -60,14 +73,20 @@ def rows(kind: type, without: frozenset[str] = frozenset()) -> Iterator[str]:
 
 
 def section(title: str, kind: type, without: frozenset[str] = frozenset()) -> str:
-    """Return the table of a class under a title, or nothing where it has no setting to show."""
+    """Return the section of a class with a title and a table, or "" if it has no settings.
+
+    Args:
+        title: The title.
+        kind: The dataclass.
+        without: The names of settings that are left out.
+    """
     lines = [*rows(kind, without)]
     table = ["| setting | default | bounds or choices | |", "|---|---|---|---|", *lines]
     return "\n".join([f"## {title}", "", *table, ""]) if lines else ""
 
 
 def page() -> str:
-    """Return the whole page."""
+    """Return the text of SETTINGS.md."""
     common = frozenset(field.name for field in dataclasses.fields(ObjectiveSettings))
     default = OBJECTIVES[DEFAULT].Settings
     own = frozenset(field.name for field in dataclasses.fields(default)) - common
@@ -86,11 +105,11 @@ def page() -> str:
 
 
 def settings() -> set[tuple[str, str]]:
-    """Return the name of every setting of a configuration with its table."""
+    """Return the table and the name of every setting of a configuration."""
     tables = [("mel", MelConfig), ("model", ModelConfig), ("train", TrainConfig)]
     tables += [("objective", kind.Settings) for kind in OBJECTIVES.values()]
-    found = {(table, field.name) for table, kind in tables for field in dataclasses.fields(kind)}
-    return found - {("model", "n_mels")}  # it is that of [mel]
+    names = {(table, field.name) for table, kind in tables for field in dataclasses.fields(kind)}
+    return names - {("model", "n_mels")}  # its value comes from [mel]
 
 
 if __name__ == "__main__":

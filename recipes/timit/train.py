@@ -1,4 +1,4 @@
-"""Train an R-WAE on speech and run the speaker benchmark: what `rwae-train` does, from a checkout."""
+"""Train an R-WAE on speech, and run the speaker benchmark. This is `rwae-train` in a checkout."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ COMMAND = "python recipes/timit/train.py"
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the recipe, and return its exit code."""
     return train.main(argv, COMMAND)
 
 

@@ -1,4 +1,4 @@
-"""The training of AdaIN-VC: its settings, its frames, one update and a look at the development speakers."""
+"""The training of AdaIN-VC, a baseline of voice conversion: settings, data, updates and evaluation."""
 
 from __future__ import annotations
 
@@ -26,12 +26,22 @@ from rwae_audio.training.loop import MetricsLog, clip_gradients, train_loop
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
-    """The settings of AdaIN-VC's training: its length, its data and its weights.
+    """The settings of the training of AdaIN-VC.
 
-    Updates, segments and their length are those of converter.toml; Adam and the weights are the authors', who made 200,000
-    updates of 128 segments of 128 frames.
+    The numbers of updates, segments and frames are those of converter.toml. The optimizer and the weights of the losses are
+    those of the authors, who made 200,000 updates with 128 segments of 128 frames.
 
-    annealed    the share of the updates over which content_weight grows from 0
+    Attributes:
+        seed: The seed of all random numbers.
+        updates: The number of updates.
+        batch: The number of segments of an update.
+        frames: The number of frames of a segment.
+        learning_rate: The learning rate.
+        reconstruction_weight: The weight of the reconstruction loss.
+        content_weight: The weight of the KL divergence of the content.
+        annealed: The share of the updates over which content_weight rises from 0.
+        gradient_clip: The largest norm of the gradient.
+        evaluate_every: The number of updates between two evaluations.
     """
 
     table: ClassVar[str] = "train"
@@ -53,20 +63,24 @@ class TrainConfig(Settings):
             raise ValueError(f"[train] frames is {self.frames}; expected {least}")
 
     def grown(self, step: int) -> float:
-        """Return the share of content_weight in update `step`."""
+        """Return the factor of content_weight in update `step`, from 0 to 1."""
         return min(1.0, step / (self.annealed * self.updates)) if self.annealed else 1.0
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The tables of a run: [adain] and [train]."""
+    """The configuration of a run: its tables [adain] and [train]."""
 
     adain: AdaInConfig = field(default_factory=AdaInConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     @classmethod
     def of(cls, tables: dict[str, Any]) -> RunConfig:
-        """Return the defaults, with what the tables give instead. Raises InputError."""
+        """Return the configuration with the settings in the tables and defaults for all others.
+
+        Raises:
+            InputError: A table or a setting is unknown, or a value is out of bounds.
+        """
         check_tables(tables, "adain", "train")
         return cls(
             resolve(AdaInConfig, tables.get("adain", {}), "[adain]"),
@@ -74,17 +88,19 @@ class RunConfig:
         )
 
     def tables(self) -> dict[str, Any]:
-        """Return plain tables for JSON, from which `of` makes the same configuration."""
+        """Return the configuration as tables for JSON, the input of `of`."""
         return {"adain": asdict(self.adain), "train": asdict(self.train)}
 
 
 @dataclass(frozen=True)
 class Speech:
-    """The training speakers' segments, to draw from, and some of development speakers.
+    """The data of a run.
 
     Attributes:
-        held_out: Normalised segments (B, T, n_mels) of development speakers.
-        hours: The length of the training speakers' speech.
+        sampler: The sampler of training segments.
+        normaliser: The normaliser of the training speakers' frames.
+        held_out: Normalised segments of development speakers, (B, T, n_mels).
+        hours: The hours of training speech.
     """
 
     sampler: Sampler
@@ -94,9 +110,14 @@ class Speech:
 
 
 def read_frames(plan: dict[str, Any], config: RunConfig) -> Speech:
-    """Read the training speakers of all corpora of a plan, and the development speakers of those in its `test`.
+    """Read the training speakers of all corpora, and the development speakers of the tested corpora.
 
-    Raises InputError when the development speakers say too little.
+    Args:
+        plan: The content of run.json.
+        config: The configuration.
+
+    Raises:
+        InputError: No development utterance is as long as a segment.
     """
     size, test = config.train.frames, plan["test"]
     corpora = read_planned(plan)
@@ -105,27 +126,32 @@ def read_frames(plan: dict[str, Any], config: RunConfig) -> Speech:
     normaliser = store.normaliser(rows)
     dev = np.concatenate([bench.rows for bench in benchmarks(store, corpora, test, "dev").values()])
     if (longest := int(store.lengths[dev].max())) < size:
-        named = " and ".join(test)
-        raise InputError(f"the longest development utterance of {named} has {longest} frames; expected {size} or more")
+        names = " and ".join(test)
+        raise InputError(f"the longest development utterance of {names} has {longest} frames; expected {size} or more")
     held_out = Sampler(store, dev, size, model).draw(128, generator(0, "held-out")).frames
     hours = float(store.lengths[rows].sum()) * MEL.hop_length / MEL.sample_rate / 3600
     return Speech(Sampler(store, rows, size, model), normaliser, normaliser(held_out), hours)
 
 
 def train(config: RunConfig, speech: Speech, folder: Path, command: str, minutes: float | None = None) -> None:
-    """Train, from the folder's latest checkpoint on if it has one.
+    """Train a model, or continue from the latest checkpoint in the folder.
 
     Args:
-        minutes: The time after which the run stops with a checkpoint.
+        config: The configuration.
+        speech: The data.
+        folder: The run folder.
+        command: The command line of the run, for the metadata of the model.
+        minutes: The time in minutes after which the run stops with a checkpoint, or None.
 
     Raises:
-        Interrupted: On Ctrl-C, once the checkpoint is written; TimeIsUp when the minutes are over.
+        Interrupted: Ctrl-C was pressed; a checkpoint has been written.
+        TimeIsUp: The minutes are over; a checkpoint has been written.
     """
     train_loop(Training(config, speech, folder, command), minutes=minutes)
 
 
 class Training:
-    """One run: the model, its optimizer, and where it stands."""
+    """A training run: the model, its optimizer, and its progress (`position`)."""
 
     def __init__(self, config: RunConfig, speech: Speech, folder: Path, command: str) -> None:
         settings = config.train
@@ -141,7 +167,7 @@ class Training:
         self.log.drop_after(self.position.step)
 
     def update(self, step: int) -> dict[str, Tensor]:
-        """Make one update, and return its losses and the norm of its gradient."""
+        """Make update number `step`, and return its losses and the norm of the gradient."""
         settings, speech = self.settings, self.speech
         frames = speech.normaliser(speech.sampler.draw(settings.batch, generator(settings.seed, "batch", step)).frames)
         terms = losses(frames, *self.model(frames, generator(settings.seed, "content", step)))
@@ -154,11 +180,15 @@ class Training:
         return {"loss": loss, **terms, "gradient": norm}
 
     def look(self, averages: dict[str, float]) -> None:
-        """Log the averages and the error on development speakers, and keep the model if it is the best one."""
+        """Evaluate the model on development speakers, and write it if it is the best one so far.
+
+        Args:
+            averages: The mean losses of the updates since the last evaluation, which are logged as well.
+        """
         position = self.position
         values = {**averages, "dev/reconstruction": on_dev(self.model, self.speech.held_out)}
         self.log.write({"step": position.step, **values, "seconds": round(position.seconds, 1)})
-        # while the content costs less than it will, frames are reconstructed better than they will be
+        # before content_weight has reached its value, the reconstruction error is too small to be compared with later ones
         score = -values["dev/reconstruction"] if self.settings.grown(position.step) == 1 else -1e6
         if score > position.best_score:
             position.best_score, position.best_step = score, position.step
@@ -171,11 +201,11 @@ class Training:
         tell(f"update {position.step}/{self.settings.updates}: {line}{best}")
 
     def save(self) -> None:
-        """Write the checkpoint that the run goes on with."""
+        """Write the checkpoint from which the run can be continued."""
         save_checkpoint(self.latest, self.config, self.state, self.position)
 
 
 @torch.no_grad()
 def on_dev(model: AdaInVc, frames: Tensor) -> float:
-    """Return the reconstruction error of frames (B, T, n_mels), without noise."""
+    """Return the mean absolute reconstruction error of normalised frames (B, T, n_mels), without noise."""
     return float((model(frames, None)[0] - frames).abs().mean())

@@ -1,10 +1,10 @@
-"""Fetch SpeechBrain's HiFi-GAN and convert its weights, once, for `rwae-vc --vocoder hifigan` (extra `hifigan`).
+"""Download SpeechBrain's HiFi-GAN and convert its weights, once, for `rwae-vc --vocoder hifigan` (extra `hifigan`).
 
-    python recipes/voice_conversion/fetch_hifigan.py                              from Hugging Face: 55 MB
-    python recipes/voice_conversion/fetch_hifigan.py --checkpoint generator.ckpt  from a file that was fetched by hand
+    python recipes/voice_conversion/fetch_hifigan.py                              from Hugging Face, 55 MB
+    python recipes/voice_conversion/fetch_hifigan.py --checkpoint generator.ckpt  from a file that you have downloaded
 
-What is published is torch's own format, with weight norm, read as weights only; what is left is a safetensors file without
-weight norm, in the cache folder ($RWAE_CACHE, or ~/.cache/rwae-audio).
+The published file is a PyTorch checkpoint with weight norm, of which only weights are read. The result is a safetensors
+file without weight norm, in the cache folder ($RWAE_CACHE, or ~/.cache/rwae-audio).
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ NAME = "fetch_hifigan.py"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="generator.ckpt, instead of fetching it")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (the cache folder)")
-    parser.add_argument("--force", action="store_true", help="overwrite what is there")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="a downloaded generator.ckpt")
+    output = "the file to write (default: hifigan.safetensors in the cache folder)"
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=output)
+    parser.add_argument("--force", action="store_true", help="overwrite an existing file")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the recipe, and return its exit code."""
     options = arguments(argv)
     from rwae_audio.conversion.vocoders.hifigan import weights_path
 
@@ -38,14 +41,14 @@ def main(argv: list[str] | None = None) -> int:
     free_output(output, options.force)
     if options.checkpoint and not options.checkpoint.is_file():
         raise InputError(f"{options.checkpoint} does not exist; expected generator.ckpt of SpeechBrain's HiFi-GAN")
-    checkpoint = options.checkpoint or fetched()
+    checkpoint = options.checkpoint or download()
     digest = convert(checkpoint, output)
     say(NAME, f"wrote {output}, the weights of {checkpoint} (SHA-256 {digest})")
     return 0
 
 
-def fetched() -> Path:
-    """generator.ckpt, from Hugging Face. Raises InputError without a network."""
+def download() -> Path:
+    """Download generator.ckpt from Hugging Face, and return its path. Raises InputError without a network."""
     from rwae_audio.conversion.vocoders.hifigan import EXTRA, SOURCE
 
     try:
@@ -54,14 +57,22 @@ def fetched() -> Path:
         return Path(hf_hub_download(SOURCE, "generator.ckpt"))
     except ImportError as error:
         raise InputError(f"huggingface_hub cannot be imported ({error}); expected {EXTRA}") from error
-    except (OSError, ValueError) as error:  # what it raises of networks, servers and caches are these
+    except (OSError, ValueError) as error:  # all errors of networks, servers and caches
         reason = str(error).strip().splitlines()[0]
         by_hand = f"--checkpoint generator.ckpt of https://huggingface.co/{SOURCE}"
         raise InputError(f"cannot fetch {SOURCE} ({reason}); expected a network, or {by_hand}") from error
 
 
 def convert(checkpoint: Path, output: Path) -> str:
-    """Write the weights without weight norm; returns the SHA-256 of the checkpoint. Raises InputError when it is none."""
+    """Convert a checkpoint to a safetensors file without weight norm, and return the SHA-256 of the checkpoint.
+
+    Args:
+        checkpoint: The path of generator.ckpt.
+        output: The file to write.
+
+    Raises:
+        InputError: The file is not a checkpoint of this network.
+    """
     from rwae_audio.conversion.vocoders.hifigan import SOURCE, new_generator
 
     generator = new_generator()
@@ -69,9 +80,9 @@ def convert(checkpoint: Path, output: Path) -> str:
 
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     try:
-        torch_recovery(generator, checkpoint, end_of_epoch=True)  # weights only: no code of the file's is run
-    except Exception as error:  # whatever a foreign file makes torch raise
-        raise InputError(f"{checkpoint} is no generator.ckpt of {SOURCE} ({type(error).__name__})") from error
+        torch_recovery(generator, checkpoint, end_of_epoch=True)  # reads weights only and runs no code of the file
+    except Exception as error:  # torch raises errors of many types for other files
+        raise InputError(f"{checkpoint} is not the generator.ckpt of {SOURCE} ({type(error).__name__})") from error
     generator.remove_weight_norm()
     weights = {name: value.contiguous() for name, value in generator.state_dict().items()}
     write_tensors(output, weights, {"source": SOURCE, "sha256": digest})

@@ -1,12 +1,16 @@
-"""The lists of pairs that evaluate.py judges: which utterance is said in whose voice. They are drawn once, into pairs/.
+"""Draw the lists of pairs for evaluate.py, each of which is a source utterance and a target speaker (extra `judge`).
 
     python recipes/voice_conversion/pairs.py --data an4=DIR --data timit=DIR                     lists of these corpora
     python recipes/voice_conversion/pairs.py --data kaldi=speechocean762 --data librispeech=DIR  natural sentences
 
-A list has the columns source (the id of an utterance), target (a speaker), voice (ids of the utterances that are converted
-with, between spaces) and references (other utterances of that speaker, with which the result is compared). Sources are
-utterances that Whisper understands: pairs/*-heard.csv has the character error rate of each one. Half of the pairs are across
-gender. Needs the extra `judge`.
+The lists in pairs/ were drawn once. Their columns are:
+
+    source        the id of an utterance, which Whisper understands
+    target        a speaker; the genders of source and target differ in half of the pairs
+    voice         the ids of the target's utterances from which the voice is computed, with spaces between them
+    references    the ids of other utterances of the target, with which the conversion is compared
+
+pairs/<list>-heard.csv has Whisper's character error rate (CER) for each utterance that could be a source.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,19 +31,19 @@ from rwae_audio.files import InputError, read_text, write_text
 
 NAME = "pairs.py"
 HERE = Path(__file__).resolve().parent
-VOICE, REFERENCES = 3, 5  # utterances of a target
-LIBRISPEECH = {"26": "m", "27": "m", "5652": "f"}  # the speakers of hold-out.txt, with their genders from SPEAKERS.TXT
-LONGEST = 12.0  # seconds of a source of LibriSpeech
-EACH = 20  # sources of a speaker of LibriSpeech
+VOICE, REFERENCES = 3, 5  # utterances of a target for its voice and for comparisons
+LIBRISPEECH = {"26": "m", "27": "m", "5652": "f"}  # the speakers in hold-out.txt, with their genders from SPEAKERS.TXT
+LONGEST = 12.0  # seconds, the longest utterance of LibriSpeech
+EACH = 20  # sources from each speaker of LibriSpeech
 
 
 class PairList(NamedTuple):
-    """The rule by which a list is drawn.
+    """The definition of a list.
 
     Attributes:
-        corpora: The corpora of its sources; the targets are of the first one, of both in `natural-dev`.
+        corpora: The corpora of the list. Targets are from the first corpus, and in `natural-dev` from both.
         pairs: The number of pairs.
-        most_cer: The highest character error rate of a source as it was recorded.
+        most_cer: The highest character error rate of a source.
     """
 
     corpora: tuple[str, ...]
@@ -57,7 +61,14 @@ LISTS = {
 
 
 class Pair(NamedTuple):
-    """A source (the id of an utterance), a target (a speaker), and ids of the target's utterances: voice, references."""
+    """A pair of a source and a target.
+
+    Attributes:
+        source: The id of the source utterance.
+        target: The target speaker.
+        voice: The ids of the target's utterances from which the voice is computed.
+        references: The ids of other utterances of the target, with which the conversion is compared.
+    """
 
     source: str
     target: str
@@ -66,43 +77,46 @@ class Pair(NamedTuple):
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data",
         action="append",
         default=[],
         metavar="NAME=DIR",
-        help="a corpus; every list whose corpora are given is drawn",
+        help="a corpus; all lists that need no other corpora are drawn",
     )
-    parser.add_argument("--into", type=Path, default=HERE / "pairs", metavar="DIR", help="where the lists go (pairs/)")
+    into = "the folder of the lists (default: pairs/)"
+    parser.add_argument("--into", type=Path, default=HERE / "pairs", metavar="DIR", help=into)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the recipe, and return its exit code."""
     options = arguments(argv)
     from rwae_audio.data.corpora import by_corpus, corpus_sources
 
     sources = corpus_sources(options.data)
-    given = by_corpus(sources)
-    possible = {name: how for name, how in LISTS.items() if set(how.corpora) <= set(given)}
+    names = by_corpus(sources)
+    possible = {name: rule for name, rule in LISTS.items() if set(rule.corpora) <= set(names)}
     if not possible:
         raise InputError(
-            f"--data names {', '.join(given) or 'nothing'}; expected the corpora of a list, such as an4=DIR"
+            f"--data names {', '.join(names) or 'nothing'}; expected the corpora of a list, such as an4=DIR"
         )
     from rwae_audio.evaluation.judges import whisper
 
     corpora = named_corpora(sources)
-    hear = whisper(torch.get_num_threads())
+    transcribe = whisper(torch.get_num_threads())
     options.into.mkdir(parents=True, exist_ok=True)
-    for name, how in possible.items():
+    for name, rule in possible.items():
         candidates, targets = candidates_of(name, corpora)
-        heard = errors(candidates, hear)
-        understood = [u for u in candidates if heard[u.id] <= how.most_cer]
-        share = f"{len(understood)} of {len(candidates)} utterances have a CER of at most {how.most_cer:.0%}"
+        errors = error_rates(candidates, transcribe)
+        understood = [u for u in candidates if errors[u.id] <= rule.most_cer]
+        share = f"{len(understood)} of {len(candidates)} utterances have a CER of at most {rule.most_cer:.0%}"
         say(NAME, f"{name}: {share}")
-        lines = ["id,cer", *(f"{key},{value:.3f}" for key, value in heard.items())]
+        lines = ["id,cer", *(f"{key},{error:.3f}" for key, error in errors.items())]
         write_text(options.into / f"{name}-heard.csv", "\n".join([*lines, ""]))
-        pairs = draw_pairs(understood, targets, how.pairs, genders(name, corpora))
+        pairs = draw_pairs(understood, targets, rule.pairs, genders(name, corpora))
         write_pairs(options.into / f"{name}.csv", pairs)
     return 0
 
@@ -115,31 +129,44 @@ def named_corpora(sources: Sequence[Source]) -> dict[str, Corpus]:
 
 
 def heard_in(name: str, sources: Sequence[Source]) -> dict[str, Utterance]:
-    """Return the utterances of a list's corpora by their ids. Raises InputError where `sources` lacks a corpus."""
+    """Return the utterances of the corpora of a list by their ids.
+
+    Args:
+        name: The name of the list.
+        sources: The sources of --data.
+
+    Raises:
+        InputError: A corpus of the list is missing.
+    """
     needed = LISTS[name].corpora
-    given = list(dict.fromkeys(source.corpus for source in sources))
-    if not set(needed) <= set(given):
-        raise InputError(f"--data names {', '.join(given) or 'nothing'}; expected {' and '.join(sorted(needed))}")
+    available = list(dict.fromkeys(source.corpus for source in sources))
+    if not set(needed) <= set(available):
+        raise InputError(f"--data names {', '.join(available) or 'nothing'}; expected {' and '.join(sorted(needed))}")
     corpora = named_corpora([source for source in sources if source.corpus in needed])
     return {u.id: u for corpus in corpora.values() for u in corpus.utterances}
 
 
-def heard_errors(place: Path) -> dict[str, float]:
-    """Return the character error rates of all utterances that the lists in `place` were drawn from, as recorded, by id."""
+def heard_errors(folder: Path) -> dict[str, float]:
+    """Return the character error rates in all files <list>-heard.csv of a folder, by the ids of utterances."""
     rows = [
-        row for name in LISTS for row in csv.DictReader(read_text(place / f"{name}-heard.csv", "CERs").splitlines())
+        row for name in LISTS for row in csv.DictReader(read_text(folder / f"{name}-heard.csv", "CERs").splitlines())
     ]
     return {row["id"]: float(row["cer"]) for row in rows}
 
 
 def candidates_of(name: str, corpora: Mapping[str, Corpus]) -> tuple[list[Utterance], list[Utterance]]:
-    """Return the utterances of which a list's sources are chosen, and those of its targets."""
+    """Return the utterances that can be sources of a list, and the utterances of its targets.
+
+    Args:
+        name: The name of the list.
+        corpora: The corpora by name.
+    """
     if name.startswith("natural"):
         split = name.removeprefix("natural-")
         sentences = [u for u in corpora["speechocean762"].of(split) if u.text]
-        more = {name: librispeech_sentences(corpora, name) for name in LIBRISPEECH} if split == "dev" else {}
-        chosen = [u for mine in more.values() for u in mine[:: -(-len(mine) // EACH)]]
-        return sentences + chosen, sentences + [u for mine in more.values() for u in mine]
+        speakers = [librispeech_sentences(corpora, name) for name in LIBRISPEECH] if split == "dev" else []
+        chosen = [u for utterances in speakers for u in utterances[:: -(-len(utterances) // EACH)]]
+        return sentences + chosen, sentences + [u for utterances in speakers for u in utterances]
     targets = listed(corpora["an4"], "dev" if name.endswith("dev") else "test")
     if name != "timit":
         return targets, targets
@@ -150,15 +177,22 @@ def candidates_of(name: str, corpora: Mapping[str, Corpus]) -> tuple[list[Uttera
 
 
 def librispeech_sentences(corpora: Mapping[str, Corpus], speaker: str) -> list[Utterance]:
-    """Return a speaker's utterances of LibriSpeech that have a text and are at most LONGEST seconds long."""
+    """Return the utterances of a speaker of LibriSpeech that have a text and at most LONGEST seconds."""
     from rwae_audio.data.audio import duration
 
-    mine = [u for u in corpora["librispeech"].utterances if u.speaker == speaker and u.text]
-    return [u for u in mine if duration(u.path) <= LONGEST]
+    with_text = [u for u in corpora["librispeech"].utterances if u.speaker == speaker and u.text]
+    return [u for u in with_text if duration(u.path) <= LONGEST]
 
 
 def genders(name: str, corpora: Mapping[str, Corpus]) -> dict[str, str]:
-    """Return the gender, f or m, of each speaker: the first letter of the name in AN4 and TIMIT, else as the corpus says."""
+    """Return the gender (f or m) of each speaker of a list.
+
+    It is the first letter of the speaker's name in AN4 and TIMIT. speechocean762 has a file with genders.
+
+    Args:
+        name: The name of the list.
+        corpora: The corpora by name.
+    """
     if not name.startswith("natural"):
         return {u.speaker: u.speaker[0] for part in LISTS[name].corpora for u in corpora[part].utterances}
     folders = {u.path.parent.parent.parent for u in corpora["speechocean762"].utterances}  # above WAVE/SPEAKER…/
@@ -172,26 +206,35 @@ def genders(name: str, corpora: Mapping[str, Corpus]) -> dict[str, str]:
 
 
 def listed(corpus: Corpus, split: str) -> list[Utterance]:
-    """Return the utterances of a corpus's trial list: of AN4's, eight a speaker."""
+    """Return the utterances in the trial list of a split of a corpus; AN4's lists have eight of each speaker.
+
+    Raises:
+        InputError: The corpus has no such list.
+    """
     from rwae_audio.evaluation.trials import match_names, read_trials
 
     if split not in corpus.trial_lists:
         raise InputError(
             f"{corpus.name} has no {split} trial list; expected the protocol/ folder beside its recordings"
         )
-    known = {u.id: u for u in corpus.utterances}
-    return [known[name] for name in match_names(read_trials(corpus.trial_lists[split]), list(known)).names]
+    by_id = {u.id: u for u in corpus.utterances}
+    return [by_id[name] for name in match_names(read_trials(corpus.trial_lists[split]), list(by_id)).names]
 
 
-def errors(utterances: Sequence[Utterance], hear) -> dict[str, float]:  # type: ignore[no-untyped-def]
-    """Return the character error rate of each utterance as it was recorded, by id; hear: judges.whisper's."""
+def error_rates(utterances: Sequence[Utterance], transcribe: Callable[[np.ndarray], str]) -> dict[str, float]:
+    """Return the character error rate of each utterance by its id.
+
+    Args:
+        utterances: The utterances.
+        transcribe: A function from samples (N,) at 16 kHz to words, such as judges.whisper().
+    """
     from tqdm import tqdm
 
     from rwae_audio.data.audio import load_audio
     from rwae_audio.evaluation.judges import character_error_rate
 
-    everything = tqdm(utterances, "heard", disable=None)
-    return {u.id: character_error_rate(u.text or "", hear(load_audio(u.path))) for u in everything}
+    with_bar = tqdm(utterances, "transcribed", disable=None)
+    return {u.id: character_error_rate(u.text or "", transcribe(load_audio(u.path))) for u in with_bar}
 
 
 def draw_pairs(
@@ -201,10 +244,19 @@ def draw_pairs(
     gender: Mapping[str, str],
     seed: int = 0,
 ) -> list[Pair]:
-    """Draw `count` pairs of a source and another speaker, every second one across gender.
+    """Draw pairs of a source and another speaker, of another gender in every second pair.
 
-    Sources come round in a drawn order. gender: of each speaker. Raises InputError when a target has too few utterances, or
-    a source no target.
+    Each source is drawn once before a source is drawn again.
+
+    Args:
+        sources: The utterances that can be sources.
+        targets: The utterances of the targets.
+        count: The number of pairs.
+        gender: The gender of each speaker.
+        seed: The seed of the draws.
+
+    Raises:
+        InputError: A target has too few utterances, or there is no target of the required gender.
     """
     draw = np.random.default_rng(seed)
     speakers = sorted({u.speaker for u in targets})
@@ -215,16 +267,32 @@ def draw_pairs(
             order = [sources[i] for i in draw.permutation(len(sources))]
         source = order.pop()
         across = number % 2 == 0
-        fitting = [s for s in speakers if s != source.speaker and (gender[s] != gender[source.speaker]) == across]
-        if not fitting:
+        eligible = [s for s in speakers if s != source.speaker and (gender[s] != gender[source.speaker]) == across]
+        if not eligible:
             raise InputError(f"there is no target for {source.id}; expected speakers of both genders")
-        target = fitting[draw.integers(len(fitting))]
+        target = eligible[draw.integers(len(eligible))]
         ids = sorted(u.id for u in targets if u.speaker == target)
         if len(ids) < VOICE + REFERENCES:
             raise InputError(f"{target} has {len(ids)} utterances; expected {VOICE + REFERENCES} of each target")
-        drawn = [ids[i] for i in draw.permutation(len(ids))]
-        pairs.append(Pair(source.id, target, tuple(drawn[:VOICE]), tuple(drawn[VOICE : VOICE + REFERENCES])))
+        ids = [ids[i] for i in draw.permutation(len(ids))]
+        pairs.append(Pair(source.id, target, tuple(ids[:VOICE]), tuple(ids[VOICE : VOICE + REFERENCES])))
     return pairs
+
+
+def chosen_pairs(name: str, numbers: Sequence[int]) -> list[Pair]:
+    """Return some pairs of a list.
+
+    Args:
+        name: The name of the list.
+        numbers: The indices of the pairs.
+
+    Raises:
+        InputError: A number is outside of the list.
+    """
+    pairs = read_pairs(HERE / "pairs" / f"{name}.csv")
+    if wrong := [number for number in numbers if not 0 <= number < len(pairs)]:
+        raise InputError(f"--pairs {wrong[0]}; expected numbers from 0 to {len(pairs) - 1}")
+    return [pairs[number] for number in numbers]
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
@@ -234,10 +302,14 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Read a list of pairs. Raises InputError when it is not there or none."""
+    """Read a list of pairs.
+
+    Raises:
+        InputError: The file does not exist or has other columns.
+    """
     rows = list(csv.DictReader(read_text(path, "a list of pairs").splitlines()))
     if not rows or set(rows[0]) != set(Pair._fields):
-        raise InputError(f"{path} is no list of pairs; expected the columns {', '.join(Pair._fields)}")
+        raise InputError(f"{path} is not a list of pairs; expected the columns {', '.join(Pair._fields)}")
     return [
         Pair(row["source"], row["target"], tuple(row["voice"].split()), tuple(row["references"].split()))
         for row in rows

@@ -1,10 +1,11 @@
-"""Compare F0 trackers on clean and disturbed speech, against the agreement of four others on the clean recording.
+"""Compare F0 trackers on clean and disturbed speech. The reference is the F0 on which four other trackers agree.
 
     pip install pyworld praat-parselmouth pysptk pyreaper
     python recipes/voice_conversion/pitch_trackers.py --data an4=DIR --data librispeech=DIR --data speechocean762=DIR \\
         --out table.md
 
-Each corpus is any tree of recordings in which the files of one speaker share a folder. NOTES.md has the resulting table.
+A corpus is a folder tree of recordings in which all recordings in one folder have the same speaker. The resulting table is in
+NOTES.md.
 """
 
 from __future__ import annotations
@@ -33,26 +34,35 @@ from rwae_audio.files import InputError, write_text
 NAME = "pitch_trackers.py"
 MEL = PRESETS["vocoder"]
 RATE, HOP = 16000, 256
-MIDDLE = 165.0  # Hz: half of the voices of a corpus have a mean F0 under this, half have one over it
-SECONDS = 2.0, 12.0  # the shortest and the longest recording that is chosen
+MIDDLE = 165.0  # Hz: half of the chosen voices have a mean F0 below it, half have one above it
+SECONDS = 2.0, 12.0  # the duration of the shortest and of the longest chosen recording
 SEMITONE, QUARTER_OCTAVE = np.log(2) / 12, np.log(2) / 4
 HIGH_PASS = butter(4, 60, "highpass", fs=RATE, output="sos")
-Tracker = Callable[[np.ndarray], np.ndarray]  # samples (N,) → F0 (1 + N // HOP,) in Hz, 0 without a voice
+Tracker = Callable[[np.ndarray], np.ndarray]  # samples (N,) → F0 (1 + N // HOP,) in Hz, 0 in unvoiced frames
 
 
 def on_grid(f0: np.ndarray, times: np.ndarray, count: int) -> np.ndarray:
-    """The values (T,) of a contour at the nearest of its times, for `count` frames that are HOP samples apart."""
+    """Return a contour at frames that are HOP samples apart, from its values at the nearest times.
+
+    Args:
+        f0: F0 in Hz, (M,).
+        times: The times of its values in seconds, (M,).
+        count: The number T of frames.
+
+    Returns:
+        F0 in Hz, 0 without a value within HOP samples, (T,).
+    """
     distance = np.abs(np.subtract.outer(np.arange(count) * HOP / RATE, times))
     return np.where(distance.min(1) <= HOP / RATE, np.nan_to_num(f0[distance.argmin(1)]), 0.0)
 
 
 def toolkit(samples: np.ndarray) -> np.ndarray:
-    """The tracker of rwae_audio.conversion.pitch."""
+    """Track F0 by the tracker of this toolkit, rwae_audio.conversion.pitch."""
     return fundamental(samples, MEL)
 
 
 def pyin(samples: np.ndarray) -> np.ndarray:
-    """Probabilistic YIN (Mauch, Dixon, 2014) of librosa."""
+    """Track F0 by librosa's probabilistic YIN (Mauch, Dixon, 2014)."""
     import librosa
 
     f0, voiced, _ = librosa.pyin(samples, fmin=LOWEST, fmax=HIGHEST, sr=RATE, frame_length=1024, hop_length=HOP)
@@ -63,7 +73,7 @@ JUDGED: dict[str, Tracker] = {"toolkit": toolkit, "pyin": pyin}
 
 
 def praat(samples: np.ndarray) -> np.ndarray:
-    """Praat's autocorrelation (Boersma, 1993)."""
+    """Track F0 by Praat's autocorrelation method (Boersma, 1993)."""
     import parselmouth
 
     sound = parselmouth.Sound(samples.astype(np.float64), RATE)
@@ -72,7 +82,7 @@ def praat(samples: np.ndarray) -> np.ndarray:
 
 
 def harvest(samples: np.ndarray) -> np.ndarray:
-    """WORLD's Harvest (Morise, 2017)."""
+    """Track F0 by WORLD's Harvest (Morise, 2017)."""
     import pyworld
 
     f0, times = pyworld.harvest(samples.astype(np.float64), RATE, LOWEST, HIGHEST, 1000 * HOP / RATE)
@@ -80,7 +90,7 @@ def harvest(samples: np.ndarray) -> np.ndarray:
 
 
 def swipe(samples: np.ndarray) -> np.ndarray:
-    """SWIPE' (Camacho, 2007) of SPTK."""
+    """Track F0 by SPTK's SWIPE' (Camacho, 2007)."""
     import pysptk
 
     f0 = pysptk.swipe(samples * 32767.0, RATE, HOP, threshold=0.3, min=LOWEST, max=HIGHEST, otype="f0")
@@ -88,7 +98,7 @@ def swipe(samples: np.ndarray) -> np.ndarray:
 
 
 def reaper(samples: np.ndarray) -> np.ndarray:
-    """REAPER (Talkin, 2015)."""
+    """Track F0 by REAPER (Talkin, 2015)."""
     import pyreaper
 
     pulses = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
@@ -100,45 +110,60 @@ PANEL: tuple[Tracker, ...] = (praat, harvest, swipe, reaper)
 
 
 def agreement(contours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The reference of contours (trackers, T): F0 (T,) in Hz, 0 without a voice, and which frames are sure (T,).
+    """Return the reference contour on which the trackers agree.
 
-    At least three quarters of the trackers must find no voice, or an F0 within a semitone of their median.
+    Args:
+        contours: F0 in Hz, 0 in unvoiced frames, (trackers, T).
+
+    Returns:
+        The reference F0 in Hz, 0 in unvoiced frames, (T,), and whether a frame has a reference, (T,). It has one if three
+        quarters of the trackers agree: it is unvoiced, or its F0 is within a semitone of their median.
     """
     least = 0.75 * len(contours)
     logs = np.log(np.where(contours > 0, contours, np.nan))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # frames without any voice
+        warnings.simplefilter("ignore")  # nanmedian warns about frames that are unvoiced for all trackers
         near = np.abs(logs - np.nanmedian(logs, axis=0)) <= SEMITONE
         f0 = np.exp(np.nanmedian(np.where(near, logs, np.nan), axis=0))
-    sung, silent = near.sum(0) >= least, np.isnan(logs).sum(0) >= least
-    return np.where(sung, f0, 0.0), sung | silent
+    voiced, unvoiced = near.sum(0) >= least, np.isnan(logs).sum(0) >= least
+    return np.where(voiced, f0, 0.0), voiced | unvoiced
 
 
 def chosen(folder: Path, count: int, include: list[str], draw: np.random.Generator) -> dict[str, np.ndarray]:
-    """`count` recordings by name, one from each folder, half of them of low and half of high voices."""
+    """Choose recordings at random, at most one from each folder, half of them with low and half with high voices.
+
+    Args:
+        folder: The folder of the corpus.
+        count: The number of recordings.
+        include: The names of recordings that are chosen first.
+        draw: The random numbers.
+
+    Returns:
+        The samples (N,) of each chosen recording by its name.
+    """
     paths = [path for path, _ in audio_files(folder)]
     order = [paths[i] for i in draw.permutation(len(paths))]
     order.sort(key=lambda path: path.stem not in include)
-    picked: dict[str, np.ndarray] = {}
-    places: set[Path] = set()
-    free: dict[bool | None, int] = {False: count // 2, True: count - count // 2}  # high voices?
+    recordings: dict[str, np.ndarray] = {}
+    used_folders: set[Path] = set()
+    missing: dict[bool | None, int] = {False: count // 2, True: count - count // 2}  # low voices, high voices
     for path in order:
-        if not any(free.values()) or path.parent in places:
+        if not any(missing.values()) or path.parent in used_folders:
             continue
         samples = load_audio(path, RATE)
         if not SECONDS[0] <= len(samples) / RATE <= SECONDS[1] and path.stem not in include:
             continue
         f0 = reaper(sosfilt(HIGH_PASS, samples))
         high = bool(np.log(f0[f0 > 0]).mean() > np.log(MIDDLE)) if f0.any() else None
-        if free.get(high):
-            free[high] -= 1
-            places.add(path.parent)
-            picked[path.stem] = samples
-    return picked
+        if missing.get(high):
+            missing[high] -= 1
+            used_folders.add(path.parent)
+            recordings[path.stem] = samples
+    return recordings
 
 
 def active_level(samples: np.ndarray) -> float:
-    """The RMS of the 20 ms frames that are at most 16 dB under this RMS."""
+    """Return the RMS of the loud frames (20 ms) of a recording (N,), which are at most 16 dB below this RMS."""
     power = np.square(samples[: len(samples) // 320 * 320], dtype=np.float64).reshape(-1, 320).mean(1)
     level = power.mean()
     for _ in range(10):
@@ -147,61 +172,89 @@ def active_level(samples: np.ndarray) -> float:
 
 
 def disturbed(samples: np.ndarray, babble: np.ndarray, draw: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
-    """The conditions of a recording (N,), by name."""
+    """Yield the name of each condition and the disturbed recording, (N,). Noise is 20 dB below the speech.
+
+    Args:
+        samples: The recording, (N,).
+        babble: A recording of other talkers, of any length.
+        draw: The random numbers.
+    """
     seconds, level = np.arange(len(samples)) / RATE, active_level(samples)
 
-    def beside(noise: np.ndarray) -> np.ndarray:
+    def with_noise(noise: np.ndarray) -> np.ndarray:
         return samples + noise * (0.1 * level / np.sqrt(np.mean(np.square(noise))))
 
     yield "clean", samples
     for mains in (50, 60):
         phases = draw.uniform(0, 2 * np.pi, 20)
         tones = (np.sin(2 * np.pi * mains * (k + 1) * seconds + phase) / (k + 1) for k, phase in enumerate(phases))
-        yield f"hum {mains} Hz", beside(sum(tones, np.zeros(len(samples))))
-    yield "white noise", beside(draw.standard_normal(len(samples)))
-    yield "babble", beside(np.resize(babble, len(samples)))
+        yield f"hum {mains} Hz", with_noise(sum(tones, np.zeros(len(samples))))
+    yield "white noise", with_noise(draw.standard_normal(len(samples)))
+    yield "babble", with_noise(np.resize(babble, len(samples)))
     yield "MP3 64 kbit/s", through_mp3(samples)
     yield "level −40 dB", 0.01 * samples
 
 
 def through_mp3(samples: np.ndarray) -> np.ndarray:
-    """A recording (N,) after a round trip through MP3 at a constant 64 kbit/s."""
+    """Return a recording (N,) after encoding and decoding as MP3 with a constant bit rate of 64 kbit/s."""
     soundfile.write(file := io.BytesIO(), samples, RATE, format="MP3", bitrate_mode="CONSTANT", compression_level=0.6)
     file.seek(0)
     return np.pad(soundfile.read(file)[0], (0, len(samples)))[: len(samples)]
 
 
 class Row(NamedTuple):
-    """The measures of one contour; error: its mean ln F0 minus the reference's; own: the mean of its register."""
+    """The measures of the contour of one recording.
+
+    Attributes:
+        condition: The name of the condition.
+        filtered: "yes" if the recording is high-passed, otherwise "no".
+        tracker: The name of the tracker.
+        counts: The numbers of frames: voiced, missed, unvoiced, invented, voiced in both contours, with a gross error.
+        error: The mean ln F0 minus that of the reference.
+        register_mean: The mean ln F0 of the voice's register.
+    """
 
     condition: str
     filtered: str
     tracker: str
-    counts: tuple[int, ...]  # voiced, missed, unvoiced, invented, voiced by both, gross errors
+    counts: tuple[int, ...]
     error: float
-    own: float
+    register_mean: float
 
 
-def measured(keys: tuple[str, str, str], heard: np.ndarray, reference: np.ndarray, sure: np.ndarray) -> Row:
-    """The measures of a tracker's contour of samples (N,) against the reference (T,) in its sure frames (T,)."""
-    f0 = JUDGED[keys[2]](heard)
-    sung, silent = sure & (reference > 0), sure & (reference == 0)
-    both = sung & (f0 > 0)
+def measured(keys: tuple[str, str, str], samples: np.ndarray, reference: np.ndarray, certain: np.ndarray) -> Row:
+    """Compare the contour of a tracker with the reference.
+
+    Args:
+        keys: The condition, "yes" or "no" for the high-pass, and the name of the tracker.
+        samples: The recording, (N,).
+        reference: The reference F0, (T,).
+        certain: Whether a frame has a reference, (T,).
+    """
+    f0 = JUDGED[keys[2]](samples)
+    voiced, unvoiced = certain & (reference > 0), certain & (reference == 0)
+    both = voiced & (f0 > 0)
     gross = np.abs(np.log(f0[both] / reference[both])) > QUARTER_OCTAVE
-    counts = (mask.sum() for mask in (sung, sung & (f0 == 0), silent, silent & (f0 > 0), both, gross))
-    own = register_of(tracked(speech_of(heard, RATE).blocks(), RATE)) if keys[2] == "toolkit" else register([f0])
-    error = np.log(f0[f0 > 0]).mean() - np.log(reference[sung]).mean() if own else np.nan
+    counts = (mask.sum() for mask in (voiced, voiced & (f0 == 0), unvoiced, unvoiced & (f0 > 0), both, gross))
+    own = register_of(tracked(speech_of(samples, RATE).blocks(), RATE)) if keys[2] == "toolkit" else register([f0])
+    error = np.log(f0[f0 > 0]).mean() - np.log(reference[voiced]).mean() if own else np.nan
     return Row(*keys, tuple(map(int, counts)), float(error), own.mean if own else np.nan)
 
 
 def judged(samples: np.ndarray, babble: np.ndarray, seed: int) -> Iterator[Row]:
-    """One row for each condition, high-pass and tracker of a recording (N,)."""
+    """Yield the measures of a recording for each condition, with and without high-pass, and for each tracker.
+
+    Args:
+        samples: The recording, (N,).
+        babble: A recording of other talkers.
+        seed: The seed of the noise.
+    """
     clean = sosfilt(HIGH_PASS, samples)
-    reference, sure = agreement(np.stack([tracker(clean) for tracker in PANEL]))
+    reference, certain = agreement(np.stack([tracker(clean) for tracker in PANEL]))
     for condition, noisy in disturbed(samples, babble, np.random.default_rng(seed)):
-        for filtered, heard in (("no", noisy), ("yes", sosfilt(HIGH_PASS, noisy))):
+        for filtered, recording in (("no", noisy), ("yes", sosfilt(HIGH_PASS, noisy))):
             for name in JUDGED:
-                yield measured((condition, filtered, name), heard.astype(np.float32), reference, sure)
+                yield measured((condition, filtered, name), recording.astype(np.float32), reference, certain)
 
 
 HEADER = (
@@ -211,14 +264,18 @@ HEADER = (
 
 
 def report(rows: list[Row]) -> str:
-    """Return a table in Markdown: frames of all recordings together, and quantiles of the recordings' registers."""
+    """Return the table in Markdown.
+
+    Error rates are those of the frames of all recordings together. Columns on the register are quantiles over recordings.
+    """
     cells = []
     for keys in dict.fromkeys(row[:3] for row in rows):
         group = [row for row in rows if row[:3] == keys]
         clean = [row for row in rows if row[:3] == ("clean", *keys[1:])]
         voiced, missed, unvoiced, invented, both, gross = np.sum([row.counts for row in group], axis=0)
         errors = np.expm1([abs(row.error) for row in group])
-        drift = np.expm1([abs(row.own - before.own) for row, before in zip(group, clean, strict=True)])
+        pairs = zip(group, clean, strict=True)
+        drift = np.expm1([abs(row.register_mean - before.register_mean) for row, before in pairs])
         shares = ((missed + invented) / (voiced + unvoiced), missed / voiced, invented / unvoiced, gross / both)
         values = (*shares, *np.nanquantile(errors, [0.5, 0.95, 1.0]), np.nanmax(drift))
         cells.append([*keys, *(f"{100 * value:.1f}" for value in values)])
@@ -226,12 +283,13 @@ def report(rows: list[Row]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the recipe, and return its exit code."""
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", action="append", required=True, metavar="NAME=DIR", help="a corpus and its folder")
-    parser.add_argument("--files", type=int, default=20, help="recordings of each corpus (20)")
-    parser.add_argument("--include", nargs="*", default=["103-1240-0000"], help="recordings that are always chosen")
-    parser.add_argument("--seed", type=int, default=0, help="the seed of the choice and of all noises (0)")
-    parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="the table, in Markdown")
+    parser.add_argument("--files", type=int, default=20, help="the number of recordings of each corpus (default: 20)")
+    parser.add_argument("--include", nargs="*", default=["103-1240-0000"], help="names of recordings to choose first")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the choice and of all noise (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="the Markdown file to write")
     options = parser.parse_args(argv)
     folders = dict(item.partition("=")[::2] for item in options.data)
     if not all(Path(folder).is_dir() for folder in folders.values()):

@@ -1,10 +1,10 @@
-"""samples.html: to hear and see some pairs of a list: source, target, and what each system makes of them.
+"""Write a web page with conversions to listen to: source, target and the output of each system for some pairs of a list.
 
-    python recipes/voice_conversion/samples.py --data an4=DIR                                     samples.html, here
-    python recipes/voice_conversion/samples.py --data an4=DIR --list an4-test --pairs 3 7 --rows rwae world --out there.html
+    python recipes/voice_conversion/samples.py --data an4=DIR                              samples.html in this folder
+    python recipes/voice_conversion/samples.py --data an4=DIR --list an4-test --pairs 3 7 --rows rwae world --out page.html
 
-Rows as of evaluate.py (extra `judge` for WORLD). One file that opens from disk: sound and pictures are in it. The recordings
-are a corpus's: the page is not to be passed on with the code.
+The rows are those of evaluate.py (`world` needs the extra `judge`). The page is one file with all sounds and pictures. It has
+recordings of a corpus, so it must not be published with the code.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from evaluate import named, spoken, systems
-from pairs import LISTS, heard_errors, heard_in, read_pairs
+from evaluate import add_systems, systems_of
+from judging import spoken
+from pairs import LISTS, chosen_pairs, heard_errors, heard_in
 
 from rwae_audio.commands.common import Parser, free_output, guarded, say
-from rwae_audio.files import InputError, write_text
-from rwae_audio.settings import nearest
+from rwae_audio.files import write_text
 
 NAME = "samples.py"
 HERE = Path(__file__).resolve().parent
@@ -39,72 +39,77 @@ figcaption {{ font-weight: 600 }}
 img, audio {{ width: 100% }}
 </style></head><body><h1>{title}</h1>
 <p>Converted speech is synthetic; a voice is converted only with its owner's consent.
-Log-mels: time to the right, 0 to 8 kHz up.</p>
+Log-mels: time to the right, 0 to 8 kHz upwards.</p>
 {sections}
 </body></html>
 """
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="an4, and timit for its list")
-    parser.add_argument("--list", choices=tuple(LISTS), default="an4-dev", help="of pairs/ (an4-dev)")
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="a corpus of the list")
+    parser.add_argument("--list", choices=tuple(LISTS), default="an4-dev", help="the list of pairs (default: an4-dev)")
     parser.add_argument(
-        "--pairs", type=int, nargs="+", default=[0, 1, 2, 3], metavar="N", help="which of them (0 1 2 3)"
+        "--pairs",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2, 3],
+        metavar="N",
+        help="the numbers of the pairs, from 0 (default: 0 1 2 3)",
     )
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), metavar="NAME", help=f"({' '.join(ROWS)})")
-    parser.add_argument("--bundle", action="append", default=[], metavar="NAME=DIR", help="another row: this bundle's")
-    parser.add_argument("--adain", action="append", default=[], metavar="NAME=DIR", help="a row: train_adain_vc.py's")
-    parser.add_argument("--vocoder", type=Path, metavar="DIR", help="the neural one (the one in the package)")
-    parser.add_argument("--out", type=Path, default=Path("samples.html"), metavar="HTML", help="(samples.html)")
-    parser.add_argument("--force", action="store_true", help="overwrite what is there")
+    rows = f"the systems (default: {' '.join(ROWS)})"
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), metavar="NAME", help=rows)
+    add_systems(parser)
+    out = "the page to write (default: samples.html)"
+    parser.add_argument("--out", type=Path, default=Path("samples.html"), metavar="HTML", help=out)
+    parser.add_argument("--force", action="store_true", help="overwrite an existing page")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the recipe, and return its exit code."""
     options = arguments(argv)
     free_output(options.out, options.force)
-    pairs = read_pairs(HERE / "pairs" / f"{options.list}.csv")
-    if wrong := [number for number in options.pairs if not 0 <= number < len(pairs)]:
-        raise InputError(f"--pairs {wrong[0]}; expected numbers from 0 to {len(pairs) - 1}")
+    pairs = chosen_pairs(options.list, options.pairs)
     from rwae_audio.data.audio import load_audio
     from rwae_audio.data.corpora import corpus_sources
 
-    known = systems(named("--bundle", options.bundle), options.vocoder, named("--adain", options.adain))
-    for name in options.rows:
-        if name not in known:
-            raise InputError(f"--rows {name}; {nearest(name, list(known))}")
+    systems = systems_of(options)
     utterances = heard_in(options.list, corpus_sources(options.data))
     sections, errors = [], heard_errors(HERE / "pairs")
-    for number in options.pairs:
-        pair = pairs[number]
+    for pair in pairs:
         audio = {name: load_audio(utterances[name].path) for name in (pair.source, *pair.voice)}
-        voice = [audio[name] for name in pair.voice]
-        cells = {"source": audio[pair.source], "target": voice[0]}
+        recordings = [audio[name] for name in pair.voice]
+        cells = {"source": audio[pair.source], "target": recordings[0]}
         for name in options.rows:
-            system = known[name]
-            given = audio[spoken(pair, system, errors)]
-            cells[name] = np.asarray(system.convert(given, voice), dtype=np.float32)
-        head = f"{utterances[pair.source].speaker} as {pair.target}: {utterances[pair.source].text or ''}"
-        sections.append(section(head, cells))
-        say(NAME, head)
+            source = audio[spoken(pair, systems[name], errors)]
+            cells[name] = np.asarray(systems[name].convert(source, recordings), dtype=np.float32)
+        title = f"{utterances[pair.source].speaker} as {pair.target}: {utterances[pair.source].text or ''}"
+        sections.append(section(title, cells))
+        say(NAME, title)
     write_text(options.out, PAGE.format(title=f"Conversions: {options.list}", sections="\n".join(sections)))
     say(NAME, f"wrote {options.out}")
     return 0
 
 
-def section(head: str, cells: dict[str, np.ndarray]) -> str:
-    """A pair: each name with its samples (N,), 16 kHz, as a picture and a player."""
+def section(title: str, cells: dict[str, np.ndarray]) -> str:
+    """Return the HTML of a pair.
+
+    Args:
+        title: The title of the section.
+        cells: The samples (N,) of each recording by its name, at 16 kHz. Each has a picture and a player.
+    """
     figures = [
         f'<figure><figcaption>{html.escape(name)}</figcaption><img alt="log-mels" src="{picture(samples)}">'
         f'<audio controls preload="none" src="{player(samples)}"></audio></figure>'
         for name, samples in cells.items()
     ]
-    return f'<section><h2>{html.escape(head)}</h2><div class="row">{"".join(figures)}</div></section>'
+    return f'<section><h2>{html.escape(title)}</h2><div class="row">{"".join(figures)}</div></section>'
 
 
 def player(samples: np.ndarray) -> str:
-    """Samples (N,), 16 kHz, as a WAV in an address; where they exceed ±1 they are scaled."""
+    """Return samples (N,) at 16 kHz as a WAV file in a data URL; samples beyond ±1 are scaled down."""
     import soundfile
 
     file = io.BytesIO()
@@ -113,7 +118,7 @@ def player(samples: np.ndarray) -> str:
 
 
 def picture(samples: np.ndarray) -> str:
-    """The log-mels of samples (N,), 16 kHz, as a PNG in an address."""
+    """Return the log-mels of samples (N,) at 16 kHz as a PNG file in a data URL."""
     import torch
 
     from rwae_audio.data.features import PRESETS, log_mel

@@ -1,10 +1,10 @@
-"""Train AdaIN-VC (adain_vc.py) on the frames that ours is trained on.
+"""Train AdaIN-VC, a baseline of voice conversion, on the same frames as the converter of this toolkit.
 
     python recipes/voice_conversion/train_adain_vc.py --data an4=DIR --data librispeech=DIR --out RUN
     python recipes/voice_conversion/train_adain_vc.py --resume RUN
     python recipes/voice_conversion/evaluate.py --data an4=DIR --list an4-dev --adain adain-vc=RUN/adain --rows adain-vc
 
-RUN/adain/ is the best one on development speakers so far, at any time: the one with the least reconstruction error.
+RUN/adain/ always has the best model so far, which is the one with the smallest reconstruction error on development speakers.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ COMMAND = f"python recipes/voice_conversion/{NAME}"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data(parser, "a corpus to train on")
     add_test(parser)
@@ -42,9 +43,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the recipe, and return its exit code."""
     options = arguments(argv)
     plan = resumed_plan(options, "latest.safetensors", COMMAND, test=list) if options.resume else new_plan(options)
-    import torch  # slow to load, so only now that the command line is known to be right
+    import torch  # slow to load, so only after the command line has been checked
     from adain_training import RunConfig, read_frames, train
 
     if options.threads:
@@ -64,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def new_plan(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what run.json keeps: the settings, the corpora and speakers, the command."""
+    """Return the plan of a new run, which is the content of run.json."""
     return {"config": tables_of(None, options.set), **data_plan(options), "command": command_line(COMMAND)}
 
 

@@ -1,13 +1,14 @@
-"""Train the neural vocoder: natural speech from its log-mels and F0, and from what a bundle's model makes of its log-mels.
+"""Train the neural vocoder on recorded speech, from F0 and from log-mels that are natural or decoded by a bundle's model.
 
     python recipes/voice_conversion/train_vocoder.py --data an4=DIR --data librispeech=DIR --out RUN
     python recipes/voice_conversion/train_vocoder.py --resume RUN
 
-Losses: multi-resolution STFT (Yamamoto, Song, Kim, "Parallel WaveGAN", ICASSP 2020) and L1 between log-mels. Every second crop
-has the model's reconstruction of its log-mels in the place of its own: the vocoder learns what a decoder leaves out.
-RUN/vocoder/ is the best one on development speakers so far, at any time: the one with the least of these losses, or by the
-judges (`--set train.judged=12`, extra `judge`). Against discriminators and without judges it is the last one. In bfloat16,
-where the device has it, an update takes about 0.7 of the time (`--set train.precision=bf16`).
+The losses are the multi-resolution STFT loss (Yamamoto, Song, Kim, "Parallel WaveGAN", ICASSP 2020) and the L1 distance of
+log-mels. Every second crop has decoded log-mels, so that the vocoder learns to add the details that a decoder leaves out.
+
+RUN/vocoder/ always has the best vocoder so far. It is the one with the smallest losses on development speakers, or with the
+best ratings of judges (`--set train.judged=12`, extra `judge`). With discriminators and without judges it is the last one.
+An update in bfloat16 takes about 0.7 of the time if the device supports it (`--set train.precision=bf16`).
 """
 
 from __future__ import annotations
@@ -36,24 +37,26 @@ COMMAND = f"python recipes/voice_conversion/{NAME}"
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data(parser, "a corpus to train on")
     add_test(parser)
     add_hold_out(parser)
     add_run(parser)
     parser.add_argument(
-        "--bundle", type=Path, metavar="DIR", help="the bundle whose model decodes (default: the one in the package)"
+        "--bundle", type=Path, metavar="DIR", help="the bundle that decodes log-mels (default: the one in the package)"
     )
-    parser.add_argument("--init", type=Path, metavar="DIR", help="begin with the weights of the vocoder in this folder")
+    parser.add_argument("--init", type=Path, metavar="DIR", help="start from the weights of the vocoder in this folder")
     options = parser.parse_args(argv)
     check_beside_resume(parser, options)
     return options
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the recipe, and return its exit code."""
     options = arguments(argv)
     plan = resumed_plan(options, "latest.safetensors", COMMAND, test=list) if options.resume else new_plan(options)
-    import torch  # slow to load, so only now that the command line is known to be right
+    import torch  # slow to load, so only after the command line has been checked
 
     from rwae_audio.conversion.vocoders.settings import RunConfig
     from rwae_audio.conversion.vocoders.speech import read_speech
@@ -77,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def new_plan(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what run.json keeps: the settings, the corpora and speakers, the bundle, the vocoder to begin with."""
+    """Return the plan of a new run, which is the content of run.json."""
     return {
         "config": tables_of(None, options.set),
         **data_plan(options),
