@@ -183,11 +183,15 @@ def dnsmos() -> Callable[[np.ndarray], Quality]:
 
 
 def distillmos() -> Callable[[np.ndarray], float]:
-    """Return DistillMOS (1 to 5) of samples (N,) as a function. Raises InputError without the judge."""
+    """Return a function that rates samples (N,) by DistillMOS, from 1 to 5.
+
+    Raises:
+        InputError: The judge is not installed.
+    """
     import torch
 
     checked_weights("distillmos")
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints where its weights are
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the path of its weights
         model = _judge("distillmos").ConvTransformerSQAModel().eval()
 
     @torch.no_grad()
