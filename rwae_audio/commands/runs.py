@@ -111,8 +111,8 @@ def tables_of(source: Path | None, changes: Sequence[str], seed: int | None = No
 def command_line(command: str) -> str:
     """Return the command line of this process without paths of this computer, for the record of a run.
 
-    Folders of corpora become the names of the corpora (see `recorded`), configurations of the package their names, and files
-    of the recipes their paths in the project.
+    Folders of corpora become the names of the corpora (see `recorded`). Configurations of the package become their names, and
+    files of the recipes their paths in the project.
 
     Args:
         command: The program, such as `rwae-train` or `python recipes/timit/train.py`.
