@@ -702,7 +702,7 @@ def test_vc_of_a_name_that_is_no_text(bundle_folder: Path, run: Run, tmp_path: P
 @pytest.mark.parametrize(
     ("frames", "value", "more", "expected"),
     [
-        *((frames, 0.0, 0, "no valid numbers of frames") for frames in ("not json", '{"b": 3}', "[1]", '{"a": "x"}', '{"a": 0}')),
+        *((frames, 0.0, 0, "no valid numbers") for frames in ("not json", '{"b": 3}', "[1]", '{"a": "x"}', '{"a": 0}')),
         ('{"a": 3}', 0.0, 1, "do not fit this bundle"),
         ('{"a": 3}', torch.nan, 0, "do not fit this bundle"),
     ],

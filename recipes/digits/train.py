@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rwae_audio.data.corpora import Corpus, Source
     from rwae_audio.data.features import Normaliser
     from rwae_audio.data.store import FrameStore
+    from rwae_audio.model import RWAE
     from rwae_audio.training.trainer import RunConfig
 
 NAME = "train.py"
@@ -179,18 +180,15 @@ def train_run(
         Interrupted: Ctrl-C was pressed; a checkpoint has been written.
         TimeIsUp: The minutes are over; a checkpoint has been written.
     """
-    import numpy as np
     import torch
 
     from rwae_audio.data.store import Sampler
-    from rwae_audio.inference.bundle import save_bundle
-    from rwae_audio.inference.card import card
     from rwae_audio.randomness import generator
     from rwae_audio.training.trainer import train
 
-    store, mel = digits.store, config.mel
-    sampler = Sampler(store, store.indices("train"), mel.segment, config.model)
-    development = Sampler(store, store.indices("dev"), mel.segment, config.model)
+    store, segment = digits.store, config.mel.segment
+    sampler = Sampler(store, store.indices("train"), segment, config.model)
+    development = Sampler(store, store.indices("dev"), segment, config.model)
     held_out = development.draw(256, generator(0, "held-out"))
     frames = digits.frames[torch.from_numpy(store.indices("dev"))]
 
@@ -214,7 +212,18 @@ def train_run(
         say=tell,
         progress=True,
     )
-    hours = len(store.indices("train")) * mel.segment * mel.hop_length / mel.sample_rate / 3600
+    write_bundle(digits, config, plan, folder, model)
+
+
+def write_bundle(digits: Digits, config: RunConfig, plan: dict[str, Any], folder: Path, model: RWAE) -> None:
+    """Write config.json and the bundle of a trained model into the run folder. The arguments are those of `train_run`."""
+    import numpy as np
+
+    from rwae_audio.inference.bundle import save_bundle
+    from rwae_audio.inference.card import card
+
+    mel = config.mel
+    hours = len(digits.store.indices("train")) * mel.segment * mel.hop_length / mel.sample_rate / 3600
     meta = {"command": plan["command"], "config": plan["name"]}
     if "before" in plan:
         meta["before"] = plan["before"]

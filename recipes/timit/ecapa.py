@@ -79,6 +79,7 @@ def run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
 
     from rwae_audio.data.corpora import by_corpus, corpus_sources
     from rwae_audio.evaluation.experiment import prepare_planned
+    from rwae_audio.model import parameters
     from rwae_audio.training.trainer import RunConfig
 
     trained_on = by_corpus(plan["data"])
@@ -90,14 +91,14 @@ def run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
     folder = new_folder(options.out, f"{'-'.join(plan['test'])}-ecapa")
     with only_one(folder):
         write_json(folder / "run.json", plan)
-        network, count = train(ready, folder)
+        network = train(ready, folder)
         write_json(folder / "config.json", config.tables())
         save(network, ready.normaliser, folder / WEIGHTS)
         if options.no_test:
             return 0
         vectors = {name: embed(network, ready.normaliser, bench) for name, bench in ready.test.items()}
         reports = heard_elsewhere(elsewhere, config.mel, lambda bench: embed(network, ready.normaliser, bench))
-        extra = {"parameters": count, "elsewhere": reports}
+        extra = {"parameters": parameters(network), "elsewhere": reports}
         for name, report in leave_vectors(folder, plan["name"], ready.test, vectors, extra).items():
             tell(f"{name}: EER {100 * report['static']['eer']:.2f} %, in {folder}")
     return 0
@@ -155,15 +156,12 @@ def embedder(run: Path) -> Callable[[Sequence[Path]], Iterator[np.ndarray]]:
     return vectors
 
 
-def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
-    """Train a network.
+def train(ready: Experiment, folder: Path) -> torch.nn.Module:
+    """Train a network, and return the one with the smallest EER on development speakers, in evaluation mode.
 
     Args:
         ready: The configuration and the data.
         folder: The run folder, to which metrics.jsonl is written.
-
-    Returns:
-        The network with the smallest EER on development speakers, in evaluation mode, and its number of parameters.
 
     Raises:
         InputError: SpeechBrain is not installed.
@@ -177,6 +175,7 @@ def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
     except ImportError as error:
         raise InputError(f"speechbrain cannot be imported ({error}); expected {EXTRA}") from error
 
+    from rwae_audio.model import parameters
     from rwae_audio.randomness import generator
     from rwae_audio.training.loop import MetricsLog
     from rwae_audio.training.trainer import learning_rate
@@ -187,8 +186,7 @@ def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
         torch.manual_seed(generator(settings.seed, "ecapa").initial_seed() % 2**31)
         network = new_network(ready.config.mel.n_mels)
         classifier = Classifier(DIM, out_neurons=len(speakers))
-    count = sum(p.numel() for p in network.parameters())
-    size = f"{count:,} parameters, {len(speakers)} speakers"
+    size = f"{parameters(network):,} parameters, {len(speakers)} speakers"
     tell(f"ecapa, {settings.updates} updates, seed {settings.seed}, {size}, in {folder}")
     weights = [*network.parameters(), *classifier.parameters()]
     optimizer = torch.optim.Adam(weights)
@@ -210,20 +208,14 @@ def train(ready: Experiment, folder: Path) -> tuple[torch.nn.Module, int]:
         seconds += time.monotonic() - began
         if (step + 1) % settings.evaluate_every == 0 or step + 1 == settings.updates:
             rate = dev_rate(network, ready)
-            measures = {
-                "step": step + 1,
-                "train/loss": loss.item(),
-                "dev/static_eer": rate,
-                "seconds": round(seconds, 1),
-            }
-            log.write(measures)
-            tell(
-                f"update {step + 1}/{settings.updates}  {seconds:.0f} s  loss {loss.item():.2f}  dev EER {100 * rate:.2f} %"
-            )
+            losses = {"train/loss": loss.item(), "dev/static_eer": rate}
+            log.write({"step": step + 1, **losses, "seconds": round(seconds, 1)})
+            progress = f"update {step + 1}/{settings.updates}  {seconds:.0f} s  loss {loss.item():.2f}"
+            tell(f"{progress}  dev EER {100 * rate:.2f} %")
             if rate < best:
                 best, state = rate, {name: value.clone() for name, value in network.state_dict().items()}
     network.load_state_dict(state)
-    return network.eval(), count
+    return network.eval()
 
 
 def dev_rate(network: torch.nn.Module, ready: Experiment) -> float:

@@ -212,20 +212,7 @@ def trained(
 
     run = options.runs / run_name(name, seed)
     if (run / "run.json").is_file():
-        plan = read_plan(run, name=str, test=list)
-        corpora, trained_on = ({source[2] for source in sources} for sources in (data, plan["data"]))
-        if plan["test"] != tests or (name != "d-vector" and trained_on != corpora):
-            actual = f"{', '.join(sorted(trained_on))}, tested on {', '.join(plan['test'])}"
-            expected = f"{', '.join(sorted(corpora))}, tested on {', '.join(tests)}"
-            raise InputError(f"{run} is a run on {actual}; expected {expected}, or another --runs")
-        if name != "d-vector" and [row[:2] for row in plan.get("hold_out", [])] != held_out(options, data):
-            raise InputError(
-                f"{run} is a run with other speakers held out; expected those of --hold-out, or another --runs"
-            )
-        if name not in SUPERVISED and plan.get("config") != tables_of(conf(name), options.set, seed):
-            raise InputError(
-                f"{run} is a run with other settings than {conf(name).name} and --set; expected these, or another --runs"
-            )
+        check_run(run, options, data, tests, name, seed)
     if (run / "eer.json").is_file():
         return run
     script, words = HERE / SUPERVISED.get(name, "train.py"), []
@@ -253,6 +240,29 @@ def trained(
         last = (log.read_text(encoding="utf-8").strip().splitlines() or ["no output"])[-1]
         raise InputError(f"{run} has failed: {last}; see {log}")
     return run
+
+
+def check_run(
+    run: Path, options: argparse.Namespace, data: list[Source], tests: list[str], name: str, seed: int | None
+) -> None:
+    """Raise InputError if an existing run has other corpora, other held-out speakers or other settings.
+
+    The arguments are those of `trained`, with the run folder.
+    """
+    plan = read_plan(run, name=str, test=list)
+    corpora, trained_on = ({source[2] for source in sources} for sources in (data, plan["data"]))
+    if plan["test"] != tests or (name != "d-vector" and trained_on != corpora):
+        actual = f"{', '.join(sorted(trained_on))}, tested on {', '.join(plan['test'])}"
+        expected = f"{', '.join(sorted(corpora))}, tested on {', '.join(tests)}"
+        raise InputError(f"{run} is a run on {actual}; expected {expected}, or another --runs")
+    if name != "d-vector" and [row[:2] for row in plan.get("hold_out", [])] != held_out(options, data):
+        raise InputError(
+            f"{run} is a run with other speakers held out; expected those of --hold-out, or another --runs"
+        )
+    if name not in SUPERVISED and plan.get("config") != tables_of(conf(name), options.set, seed):
+        raise InputError(
+            f"{run} is a run with other settings than {conf(name).name} and --set; expected these, or another --runs"
+        )
 
 
 def held_out(options: argparse.Namespace, data: list[Source]) -> list[list[str]]:
