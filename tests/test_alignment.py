@@ -98,9 +98,7 @@ def test_timit_sample_agrees_with_its_hand_labels(aligner: Aligner, corpora: Pat
     named = {f"{u.path.parent.name}/{u.path.name}": u for u in timit.utterances}
     chosen = [named["dr1-mcpm0/sx384.wav"], named["dr5-ftlg0/sx33.wav"]]
     found = {u.path: aligner.align(load_audio(u.path), u.text or "") for u in chosen}
-    for (
-        utterance
-    ) in chosen:  # frames of 10 ms; closures of stops are silence by hand, and a part of the stop if aligned
+    for utterance in chosen:  # closures of stops are silence by hand, and a part of the stop in an alignment
         times = np.arange(STEP / 2, utterance.phones[-1].end, STEP)
         hand, aligned = (classes_at(phones, times, FOLD) for phones in (utterance.phones, found[utterance.path]))
         labelled = (hand != "") & (aligned != "")

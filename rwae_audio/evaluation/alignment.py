@@ -101,7 +101,7 @@ def phones_of(corpus: Corpus, folder: Path | None = None, progress: bool = False
         progress: Whether a progress bar is shown.
 
     Raises:
-        InputError: An alignment is needed, and `align_corpus` raises the error.
+        InputError: The corpus has no phone labels, and it cannot be aligned.
     """
     labelled = {u.path: u.phones for u in corpus.utterances if u.phones}
     if not labelled:
