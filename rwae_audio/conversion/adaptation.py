@@ -43,7 +43,7 @@ def adapted(bundle: Bundle, recordings: Sequence[Tensor], voice: Voice, steps: i
     shape, device = modulation_shape(bundle), next(bundle.model.parameters()).device
     recordings = [frames for frames in recordings if len(frames) >= segment]
     if not recordings:
-        raise InputError(f"no recording has {segment} frames; expected longer ones to adapt to, better a minute")
+        raise InputError(f"no recording has {segment} frames; expected longer recordings, best a minute in all")
     perturbations = [perturbation for perturbation in config.train.perturb if isinstance(perturbation, (Colour, Mel))]
     modulation = torch.zeros(shape, device=device, requires_grad=True)
     optimizer = torch.optim.Adam([modulation], lr=LEARNING_RATE)

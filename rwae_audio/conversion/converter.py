@@ -311,4 +311,6 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make the folder {folder} ({error.strerror}); expected to be allowed to") from error
+        raise InputError(
+            f"cannot make the folder {folder} ({error.strerror}); expected a folder that can be created"
+        ) from error

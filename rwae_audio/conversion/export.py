@@ -172,9 +172,11 @@ def _check_exportable(converter: Converter) -> None:
     """Raise InputError if the model cannot be exported, or if the extra `onnx` is missing."""
     config = converter.bundle.config.model
     if config.actions:
-        raise InputError(f"this model has {config.actions} actions; expected one that converts any recording")
+        raise InputError(f"this model has {config.actions} actions; expected a model without actions")
     if config.feedback:
-        raise InputError("this model's dynamic encoder sees its own codes, one by one; expected one without feedback")
+        raise InputError(
+            "the dynamic encoder of this model has its own codes as input; expected a model without feedback"
+        )
     for name in ("onnx", "onnxruntime"):
         if importlib.util.find_spec(name) is None:
             raise InputError(f"{name} is not installed; expected pip install 'rwae-audio[onnx]'")

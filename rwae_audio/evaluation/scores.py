@@ -106,7 +106,7 @@ def read_scores(path: str | Path, listed: Trials | None = None) -> tuple[np.ndar
     layout = _layout(path)
     labelled = "label" in layout.columns
     if labelled and listed is not None:
-        raise InputError(f"{path} has labels; expected no trial list beside it")
+        raise InputError(f"{path} has labels; expected no trial list")
     if not labelled and listed is None:
         raise InputError(f"{path} has no labels; expected a trial list with labels, --trials FILE")
     names, scores, target = _parsed(path, layout)

@@ -210,7 +210,7 @@ def speakers_of(trials: Trials) -> np.ndarray:
         i = int(wrong.argmax())
         pair = f"{trials.names[trials.enrol[i]]} {trials.names[trials.test[i]]}"
         raise InputError(
-            f"the non-target trial {pair} has two utterances that target trials give to one speaker; expected two"
+            f"the non-target trial {pair} has two utterances that target trials give to one speaker; expected two speakers"
         )
     return speakers
 

@@ -45,7 +45,9 @@ def cosine_scores(vectors: np.ndarray, trials: Trials) -> np.ndarray:
     bad = ~(np.isfinite(norms) & (norms > 0))
     if bad.any():
         name = trials.names[int(bad.argmax())]
-        raise InputError(f"{name} has a vector of length {norms[bad.argmax()]:g}; expected one with a direction")
+        raise InputError(
+            f"{name} has a vector of length {norms[bad.argmax()]:g}; expected a vector that is finite and not zero"
+        )
     scores = np.empty(len(trials))
     with bar(len(trials), "scores", "trials") as progress:
         for part in slices(len(trials), size):

@@ -91,7 +91,7 @@ def load_hifigan(path: Path | None = None) -> Hifigan:
     path = path or weights_path()
     if not path.is_file():
         fetch = "python recipes/voice_conversion/fetch_hifigan.py"
-        raise InputError(f"{path} does not exist; expected the weights of HiFi-GAN, which `{fetch}` leaves there")
+        raise InputError(f"{path} does not exist; expected the weights of HiFi-GAN, which `{fetch}` writes")
     weights = read_tensors(path, "the weights of HiFi-GAN")
     hifigan = Hifigan()
     try:

@@ -261,7 +261,7 @@ class Judges:
         """
         with_text = [number for number, text in enumerate(speech.texts) if text]
         if not with_text:
-            raise InputError("no development recording has a text; expected some, or train.judged = 0")
+            raise InputError("no development recording has a text; expected at least one, or train.judged = 0")
         chosen = with_text[:: -(-len(with_text) // count)]
         vocoder.eval()
         if not self.baseline:
