@@ -91,11 +91,10 @@ class Judges:
     def minute(self, pair: Pair) -> list[str]:
         """Return utterances of the target of a pair with a duration of a minute, or of all utterances if it is shorter.
 
-        They begin with the recordings of the pair's voice. The references of all pairs with this target are left out.
+        They begin with the recordings of the pair's voice. The references of the pair are left out.
         """
-        compared = {name for other in self.pairs if other.target == pair.target for name in other.references}
         utterances = [name for name in sorted(self.utterances) if self.utterances[name].speaker == pair.target]
-        names = [*pair.voice, *(name for name in utterances if name not in compared and name not in pair.voice)]
+        names = [*pair.voice, *(name for name in utterances if name not in (*pair.voice, *pair.references))]
         seconds = np.cumsum([len(self.recording(name)) / self.models.RATE for name in names])
         return names[: max(len(pair.voice), 1 + int(np.searchsorted(seconds, MINUTE)))]
 
