@@ -9,7 +9,8 @@ import pytest
 import timit_trees
 from made_up import tiny_bundle
 
-# files of tests that start processes, or train for longer than moments: `make quick` leaves them out
+# files of tests that start processes, or train for longer than moments: `make quick` leaves them out, as it leaves out
+# single tests with `@pytest.mark.slow`, which take over half a second or import a large library
 SLOW = (
     *(
         "commands",

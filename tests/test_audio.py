@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 from rwae_audio.data import audio, decoding
 from rwae_audio.data.audio import load_audio, read_audio, write_audio
@@ -401,12 +402,10 @@ def test_where_audio_cannot_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
 def test_blocks_are_what_is_read_at_once(rate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import librosa
-
     path, sound = tmp_path / "a.flac", tone(seconds=1.03, rate=rate)
     soundfile.write(path, np.stack([sound, 0.2 * sound], 1), rate)
     mono = soundfile.read(path, dtype="float32")[0].mean(axis=1)
-    whole = librosa.resample(mono, orig_sr=rate, target_sr=RATE)
+    whole = soxr.resample(mono, rate, RATE)
     np.testing.assert_array_equal(load_audio(path), whole)
     monkeypatch.setattr(decoding, "BLOCK", 2000)
     recording = audio.open_audio(path)

@@ -246,6 +246,7 @@ def test_where_there_is_nothing_to_read(trials: Trials, tmp_path: Path) -> None:
             read_vectors(tmp_path / name, trials)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["safetensors", "npz", "npy", "ark", "text ark", "scp"])
 def test_altered_bytes_are_vectors_or_one_line(kind: str, trials: Trials, tmp_path: Path) -> None:
     path = FORMATS[kind](tmp_path)

@@ -61,6 +61,7 @@ def agrees(samples: np.ndarray, config: MelConfig, tolerance: float = 1e-3) -> N
     np.testing.assert_allclose(got, np.log(expected), rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_frames_are_librosas_on_made_sound(name: str) -> None:
     """A loud tone beside noise 60 dB below it, a click and silence."""
@@ -71,6 +72,7 @@ def test_frames_are_librosas_on_made_sound(name: str) -> None:
     agrees(sound.astype(np.float32), CONFIGS[name], 5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_frames_are_librosas_on_real_speech(name: str, corpora: Path) -> None:
     paths = sorted((corpora / "an4" / "wav").rglob("*.flac"))[::250]
@@ -264,6 +266,7 @@ def test_frames_of_blocks_are_those_of_the_whole(config: MelConfig) -> None:
             list(log_mel_chunks(blocks, config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

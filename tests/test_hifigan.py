@@ -17,19 +17,18 @@ from rwae_audio.commands.common import guarded
 from rwae_audio.conversion.converter import Converter
 from rwae_audio.conversion.vocoders import hifigan
 from rwae_audio.data.level import active_level, speech_of
-from rwae_audio.files import InputError
+from rwae_audio.files import InputError, write_tensors
 from rwae_audio.inference.bundle import load_bundle
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/voice_conversion"))
 import evaluate
 import fetch_hifigan
 
-pytest.importorskip("speechbrain")
-
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What SpeechBrain publishes, but for its numbers: a generator with weight norm, as torch.save leaves it."""
+    pytest.importorskip("speechbrain")
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("hifigan") / "generator.ckpt"
     torch.save(hifigan.new_generator().state_dict(), path)
@@ -43,6 +42,17 @@ def weights(checkpoint: Path) -> Path:
     return path
 
 
+def test_without_weights_or_speechbrain_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "hifigan.safetensors"
+    with pytest.raises(InputError, match="does not exist; expected the weights of HiFi-GAN"):
+        hifigan.load_hifigan(path)
+    write_tensors(path, {"a": torch.zeros(1)})
+    monkeypatch.setitem(sys.modules, "speechbrain.lobes.models.HifiGAN", None)
+    with pytest.raises(InputError, match=r"pip install 'rwae-audio\[hifigan\]'"):
+        hifigan.load_hifigan(path)
+
+
+@pytest.mark.slow
 def test_converted_weights_sound_as_the_published_ones(checkpoint: Path, weights: Path) -> None:
     whole = hifigan.new_generator()
     whole.load_state_dict(torch.load(checkpoint, weights_only=True))
@@ -55,6 +65,7 @@ def test_converted_weights_sound_as_the_published_ones(checkpoint: Path, weights
     torch.testing.assert_close(made.flatten(), expected, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [5, 33, 40, 300])
 def test_chunks_join_without_a_seam(weights: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rwae_audio.inference.streaming.CHUNK", 64)
@@ -66,6 +77,7 @@ def test_chunks_join_without_a_seam(weights: Path, count: int, monkeypatch: pyte
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5 * float(whole.abs().max()))
 
 
+@pytest.mark.slow
 def test_rwae_vc_converts_with_it(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RWAE_CACHE", str(tmp_path / "cache"))
@@ -93,9 +105,8 @@ def test_rwae_vc_converts_with_it(weights: Path, tmp_path: Path, monkeypatch: py
     np.testing.assert_allclose(made, expected, atol=2 / 32768)
 
 
+@pytest.mark.slow
 def test_what_is_no_hifigan_is_refused(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from rwae_audio.files import write_tensors
-
     write_tensors(tmp_path / "others.safetensors", {"a": torch.zeros(1)})
     with pytest.raises(InputError, match="has other weights"):
         hifigan.load_hifigan(tmp_path / "others.safetensors")
@@ -113,6 +124,7 @@ def test_what_is_no_hifigan_is_refused(weights: Path, tmp_path: Path, capsys: py
     assert "exists already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_is_judged_where_its_weights_are(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row for its copies and one for conversions by it; without weights there is none."""
     monkeypatch.setenv("RWAE_CACHE", str(tmp_path))

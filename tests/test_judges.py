@@ -57,6 +57,7 @@ def test_pitch_of_contours_by_hand() -> None:
     assert silent.voiced == 0
 
 
+@pytest.mark.slow
 def test_distortion_hears_the_envelope_and_not_the_level() -> None:
     sound = speech(1) + 0.001 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
     assert judges.mel_cepstral_distortion(sound, 0.5 * sound) == pytest.approx(0, abs=1e-3)
@@ -65,6 +66,7 @@ def test_distortion_hears_the_envelope_and_not_the_level() -> None:
     assert judges.mel_cepstral_distortion(sound, slower) < 2 < judges.mel_cepstral_distortion(sound, tilted)
 
 
+@pytest.mark.slow
 def test_distortion_is_the_rms_difference_of_smooth_spectra_in_db(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cosine over the mel axis of 6 dB amplitude, which 24 cepstra hold in full, differs by 6 / √2 dB RMS."""
     import librosa

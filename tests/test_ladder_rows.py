@@ -47,6 +47,7 @@ def test_a_configuration_is_kept_as_differences_that_train_takes() -> None:
     assert ladder_rows.differences({}) == {}
 
 
+@pytest.mark.slow
 def test_a_run_tested_on_two_corpora_is_a_row_of_two_ladders(tmp_path: Path) -> None:
     """Each with the scores of its own folder."""
     run, other = (made_up_run(tmp_path / name, "dsvae", seed) for seed, name in enumerate(("run", "other")))

@@ -50,7 +50,7 @@ def test_padded_batch_equals_its_members(way: dict) -> None:
 
 def test_padded_batch_equals_its_members_with_attention() -> None:
     model = small(static_network="residual").train()
-    for step in range(50):  # statistics that are not those of the first batch
+    for step in range(10):  # statistics that are not those of the first batch
         model(3 * frames(4, 12) + 1, generator=generator(step, "noise"))
     members_alone(model.eval())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,12 @@ WINGS = (GROUND, "data", "model", "objectives", "training", "inference", "evalua
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """Return the tree of a file of Python."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def wing(module: str) -> str:
     """Return the wing of `rwae_audio.wing.name`, or the ground floor of `rwae_audio.name`."""
     parts = module.split(".")
@@ -25,7 +32,7 @@ def wing(module: str) -> str:
 
 def imports(path: Path) -> Iterator[tuple[str, str]]:
     """Yield the module of a file with each module of the package that it imports when it runs, at once or later."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     for_types = {
         id(inner)
         for node in ast.walk(tree)
@@ -87,10 +94,9 @@ def test_no_two_modules_need_each_other() -> None:
 def test_a_file_fits_one_sitting_and_a_function_one_screen(folder: str) -> None:
     long = []
     for path in sorted((PROJECT / folder).rglob("*.py")):
-        text = path.read_text(encoding="utf-8")
-        if (count := len(text.splitlines())) > 400:
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > 400:
             long.append(f"{path.name} has {count} lines")
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60:  # type: ignore[operator]
                 long.append(f"{path.name}: {node.name}")
     assert not long
@@ -100,11 +106,7 @@ def test_only_commands_print_and_exit() -> None:
     loud = []
     for path in FILES:
         if path.parent.name != "commands":
-            calls = [
-                node.func
-                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-                if isinstance(node, ast.Call)
-            ]
+            calls = [node.func for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
             loud += [path.name for call in calls if ast.unparse(call) in ("print", "sys.exit", "exit", "quit")]
     assert not loud
 
@@ -114,7 +116,7 @@ def test_a_recipe_imports_from_its_own_folder_and_from_the_package() -> None:
     across = []
     for path in scripts:
         others = {script.stem for script in scripts} - {script.stem for script in path.parent.glob("*.py")}
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             across += [f"{path.parent.name}/{path.name}: {name}" for name in names if name in others]

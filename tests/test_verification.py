@@ -44,6 +44,7 @@ def long_list() -> tuple[np.ndarray, Trials]:
     return cosine_scores(vectors, trials), trials
 
 
+@pytest.mark.slow
 def test_eer_is_speechbrains_and_quicker(long_list: tuple[np.ndarray, Trials]) -> None:
     from speechbrain.utils.metric_stats import EER
 

@@ -125,6 +125,7 @@ def judged(they: discriminators.Discriminators, samples: torch.Tensor) -> list[t
     return they.pictures(Spectra(samples))
 
 
+@pytest.mark.slow
 def test_what_discriminators_ask_for() -> None:
     """At a score of 0 both hinges are 1; what was recorded has no distance from itself; two noises are soon told apart; and
     what the vocoder learns passes through them, into it alone."""

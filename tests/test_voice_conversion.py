@@ -58,6 +58,7 @@ def test_pairs_are_fair_and_the_same_every_time() -> None:
         pairs.draw_pairs(utterances(["fa"], 1), utterances(["fb"], 8), 1, gender)
 
 
+@pytest.mark.slow
 def test_a_picture_of_a_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     pair = pairs.read_pairs(RECIPE / "pairs/an4-dev.csv")[2]
     said = {}
@@ -73,6 +74,7 @@ def test_a_picture_of_a_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
         picture.main(["--pairs", "80"])
 
 
+@pytest.mark.slow
 def test_a_page_of_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     """Every cell has a picture and a player, whose sound is the system's; the text is escaped; nothing is overwritten."""
     pair = pairs.read_pairs(RECIPE / "pairs/an4-dev.csv")[3]
@@ -228,6 +230,7 @@ def test_mcd_is_of_what_says_the_same() -> None:
     assert tables.cell(tables.measures(written[1:], limits), "mcd") == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["natural-test", "an4-test", "timit"])
 def test_the_tables_that_are_kept_are_those_of_their_rows(name: str, tmp_path: Path) -> None:
     """table.md, and between its marks the README's; and every row says what it was made with."""
@@ -320,6 +323,7 @@ def test_a_pair_is_judged_by_other_recordings_of_both(opinions: evaluate.Judges)
     assert {(row["same"], round(row["cosine"], 6)) for row in natural} == {(1, 1.0)}
 
 
+@pytest.mark.slow
 def test_rows_go_on_and_keep_to_their_weights(
     opinions: evaluate.Judges,
     tmp_path: Path,
