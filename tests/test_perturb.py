@@ -12,7 +12,7 @@ from rwae_audio.data.features import PRESETS, MelConfig, bin_centres, log_mel, m
 from rwae_audio.data.level import levelled
 from rwae_audio.data.perturb import (
     CHANNELS,
-    _flicker,
+    _noise_deviation,
     _power_sum,
     _white_noise,
     channelled,
@@ -120,7 +120,7 @@ def test_white_noise_is_as_loud_as_predicted(mel: MelConfig) -> None:
     error = noise.exp().log().mean(0) - _white_noise(mel)
     assert error.abs().max() < 0.7  # the mean of a logarithm is below the logarithm of the mean
     assert error.mean() < 0
-    assert (noise.std(0) / _flicker(mel)).log().abs().max() < 0.35
+    assert (noise.std(0) / _noise_deviation(mel)).log().abs().max() < 0.35
 
 
 @BOTH
