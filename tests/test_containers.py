@@ -14,7 +14,7 @@ from scipy.signal import correlate
 from rwae_audio.data import decoding
 from rwae_audio.data.audio import load_audio, read_audio
 from rwae_audio.data.containers import id3_length
-from rwae_audio.data.mpeg import complaints, read_header
+from rwae_audio.data.mpeg import stderr_messages, read_header
 from rwae_audio.files import InputError
 
 RATE = 16000
@@ -182,17 +182,17 @@ def test_what_c_code_writes_on_stderr_is_caught_and_what_python_prints_is_not(
     import ctypes
 
     library = ctypes.CDLL(None)
-    with complaints() as complained:
+    with stderr_messages() as has_messages:
         print("mine", file=sys.__stderr__, flush=True)
         library.perror(b"theirs")
-    assert complained()
-    with complaints() as complained:
+    assert has_messages()
+    with stderr_messages() as has_messages:
         for _ in range(1000):  # more than is kept of it
             library.perror(b"theirs")
-    assert complained()
-    with complaints() as complained:
+    assert has_messages()
+    with stderr_messages() as has_messages:
         pass
-    assert not complained()
+    assert not has_messages()
     assert capfd.readouterr().err == "mine\n"
 
 
@@ -273,7 +273,7 @@ def test_ogg_streams_side_by_side_are_refused_and_others_passed_over(tmp_path: P
     one, two = (pages((tmp_path / name).read_bytes()) for name in ("a.ogg", "b.ogg"))
     path, expected = tmp_path / "c.ogg", load_audio(tmp_path / "a.ogg")
     path.write_bytes(b"".join([one[0], two[0], *one[1:], *two[1:]]))
-    assert "several streams of sound side by side" in refused(path)
+    assert "has streams with sound at the same time" in refused(path)
     skeleton = checksum(b"OggS\0\2" + bytes(8) + b"skel" + bytes(8) + b"\1\10" + b"fishead\0")
     path.write_bytes(b"".join([skeleton, *one]))
     np.testing.assert_array_equal(load_audio(path), expected)

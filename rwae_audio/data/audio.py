@@ -1,4 +1,4 @@
-"""Reading and writing of recordings. A damaged file is refused with an error, never read in part."""
+"""Reading and writing of audio files. A damaged file raises an error and is never read in part."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from rwae_audio.data.decoding import BLOCK, open_stream
 from rwae_audio.data.level import LevelMeter
 from rwae_audio.files import InputError, whole_file
 
-SILENT = 1e-6  # a channel's power as a share of the loudest one's, under which it counts as silent (-60 dB)
-CANCELLED = 0.1  # channels cancel each other when their sum has less than this share of the sum of their powers
+SILENT = 1e-6  # share of the loudest channel's power (−60 dB) under which a channel is silent
+CANCELLED = 0.1  # share of the sum of the channels' powers; they cancel each other if their sum has less power
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Audio:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording with a valid header, which can be read in blocks. The file is not kept open.
+    """A recording with a valid header, which can be read in blocks. The file is open only while it is read.
 
     Attributes:
         path: The file.
         sample_rate: Sample rate in Hz of the blocks.
         source_rate: Sample rate of the file in Hz.
         channels: Number of channels of the file.
-        used: The channels, from 0, that are averaged.
+        used: The indices of the channels that are averaged.
         notes: Remarks on the file for the user, a line each.
     """
 
@@ -63,28 +63,28 @@ class Recording:
     notes: tuple[str, ...] = ()
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yield the samples from the start in blocks (n,), float32, in memory that does not grow with the file.
+        """Yield the samples from the start, in blocks (n,), float32, in memory that does not grow with the file.
 
-        Raises InputError as read_audio does; damage further on is found when the block with it is reached.
+        Raises InputError as `read_audio` does, at the block that is damaged.
         """
         with open_stream(self.path) as stream:
-            blocks: Iterator[np.ndarray] = map(functools.partial(_average, used=self.used), stream.blocks)
+            blocks: Iterator[np.ndarray] = map(functools.partial(_average_channels, used=self.used), stream.blocks)
             if self.source_rate != self.sample_rate:
                 blocks = resampled_blocks(blocks, self.source_rate, self.sample_rate)
             yield from blocks
 
 
 def load_audio(path: str | Path, sample_rate: int = 16000, start: float = 0.0, end: float | None = None) -> np.ndarray:
-    """Read a recording as one channel of samples (N,), float32.
+    """Return the samples (N,), float32, of a recording as one channel.
 
     Args:
-        path: The file, in a format that `read_audio` reads.
-        sample_rate: Rate in Hz that the samples are resampled to.
-        start: Start of the stretch that is read, in seconds.
+        path: The file, in a format of `read_audio`.
+        sample_rate: Sample rate of the result in Hz.
+        start: Start of the stretch to read, in seconds.
         end: End of the stretch in seconds, or None for the end of the file.
 
     Raises:
-        InputError: As `read_audio` raises it.
+        InputError: The file cannot be read, as in `read_audio`.
     """
     return read_audio(path, sample_rate, start, end).samples
 
@@ -93,26 +93,27 @@ def read_audio(path: str | Path, sample_rate: int = 16000, start: float = 0.0, e
     """Read a WAV, FLAC, Ogg (Vorbis, Opus), MP3 or SPHERE file of 8 to 192 kHz and up to 64 channels.
 
     The optional PyAV (`pip install 'rwae-audio[formats]'`) adds M4A, AAC, WebM, AIFF, CAF, AU, WMA and AMR. The channels
-    that are not silent are averaged. If they cancel each other, the loudest is read instead.
+    that are not silent are averaged. If they cancel each other, the loudest channel is read instead.
 
     Args:
         path: The file.
-        sample_rate: Rate in Hz that the samples are resampled to (by soxr).
-        start: Start of the stretch that is read, in seconds. In WAV, FLAC and SPHERE nothing before it is checked.
-        end: End of the stretch in seconds, or None for the end of the file. Nothing after it is checked.
+        sample_rate: Sample rate of the result in Hz (resampled by soxr).
+        start: Start of the stretch to read, in seconds. Earlier parts of WAV, FLAC and SPHERE are not checked.
+        end: End of the stretch in seconds, or None for the end of the file. Later parts are not checked.
 
     Raises:
-        InputError: The file is missing, not a regular file, not audio, empty, cut short, damaged, holds NaN or infinite
-            samples, or is outside these limits.
+        InputError: The file is missing, not a regular file, not audio, empty, cut short or damaged, a sample is not
+            finite, or the sample rate or number of channels is outside these limits.
     """
     if start or end is not None:
-        return _read_stretch(_regular(path), sample_rate, start, end)
+        return _read_stretch(_regular_file(path), sample_rate, start, end)
     recording = open_audio(path, sample_rate)
     samples = np.concatenate([*recording.blocks()])
     return Audio(samples, sample_rate, recording.source_rate, recording.channels, recording.notes)
 
 
 def _read_stretch(path: Path, sample_rate: int, start: float, end: float | None) -> Audio:
+    """Read a stretch of a recording, as `read_audio` does."""
     with open_stream(path, start) as stream:
         rate, channels, blocks = stream.rate, stream.channels, []
         remaining = math.inf if end is None else round(end * rate) - round(start * rate)
@@ -124,40 +125,60 @@ def _read_stretch(path: Path, sample_rate: int, start: float, end: float | None)
     if not blocks:
         stretch = f"from {start:g} s on" if end is None else f"from {start:g} s to {end:g} s"
         raise InputError(f"{path} holds no samples {stretch}; expected a stretch of the recording")
-    used, notes = _choose(channels, blocks)
-    mono = [_average(samples, used) for samples in blocks]
+    used, notes = _choose_channels(channels, blocks)
+    mono = [_average_channels(samples, used) for samples in blocks]
     samples = np.concatenate([*(mono if rate == sample_rate else resampled_blocks(mono, rate, sample_rate))])
     return Audio(samples, sample_rate, rate, channels, notes)
 
 
 def duration(path: str | Path) -> float:
-    """Return the duration of a recording in seconds, from its header or else by decoding it. Raises InputError."""
-    with open_stream(_regular(path)) as stream:
+    """Return the duration of a recording in seconds, from its header or else by decoding it.
+
+    Raises InputError if the file cannot be read, as in `read_audio`.
+    """
+    with open_stream(_regular_file(path)) as stream:
         length = sum(map(len, stream.blocks)) if stream.length is None else stream.length
         return length / stream.rate
 
 
 def open_audio(path: str | Path, sample_rate: int = 16000) -> Recording:
-    """Open a recording to be read in blocks at `sample_rate` Hz.
+    """Open a recording that is to be read in blocks.
 
-    A file with several channels is read once here, to decide which of them to average. Raises InputError for a header
-    that `read_audio` refuses.
+    A file with several channels is read once here, to decide which of them are averaged.
+
+    Args:
+        path: The file.
+        sample_rate: Sample rate of the blocks in Hz.
+
+    Raises:
+        InputError: The header is invalid or outside the limits of `read_audio`.
     """
-    path = _regular(path)
+    path = _regular_file(path)
     with open_stream(path) as stream:
-        used, notes = _choose(stream.channels, stream.blocks)
+        used, notes = _choose_channels(stream.channels, stream.blocks)
         return Recording(path, sample_rate, stream.rate, stream.channels, used, notes)
 
 
 def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
-    """Resample a waveform (N,) from `rate` to `new_rate` Hz with soxr: ⌈N · new_rate / rate⌉ samples."""
+    """Resample a waveform (N,) from `rate` to `new_rate`, in Hz, with soxr. The result has ⌈N · new_rate / rate⌉ samples."""
     return samples if rate == new_rate else np.concatenate([*resampled_blocks([samples], rate, new_rate)])
 
 
 def write_audio(path: str | Path, samples: np.ndarray, sample_rate: int) -> float:
-    """Write samples (N,) as 16-bit WAV or FLAC (by the suffix), whole or not at all, and return the gain applied.
+    """Write a waveform as 16-bit WAV or FLAC, whole or not at all.
 
-    Nothing is clipped: a peak over 1 is scaled to 0.999, and the gain is that factor, otherwise 1.0. Raises InputError.
+    A waveform with a peak over 1 is scaled to a peak of 0.999 instead of clipped.
+
+    Args:
+        path: The file, with the suffix .wav or .flac.
+        samples: The samples, (N,), full scale ±1.
+        sample_rate: Sample rate in Hz.
+
+    Returns:
+        The gain of that scaling, 1.0 without it.
+
+    Raises:
+        InputError: The file cannot be written.
     """
     return write_blocks(path, [samples], sample_rate)
 
@@ -165,18 +186,18 @@ def write_audio(path: str | Path, samples: np.ndarray, sample_rate: int) -> floa
 def write_blocks(
     path: str | Path, blocks: Iterable[np.ndarray], sample_rate: int, loudness: float | None = None
 ) -> float:
-    """Write samples that come in blocks (n,) as `write_audio` does, in memory that does not grow with them.
+    """Write a waveform that comes in blocks, as `write_audio` does, in memory that does not grow with it.
 
-    The gain is known only after the last sample. Until then all samples wait as float32 in an unnamed temporary file.
+    The gain is known only after the last block. Until then the samples are stored in an unnamed temporary file.
 
     Args:
         path: The file, with the suffix .wav or .flac.
-        blocks: The samples, full scale ±1.
+        blocks: The samples, in blocks (n,), full scale ±1.
         sample_rate: Sample rate in Hz.
-        loudness: The RMS of speech (level.py) that the samples are first scaled to, or None for no scaling.
+        loudness: The RMS of the speech (level.py) to which the samples are scaled first, or None for no such scaling.
 
     Returns:
-        The gain that prevents clipping, as in `write_audio`.
+        The gain against clipping, as in `write_audio`.
 
     Raises:
         InputError: The file cannot be written.
@@ -197,7 +218,7 @@ def write_blocks(
             waiting.seek(0)
             kind = path.suffix[1:].upper()
             with (
-                temporary.open("w+b") as file,  # libsndfile takes no name that is not UTF-8
+                temporary.open("w+b") as file,  # libsndfile accepts only names in UTF-8
                 soundfile.SoundFile(file, "w", sample_rate, 1, subtype="PCM_16", format=kind) as sound,
             ):
                 while data := waiting.read(4 * BLOCK):
@@ -207,8 +228,8 @@ def write_blocks(
     return gain
 
 
-def _regular(path: str | Path) -> Path:
-    """Return the path if it names a regular file; a device or a pipe is never opened. Raises InputError otherwise."""
+def _regular_file(path: str | Path) -> Path:
+    """Return the path of a regular file. Raises InputError for other paths; a device or a pipe is never opened."""
     path = Path(path)
     try:
         mode = os.stat(path).st_mode
@@ -223,15 +244,23 @@ def _regular(path: str | Path) -> Path:
     return path
 
 
-def _average(samples: np.ndarray, used: tuple[int, ...]) -> np.ndarray:
-    """Return the mean of the used channels, (n, channels) → (n,)."""
+def _average_channels(samples: np.ndarray, used: tuple[int, ...]) -> np.ndarray:
+    """Return the mean (n,) of the channels with the indices `used`, given samples (n, channels)."""
     if len(used) == 1:
         return samples[:, used[0]].copy()
     return (samples if len(used) == samples.shape[1] else samples[:, used]).mean(axis=1)
 
 
-def _choose(channels: int, blocks: Iterable[np.ndarray]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Choose the channels to average by their powers and the power of their sum; return them with notes on the rest."""
+def _choose_channels(channels: int, blocks: Iterable[np.ndarray]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Choose the channels to average, by their powers and the power of their sum.
+
+    Args:
+        channels: Number of channels.
+        blocks: The samples, in blocks (n, channels).
+
+    Returns:
+        The indices of the channels, and notes on the channels that are left out.
+    """
     if channels == 1:
         return (0,), ()
     powers, power_of_sum = np.zeros(channels), 0.0
@@ -255,7 +284,13 @@ def _choose(channels: int, blocks: Iterable[np.ndarray]) -> tuple[tuple[int, ...
 
 
 def resampled_blocks(blocks: Iterable[np.ndarray], rate: int, new_rate: int) -> Iterator[np.ndarray]:
-    """Resample blocks (n,) from `rate` to `new_rate` Hz: the same ⌈N · new_rate / rate⌉ samples as in one piece."""
+    """Resample a waveform that comes in blocks (n,). The result has the samples of `resample`.
+
+    Args:
+        blocks: The samples, in blocks (n,).
+        rate: Sample rate of the blocks in Hz.
+        new_rate: Sample rate of the result in Hz.
+    """
     import soxr
 
     stream, count_in, count_out = soxr.ResampleStream(rate, new_rate, 1, dtype="float32", quality="HQ"), 0, 0

@@ -1,4 +1,4 @@
-"""Decoding of audio files into checked blocks of all channels, at the sample rate of the file."""
+"""Decoding of audio files to checked blocks of samples, with all channels and at the sample rate of the file."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from rwae_audio.data.containers import KINDS, Part, advice, audio_start
+from rwae_audio.data.containers import KINDS, Part, audio_start, ffmpeg_command
 from rwae_audio.data.extra_formats import MAX_HEAD, demuxer_of, open_extra
-from rwae_audio.data.mpeg import complaints
+from rwae_audio.data.mpeg import stderr_messages
 from rwae_audio.data.streams import parts_of
 from rwae_audio.files import InputError
 
 MIN_RATE, MAX_RATE, MAX_CHANNELS = 8000, 192000, 64
 MPEG = ("MP3", "MPEG")
 FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "NIST", *MPEG)  # libsndfile's names of KINDS
-SEEKABLE = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # prefixes of the codings in which any sample can be sought
+SEEKABLE = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # prefixes of the codings that can be decoded from any sample on
 BLOCK = 1 << 20  # values (samples × channels) in a block
-MAX_SAMPLES = 1 << 35  # two days at 192 kHz; libsndfile reports more for FLAC without a length
-FLAC_HEAD, FLAC_BUFFER = b"fLaC\0\0\0\x22", 1 << 16  # the first bytes of FLAC; how far a decoder reads ahead
+MAX_SAMPLES = 1 << 35  # two days at 192 kHz; libsndfile reports a larger number for FLAC without a length
+FLAC_HEAD, FLAC_BUFFER = b"fLaC\0\0\0\x22", 1 << 16  # first bytes of a FLAC file; bytes that the decoder reads ahead
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Stream:
     Attributes:
         rate: Sample rate in Hz.
         channels: Number of channels.
-        length: Number of samples of each channel, or None if only decoding tells.
-        blocks: The samples (n, channels), float32. Iteration raises InputError for a damaged file.
+        length: Number of samples of each channel, or None if it is unknown before decoding.
+        blocks: The samples in blocks (n, channels), float32. Iteration raises InputError for a damaged file.
     """
 
     rate: int
@@ -45,11 +45,11 @@ class Stream:
     blocks: Iterator[np.ndarray]
 
 
-class _Straight(soundfile.SoundFile):
-    """A sound file that is read sequentially.
+class _SequentialFile(soundfile.SoundFile):
+    """A sound file that is read without seeking.
 
-    SoundFile.read seeks after each block of a seekable file. That restarts the decoders of MP3 and Ogg, which then lack
-    the bytes before.
+    SoundFile.read seeks after each block of a seekable file. A seek restarts the decoders of MP3 and Ogg, which then miss
+    earlier bytes that they need.
     """
 
     def seekable(self) -> bool:
@@ -58,10 +58,16 @@ class _Straight(soundfile.SoundFile):
 
 @contextlib.contextmanager
 def open_stream(path: Path, start: float = 0.0) -> Iterator[Stream]:
-    """Open a regular file for decoding from `start` seconds on.
+    """Open a file for decoding. The format is recognised by the bytes, not by the suffix.
 
-    The format is recognised by the bytes alone: by the suffix, libsndfile would take any text for headerless audio (.raw,
-    .au). A file that cannot be decoded raises InputError, here or in the block.
+    By the suffix (.raw, .au) libsndfile would decode any text as audio without a header.
+
+    Args:
+        path: The file, a regular one.
+        start: The start of the samples, in seconds.
+
+    Raises:
+        InputError: The file cannot be decoded. It is also raised inside the block.
     """
     try:
         with path.open("rb", buffering=0) as file:
@@ -86,44 +92,46 @@ def _open_extra(path: Path, file: io.FileIO, demuxer: str, start: float) -> Iter
     """Open a file that PyAV decodes."""
     with open_extra(path, file, demuxer) as (rate, channels, blocks):
         _check_limits(path, rate, channels)
-        yield Stream(rate, channels, None, _from(round(start * rate), _checked(path, rate, blocks)))
+        yield Stream(rate, channels, None, _skip(round(start * rate), _checked(path, rate, blocks)))
 
 
 @contextlib.contextmanager
 def _open_parts(path: Path, file: io.FileIO, start: float) -> Iterator[Stream]:
-    """Open a file that libsndfile decodes: one stream, or several after one another."""
+    """Open a file that libsndfile decodes, with one stream or several streams one after another."""
     parts = parts_of(path, file)
     with _open_part(path, file, parts[0]) as sound:
         rate, channels, length = sound.samplerate, sound.channels, None
-        begin, first = 0, round(start * rate)
+        begin, skipped = 0, round(start * rate)
         _check_limits(path, rate, channels)
         if len(parts) == 1:
             length = _length(sound, parts[0])
-        if first and sound.format not in MPEG and sound.subtype.startswith(SEEKABLE):
-            begin, first = sound.seek(min(first, sound.frames)), 0
+        if skipped and sound.format not in MPEG and sound.subtype.startswith(SEEKABLE):
+            begin, skipped = sound.seek(min(skipped, sound.frames)), 0
         blocks = _checked(path, rate, _blocks_of_parts(path, file, parts, sound, begin))
-        yield Stream(rate, channels, length, _from(first, blocks))
+        yield Stream(rate, channels, length, _skip(skipped, blocks))
 
 
 def _blocks_of_parts(
     path: Path, file: io.FileIO, parts: list[Part], first: soundfile.SoundFile, begin: int
 ) -> Iterator[np.ndarray]:
+    """Yield the blocks (n, channels) of all streams, the first of which is open as `first`, from its sample `begin` on."""
     yield from _blocks_of_part(path, first, parts[0], begin)
     if first.format == "FLAC":
         _refuse_joined_flac(path, file)
     for part in parts[1:]:
         with _open_part(path, file, part) as sound:
-            form, first_form = (f"{s.samplerate} Hz, {s.channels} channels" for s in (sound, first))
-            if form != first_form:
-                raise InputError(f"{path} changes to {form} in the middle; expected {first_form} to the end")
+            layout, first_layout = (f"{s.samplerate} Hz, {s.channels} channels" for s in (sound, first))
+            if layout != first_layout:
+                raise InputError(f"{path} changes to {layout} in the middle; expected {first_layout} to the end")
             yield from _blocks_of_part(path, sound, part)
 
 
 def _open_part(path: Path, file: io.FileIO, part: Part) -> soundfile.SoundFile:
+    """Open a stream with libsndfile. Raises InputError for a stream in another format or without a length."""
     if part.source is None:
         file.seek(0)
     source = file.fileno() if part.source is None else part.source
-    sound = _decoded(path, part, part.loud, functools.partial(_Straight, source, closefd=False))
+    sound = _decoded(path, part, part.may_be_mpeg, functools.partial(_SequentialFile, source, closefd=False))
     if sound.format not in FORMATS:
         raise InputError(f"{path} is {sound.format} audio; expected {KINDS}")
     if sound.format in MPEG and part.source is None:
@@ -137,11 +145,14 @@ def _open_part(path: Path, file: io.FileIO, part: Part) -> soundfile.SoundFile:
 
 def _length(sound: soundfile.SoundFile, part: Part) -> int:
     """Return the number of samples of a stream, from the checks of its container or else from libsndfile."""
-    return sound.frames if part.most is None else part.most
+    return sound.frames if part.max_samples is None else part.max_samples
 
 
 def _blocks_of_part(path: Path, sound: soundfile.SoundFile, part: Part, begin: int = 0) -> Iterator[np.ndarray]:
-    """Yield blocks (n, channels) of a stream from sample `begin` on. Raises InputError for fewer than its header says."""
+    """Yield the blocks (n, channels) of a stream from sample `begin` on.
+
+    Raises InputError if there are fewer samples than the header declares.
+    """
     length, mpeg = _length(sound, part), sound.format in MPEG
     count, size = begin, BLOCK // sound.channels
     while count < length:
@@ -151,39 +162,50 @@ def _blocks_of_part(path: Path, sound: soundfile.SoundFile, part: Part, begin: i
             break
         count += len(samples)
         yield samples
-    least = round(part.least * sound.samplerate)
-    if count < (least if mpeg else max(length, least)):  # the length of MPEG may be an estimate
-        raise InputError(f"{path} is cut short: {count} samples; its header says {max(length, least)}")
+    minimum = round(part.min_seconds * sound.samplerate)
+    if count < (minimum if mpeg else max(length, minimum)):  # the length of MPEG may be an estimate
+        raise InputError(f"{path} is cut short: {count} samples; its header says {max(length, minimum)}")
 
 
-def _decoded(path: Path, part: Part, loud: bool, decode: Callable[[], Any]) -> Any:
-    """Return what `decode` returns. Raises InputError when the decoder reports lost sound on stderr."""
-    with complaints() if loud else contextlib.nullcontext(lambda: False) as complained:
+def _decoded(path: Path, part: Part, mpeg: bool, decode: Callable[[], Any]) -> Any:
+    """Call the decoder and return its result.
+
+    Args:
+        path: The name of the file in messages.
+        part: The stream.
+        mpeg: Whether the decoder may be that of MPEG, which reports lost sound on stderr alone.
+        decode: The call of the decoder.
+
+    Raises:
+        InputError: The decoder reports lost sound.
+    """
+    with stderr_messages() if mpeg else contextlib.nullcontext(lambda: False) as has_messages:
         result = decode()
     if part.source is not None and part.source.error is not None:
         raise part.source.error
-    if complained():
-        repair = f"{advice(path)} writes what can be read"
+    if has_messages():
+        repair = f"{ffmpeg_command(path)} recovers the readable part"
         raise InputError(f"{path} is damaged: its MPEG frames cannot all be decoded; {repair}")
     return result
 
 
 def _refuse_joined_flac(path: Path, file: io.FileIO) -> None:
-    """Raise InputError if another FLAC file follows the one decoded from `file`: libsndfile reads the first alone."""
+    """Raise InputError if another FLAC file follows the one that was decoded, as libsndfile reads only the first."""
     file.seek(max(4, file.tell() - FLAC_BUFFER))
     if FLAC_HEAD in file.read():
         raise InputError(f"{path} is several FLAC files joined; expected one")
 
 
-def _from(first: int, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield the blocks without the first samples."""
+def _skip(count: int, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the blocks without the first `count` samples."""
     for samples in blocks:
-        if first < len(samples):
-            yield samples[first:]
-        first = max(0, first - len(samples))
+        if count < len(samples):
+            yield samples[count:]
+        count = max(0, count - len(samples))
 
 
 def _check_limits(path: Path, rate: int, channels: int) -> None:
+    """Raise InputError for a sample rate or a number of channels outside the limits."""
     if not MIN_RATE <= rate <= MAX_RATE:
         raise InputError(f"{path} has a sample rate of {rate} Hz; expected {MIN_RATE} to {MAX_RATE}")
     if channels > MAX_CHANNELS:
@@ -195,9 +217,9 @@ def _checked(path: Path, rate: int, blocks: Iterator[np.ndarray]) -> Iterator[np
     count = 0
     for samples in blocks:
         if not np.isfinite(samples).all():
-            bad = (count + int((~np.isfinite(samples)).any(axis=1).argmax())) / rate
+            time = (count + int((~np.isfinite(samples)).any(axis=1).argmax())) / rate
             raise InputError(
-                f"{path} holds a NaN or infinite sample (the first at {bad:.3f} s); expected finite samples"
+                f"{path} holds a NaN or infinite sample (the first at {time:.3f} s); expected finite samples"
             )
         count += len(samples)
         yield samples

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from rwae_audio.data.boxes import check_boxes
-from rwae_audio.data.containers import KINDS, advice
+from rwae_audio.data.containers import KINDS, ffmpeg_command
 from rwae_audio.files import InputError
 
-MAX_HEAD = 16  # bytes by which the format is recognised
+MAX_HEAD = 16  # bytes at the start of a file by which the format is recognised
 BLOCK = 1 << 16  # samples in a block
 NAMES = {  # FFmpeg's name of each format → its common name
     "mov": "MP4 (M4A)",
@@ -28,7 +28,7 @@ NAMES = {  # FFmpeg's name of each format → its common name
     "amr": "AMR",
 }
 TIMED = ("mov", "matroska", "aiff", "caf", "au", "asf")  # formats with the duration in the header
-SLACK = 0.25  # seconds by which the sound may be shorter than the header says: encoders pad
+SLACK = 0.25  # seconds by which the sound may be shorter than the duration in the header, which includes padding
 
 
 def demuxer_of(head: bytes) -> str | None:
@@ -55,7 +55,12 @@ def demuxer_of(head: bytes) -> str | None:
 def open_extra(path: Path, file: io.FileIO, demuxer: str) -> Iterator[tuple[int, int, Iterator[np.ndarray]]]:
     """Decode an open file with PyAV.
 
-    FFmpeg gets the bytes and the format, never the name, which it could take for a network address.
+    FFmpeg gets the bytes and the format, never the name, which it could interpret as a network address.
+
+    Args:
+        path: The name of the file in messages.
+        file: The open file.
+        demuxer: FFmpeg's name of the format, as `demuxer_of` returns it.
 
     Yields:
         The sample rate in Hz, the number of channels, and the blocks (n, channels), float32.
@@ -64,7 +69,7 @@ def open_extra(path: Path, file: io.FileIO, demuxer: str) -> Iterator[tuple[int,
         InputError: PyAV is not installed, or the file is cut short or cannot be decoded.
     """
     av = _pyav(path, demuxer)
-    endless = check_boxes(path, file, demuxer)
+    unknown_length = check_boxes(path, file, demuxer)
     file.seek(0)
     try:
         with av.open(_Reader(file), format=demuxer, metadata_errors="replace") as container:
@@ -75,26 +80,32 @@ def open_extra(path: Path, file: io.FileIO, demuxer: str) -> Iterator[tuple[int,
             first = next(frames, None)
             if first is None:
                 raise InputError(f"{path} holds no samples; expected audio")
-            seconds = _seconds(container, stream) if demuxer in TIMED and not endless else 0.0
-            sound = _blocks(path, itertools.chain([first], frames), seconds, av.error.FFmpegError)
-            yield first.sample_rate, len(first.layout.channels), sound
+            seconds = _seconds(container, stream) if demuxer in TIMED and not unknown_length else 0.0
+            blocks = _blocks(path, itertools.chain([first], frames), seconds, av.error.FFmpegError)
+            yield first.sample_rate, len(first.layout.channels), blocks
     except av.error.FFmpegError as error:
-        raise _undecodable(path, demuxer, error) from error
+        message = f"{path} is {NAMES[demuxer]} audio that cannot be decoded ({_reason(error)}); expected a whole file"
+        raise InputError(message) from error
 
 
 def _pyav(path: Path, demuxer: str) -> Any:
+    """Return the module `av`. Raises InputError, with two ways to read the file, if it is not installed."""
     try:
         import av
     except ImportError:
         raise InputError(
-            f"{path} is {NAMES[demuxer]} audio; expected {KINDS}. `pip install 'rwae-audio[formats]'` reads it, and "
-            f"{advice(path)} makes WAV of it"
+            f"{path} is {NAMES[demuxer]} audio; expected {KINDS}. `pip install 'rwae-audio[formats]'` adds this format, "
+            f"and {ffmpeg_command(path)} converts the file to WAV"
         ) from None
     return av
 
 
 class _Reader:
-    """A view of a file for PyAV, which must not close it, and which prints every exception that it raises."""
+    """A view of a file for PyAV that PyAV cannot close. It raises no exceptions, as PyAV would print them.
+
+    Args:
+        file: The open file.
+    """
 
     def __init__(self, file: io.FileIO) -> None:
         self.read, self.tell, self.file = file.read, file.tell, file
@@ -102,13 +113,13 @@ class _Reader:
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         try:
             return self.file.seek(offset, whence)
-        except (OSError, OverflowError):  # a damaged file points to before its beginning
+        except (OSError, OverflowError):  # a damaged file can refer to a position before its start
             return -1
 
 
-def _undecodable(path: Path, demuxer: str, error: Exception) -> InputError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return InputError(f"{path} is {NAMES[demuxer]} audio that cannot be decoded ({reason}); expected a whole file")
+def _reason(error: Exception) -> str:
+    """Return the reason in an error of FFmpeg."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _seconds(container: Any, stream: Any) -> float:
@@ -119,26 +130,35 @@ def _seconds(container: Any, stream: Any) -> float:
 
 
 def _blocks(path: Path, frames: Iterator[Any], seconds: float, failure: type[Exception]) -> Iterator[np.ndarray]:
-    """Yield blocks of about BLOCK samples. Raises InputError for sound that is damaged or shorter than `seconds`."""
+    """Yield the samples of PyAV frames in blocks (n, channels) of about BLOCK samples.
+
+    Args:
+        path: The name of the file in messages.
+        frames: The frames.
+        seconds: The duration in the header, or 0 if it is unknown.
+        failure: The class of FFmpeg's errors.
+
+    Raises:
+        InputError: The sound is damaged or shorter than `seconds`.
+    """
     waiting: list[np.ndarray] = []
-    count, total, form = 0, 0, None
+    count, total, layout = 0, 0, None
     try:
         for frame in frames:
-            form = form or (frame.sample_rate, len(frame.layout.channels))
-            if form != (frame.sample_rate, len(frame.layout.channels)):
+            layout = layout or (frame.sample_rate, len(frame.layout.channels))
+            if layout != (frame.sample_rate, len(frame.layout.channels)):
                 raise InputError(f"{path} changes its sample rate or channels in the middle; expected one of each")
             if frame.is_corrupt:
-                raise InputError(f"{path} is damaged at {total / form[0]:.3f} s; expected a whole file")
+                raise InputError(f"{path} is damaged at {total / layout[0]:.3f} s; expected a whole file")
             waiting.append(_samples(path, frame))
             count, total = count + frame.samples, total + frame.samples
             if count >= BLOCK:
                 yield np.concatenate(waiting)
                 waiting, count = [], 0
     except failure as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{path} cannot be decoded to its end ({reason}); expected a whole file") from error
-    if form and total / form[0] < seconds - SLACK:
-        raise InputError(f"{path} is cut short: {total / form[0]:.2f} s of sound; its header says {seconds:.2f} s")
+        raise InputError(f"{path} cannot be decoded to its end ({_reason(error)}); expected a whole file") from error
+    if layout and total / layout[0] < seconds - SLACK:
+        raise InputError(f"{path} is cut short: {total / layout[0]:.2f} s of sound; its header says {seconds:.2f} s")
     if waiting:
         yield np.concatenate(waiting)
 

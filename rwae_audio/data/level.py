@@ -1,7 +1,7 @@
-"""The front end of every recording: a high-pass filter, and a gain that brings speech to one level.
+"""The front end of all recordings: a high-pass filter, and a gain that brings the speech to a nominal level.
 
-Training, scoring and conversion all take their waveforms from here, so that volume, offset and rumble do not reach the
-codes. A recording is read twice: once to measure its level, once to bring it to NOMINAL.
+Training, scoring and conversion all use it, so volume, DC offset and rumble do not affect the codes. A recording is read
+twice: first to measure its level, then to apply the gain.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from rwae_audio.data.features import MelConfig, log_mel_chunks
 from rwae_audio.data.torch_audio import torchaudio
 from rwae_audio.files import InputError
 
-NOMINAL = -26.0  # dB below full scale: the level that ITU-T P.56 speech material customarily has
-CUTOFF = 60.0  # Hz of the high-pass: no voice has its pitch below it
-QUALITIES = (0.5412, 1.3066)  # of the two sections that make a Butterworth filter of order 4
+NOMINAL = -26.0  # nominal level of speech in dBFS, as is customary for ITU-T P.56 material
+CUTOFF = 60.0  # cutoff frequency of the high-pass in Hz, below the pitch of any voice
+QUALITIES = (0.5412, 1.3066)  # quality factors of the two sections of a Butterworth filter of order 4
 MEMORY = 0.25  # seconds after which the response of the filter has decayed to 1e-9
-GATE_BLOCK = 0.05  # seconds over which the power of speech is averaged
-GATE = 10.0  # dB below the mean of the louder blocks, under which a block is a pause
-SILENT = 1e-4  # a peak under this (-80 dBFS) is silence
-FAR_BEYOND = 10.0  # a peak over this was written at another scale, such as that of 16-bit integers
+GATE_BLOCK = 0.05  # length of a block in seconds, over which the power of speech is averaged
+GATE = 10.0  # dB below the mean power of the louder blocks, under which a block is a pause
+SILENT = 1e-4  # peak (−80 dBFS) under which a recording is silent
+FAR_BEYOND = 10.0  # peak over which samples have another scale, such as that of 16-bit integers
 
-Blocks = Callable[[], Iterable[np.ndarray]]  # returns a recording's samples from the start, in blocks (n,)
+Blocks = Callable[[], Iterable[np.ndarray]]  # returns the samples of a recording from the start, in blocks (n,)
 
 
 @dataclass(frozen=True)
 class Level:
-    """The level of one recording, after the high-pass.
+    """The level of a recording after the high-pass.
 
     Attributes:
         count: Number of samples.
-        peak: Largest magnitude.
-        active: RMS of the speech, without its pauses.
+        peak: Largest magnitude of a sample.
+        active: RMS of the speech without its pauses.
     """
 
     count: int
@@ -52,19 +52,20 @@ class Level:
 
     @property
     def gain(self) -> float:
-        """The factor that brings the speech to NOMINAL; 1.0 for silence."""
+        """The factor that brings the speech to the nominal level; 1.0 for silence."""
         return 1.0 if self.silent else 10 ** (NOMINAL / 20) / self.active
 
 
 def high_passed(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
-    """Remove an offset and rumble from a waveform.
+    """Remove DC offset and rumble from a waveform.
 
     Args:
-        blocks: Samples in blocks (n,).
+        blocks: The samples, in blocks (n,).
         sample_rate: Sample rate in Hz.
 
     Yields:
-        Equally many samples, float32. They depend on the division into blocks by at most 1e-7 of full scale.
+        The filtered samples, in blocks of the same lengths, float32. The division into blocks changes them by at most 1e-7
+        of full scale.
     """
     sections = [high_pass_section(sample_rate, quality) for quality in QUALITIES]
     before = None
@@ -72,7 +73,7 @@ def high_passed(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.n
         samples = torch.as_tensor(block).double()
         if not len(samples):
             continue
-        if before is None:  # as if the first sample had always been there: an offset leaves no step
+        if before is None:  # the first sample is repeated before the start, so that an offset makes no step there
             before = samples[:1].expand(round(MEMORY * sample_rate))
         filtered = torch.cat([before, samples])
         start, before = len(before), filtered[-len(before) :]
@@ -82,9 +83,13 @@ def high_passed(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.n
 
 
 def high_pass_section(sample_rate: int, quality: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the coefficients (3,) of poles and of zeros of a second-order high-pass at CUTOFF.
+    """Return the coefficients of a second-order high-pass at CUTOFF: those of the poles (3,) and of the zeros (3,).
 
-    They are those of `torchaudio.functional.highpass_biquad`, which would clip its output to ±1.
+    `torchaudio.functional.highpass_biquad` has the same coefficients, but clips its output to ±1.
+
+    Args:
+        sample_rate: Sample rate in Hz.
+        quality: Quality factor.
     """
     angle = 2 * math.pi * CUTOFF / sample_rate
     cosine, alpha = math.cos(angle), math.sin(angle) / (2 * quality)
@@ -94,15 +99,16 @@ def high_pass_section(sample_rate: int, quality: float) -> tuple[torch.Tensor, t
 
 
 class LevelMeter:
-    """A meter for the level of a waveform that comes in blocks from `high_passed`.
+    """A meter for the level of a waveform that comes in blocks. It stores eight bytes for every GATE_BLOCK seconds.
 
-    It keeps eight bytes for every GATE_BLOCK seconds.
+    Args:
+        sample_rate: Sample rate in Hz.
     """
 
     def __init__(self, sample_rate: int) -> None:
         self.size = round(GATE_BLOCK * sample_rate)
         self.count, self.peak = 0, 0.0
-        self.powers = array("d")  # grows as one: small arrays that are kept one by one pin freed memory between them
+        self.powers = array("d")  # a single growing array: many small ones would fragment the memory
         self.rest = np.zeros(0, dtype=np.float32)
 
     def add(self, block: np.ndarray) -> None:
@@ -125,8 +131,8 @@ class LevelMeter:
 def active_power(powers: np.ndarray) -> float:
     """Return the mean power of speech without its pauses.
 
-    A block is a pause if it lies more than GATE dB below the mean of the other blocks, as in ITU-R BS.1770. There is no
-    absolute threshold, so that a recording has the same pauses at any level.
+    A block is a pause if its power is more than GATE dB below the mean of the other blocks, as in ITU-R BS.1770. There is
+    no absolute threshold, so the pauses of a recording do not depend on its volume.
 
     Args:
         powers: Mean power of each block, (n,).
@@ -140,7 +146,7 @@ def active_power(powers: np.ndarray) -> float:
 
 
 def active_level(samples: np.ndarray, sample_rate: int) -> float:
-    """Return the RMS of speech in a waveform (N,) without the high-pass, e.g. of the output of a vocoder."""
+    """Return the RMS of the speech in a waveform (N,), such as a vocoder's output, without the high-pass."""
     meter = LevelMeter(sample_rate)
     meter.add(samples)
     return meter.level.active
@@ -148,10 +154,10 @@ def active_level(samples: np.ndarray, sample_rate: int) -> float:
 
 @dataclass(frozen=True)
 class Speech:
-    """A recording at the level that every network hears.
+    """A recording with the high-pass and the gain of the front end.
 
     Attributes:
-        read: Returns the unchanged samples from the start, once for each pass.
+        read: Returns the samples of the recording from the start, in blocks (n,). Each call starts a new pass.
         sample_rate: Sample rate in Hz.
         level: The level before the gain.
     """
@@ -161,18 +167,23 @@ class Speech:
     level: Level
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yield the high-passed samples at NOMINAL in blocks (n,), float32."""
+        """Yield the filtered samples at the nominal level, in blocks (n,), float32."""
         gain = np.float32(self.level.gain)
         for block in high_passed(self.read(), self.sample_rate):
             yield block * gain
 
     def log_mels(self, mel: MelConfig) -> Iterator[Tensor]:
-        """Yield the log-mels in chunks (n, n_mels). Raises InputError for a recording under one analysis window."""
+        """Yield the log-mels, in chunks (n, n_mels). Raises InputError for less than one analysis window."""
         return log_mel_chunks(self.blocks(), mel)
 
 
 def measured(read: Blocks, sample_rate: int) -> Speech:
-    """Measure the level of a recording that can be read several times, and return it as speech."""
+    """Measure the level of a recording and return it as speech.
+
+    Args:
+        read: Returns the samples of the recording from the start, in blocks (n,).
+        sample_rate: Sample rate in Hz.
+    """
     meter = LevelMeter(sample_rate)
     for block in high_passed(read(), sample_rate):
         meter.add(block)
@@ -180,24 +191,24 @@ def measured(read: Blocks, sample_rate: int) -> Speech:
 
 
 def speech_of(samples: np.ndarray, sample_rate: int) -> Speech:
-    """Measure the level of a waveform (N,) in memory, and return it as speech."""
+    """Measure the level of a waveform (N,) and return it as speech. `sample_rate` is in Hz."""
     return measured(lambda: [samples], sample_rate)
 
 
 def levelled(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Return a waveform (N,) high-passed and at NOMINAL, float32."""
+    """Return a waveform (N,), float32, after the front end. `sample_rate` is in Hz."""
     return np.concatenate([*speech_of(samples, sample_rate).blocks()])
 
 
 def waveform(samples: np.ndarray | Tensor, name: str) -> np.ndarray:
-    """Return samples as one channel (N,), float32, full scale ±1.
+    """Convert samples to a waveform (N,), float32, with full scale ±1.
 
     Args:
-        samples: Floats, or 8, 16 or 32-bit integers, which are scaled by their range; (N,), (1, N) or (N, 1).
+        samples: Floats, or integers of 8, 16 or 32 bits, which are divided by their full scale; (N,), (1, N) or (N, 1).
         name: The name of the samples in messages.
 
     Raises:
-        InputError: Another type or shape, no samples, or NaN or infinite samples.
+        InputError: The type or shape is another, there are no samples, or a sample is not finite.
     """
     array = samples.detach().cpu().numpy() if isinstance(samples, Tensor) else np.asarray(samples)
     if array.ndim == 2 and min(array.shape) == 1:

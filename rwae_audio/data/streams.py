@@ -1,6 +1,7 @@
 """Check of the streams of an audio file before decoding: RIFF and SPHERE here, MP3 in mpeg.py, Ogg in ogg.py.
 
-Decoders read a damaged file as far as they can, without an error. These checks find the number of samples it should have.
+Decoders read a damaged file as far as possible, without an error. The checks compute the number of samples that it should
+have.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from rwae_audio.data.mpeg import is_mpeg, mpeg_parts
 from rwae_audio.data.ogg import ogg_parts
 from rwae_audio.files import InputError
 
-PLAIN = (1, 3, 6, 7)  # codings of a byte or more a sample: PCM, floats, A-law and mu-law
-MP3_IN_WAV = 0x55
+PLAIN = (1, 3, 6, 7)  # format tags of PCM, floats, A-law and mu-law, which have whole bytes for each sample
+MP3_IN_WAV = 0x55  # format tag of MP3
 
 
 def parts_of(path: Path, file: io.FileIO) -> list[Part]:
-    """Return the streams of an open file, one after another. Raises InputError for a damaged or cut one."""
+    """Return the streams of an open file, in their order. Raises InputError for a file that is damaged or cut short."""
     size = os.fstat(file.fileno()).st_size
     start = audio_start(file)
     file.seek(start)
@@ -34,11 +35,14 @@ def parts_of(path: Path, file: io.FileIO) -> list[Part]:
         return ogg_parts(path, file, start, size)
     if is_mpeg(head):
         return mpeg_parts(path, file, start, size)
-    return [Part(loud=True)]
+    return [Part(may_be_mpeg=True)]
 
 
 def _sphere(path: Path, file: io.FileIO, start: int, size: int) -> Part:
-    """Return the stream of a NIST SPHERE file: `NIST_1A`, the header's size, lines `name -type value`, `end_head`."""
+    """Return the stream of a NIST SPHERE file.
+
+    The header has the lines `NIST_1A`, the size of the header, `name -type value` for each field, and `end_head`.
+    """
     file.seek(start)
     first = file.read(16)
     length = int(first[8:16]) if first[8:16].strip().isdigit() else 0
@@ -58,21 +62,24 @@ def _sphere(path: Path, file: io.FileIO, start: int, size: int) -> Part:
         )
     try:
         count = int(fields["sample_count"])
-        promised = count * int(fields.get("channel_count", 1)) * int(fields.get("sample_n_bytes", 2))
+        declared = count * int(fields.get("channel_count", 1)) * int(fields.get("sample_n_bytes", 2))
     except (KeyError, ValueError):
         raise InputError(f"{path} has a SPHERE header without sample_count; expected one") from None
-    if min(count, promised) < 0:
+    if min(count, declared) < 0:
         raise InputError(f"{path} has a SPHERE header with a negative count; expected the number of samples")
     present = size - start - length
-    if present < promised:
-        raise InputError(f"{path} is cut short: {present} bytes of samples; its SPHERE header says {promised}")
-    return Part(Pieces(file, [(start, start + length + promised)]), most=count)
+    if present < declared:
+        raise InputError(f"{path} is cut short: {present} bytes of samples; its SPHERE header says {declared}")
+    return Part(Pieces(file, [(start, start + length + declared)]), max_samples=count)
 
 
 def _riff(path: Path, file: io.FileIO, start: int, size: int) -> list[Part]:
-    """Return the stream of the `data` chunk, whose length may be unknown, of RIFF, RIFX (big-endian) or RF64."""
+    """Return the stream of a RIFF, RIFX (big-endian) or RF64 file: its `data` chunk, whose length can be unknown.
+
+    MP3 in WAV may have several streams.
+    """
     chunks = _riff_chunks(file, start, size)
-    if chunks.data < 0:  # libsndfile reports what is wrong
+    if chunks.data < 0:  # libsndfile reports the error
         return [Part(Pieces(file, [(start, size)]))]
     length, present = chunks.length, size - chunks.data
     unknown = is_placeholder(length) and (length or _open_end(chunks, start, size))
@@ -81,21 +88,30 @@ def _riff(path: Path, file: io.FileIO, start: int, size: int) -> list[Part]:
     if length > present:
         raise InputError(f"{path} is cut short: {present} bytes of samples; its RIFF header says {length}")
     file.seek(chunks.data + length + length % 2)
-    follows = file.read(12)
-    if follows[:4] in (b"RIFF", b"RIFX") and follows[8:] == b"WAVE":
+    next_head = file.read(12)
+    if next_head[:4] in (b"RIFF", b"RIFX") and next_head[8:] == b"WAVE":
         raise InputError(f"{path} is several WAV files joined; expected one")
     if chunks.coding == MP3_IN_WAV:
         return mpeg_parts(path, file, chunks.data, chunks.data + length)
-    most = None if chunks.coding in PLAIN or is_placeholder(chunks.fact) else chunks.fact
+    max_samples = None if chunks.coding in PLAIN or is_placeholder(chunks.fact) else chunks.fact
     if unknown:
         field = struct.pack(chunks.order + "I", min(length, 0xFFFFFFFF))
-        return [Part(Pieces(file, [(start, chunks.data - 4), field, (chunks.data, size)]), most=most)]
-    return [Part(None if start == 0 else Pieces(file, [(start, size)]), most=most)]
+        return [Part(Pieces(file, [(start, chunks.data - 4), field, (chunks.data, size)]), max_samples=max_samples)]
+    return [Part(None if start == 0 else Pieces(file, [(start, size)]), max_samples=max_samples)]
 
 
 @dataclass
 class _Chunks:
-    """The values of the chunks before the samples; `data` is the position of the samples, or -1 without any."""
+    """The values of the chunks before the samples.
+
+    Attributes:
+        order: The byte order, as the module `struct` has it.
+        riff_length: The length in the RIFF header.
+        coding: The format tag.
+        fact: The number of samples in the `fact` chunk, or 0.
+        data: The position of the samples, or -1 without a `data` chunk.
+        length: The length of the `data` chunk in bytes.
+    """
 
     order: str
     riff_length: int
@@ -106,13 +122,14 @@ class _Chunks:
 
 
 def _riff_chunks(file: io.FileIO, start: int, size: int) -> _Chunks:
+    """Read the chunks up to the samples."""
     file.seek(start)
     head = file.read(8)
     order = ">" if head.startswith(b"RIFX") else "<"
     chunks = _Chunks(order, struct.unpack(order + "I", head[4:])[0])
-    place, long_length = start + 12, 0
-    while place + 8 <= size and chunks.data < 0:
-        file.seek(place)
+    position, long_length = start + 12, 0
+    while position + 8 <= size and chunks.data < 0:
+        file.seek(position)
         name, length = struct.unpack(order + "4sI", file.read(8))
         content = file.read(min(length, 40)) if name != b"data" else b""
         if name == b"ds64" and len(content) >= 16:
@@ -123,14 +140,14 @@ def _riff_chunks(file: io.FileIO, start: int, size: int) -> _Chunks:
         elif name == b"fact" and len(content) >= 4:
             chunks.fact = struct.unpack(order + "I", content[:4])[0]
         elif name == b"data":
-            chunks.data, chunks.length = place + 8, long_length if length == 0xFFFFFFFF and long_length else length
-        place += 8 + length + length % 2
+            chunks.data, chunks.length = position + 8, long_length if length == 0xFFFFFFFF and long_length else length
+        position += 8 + length + length % 2
     return chunks
 
 
-_EXTENSIBLE = (b"\xfe\xff", b"\xff\xfe")  # the format tag 0xFFFE in either order
+_EXTENSIBLE = (b"\xfe\xff", b"\xff\xfe")  # the format tag 0xFFFE in either byte order
 
 
 def _open_end(chunks: _Chunks, start: int, size: int) -> bool:
-    """Return whether the RIFF length leaves the number of samples open, for a `data` chunk of length 0."""
+    """Return whether the length in the RIFF header allows samples after a `data` chunk of length 0."""
     return is_placeholder(chunks.riff_length) or start + 8 + chunks.riff_length < size

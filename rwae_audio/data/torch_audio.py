@@ -1,4 +1,4 @@
-"""Import of torchaudio on first use: it takes 0.1 s, and fails beside some builds of torch."""
+"""Import of torchaudio on first use, which takes 0.1 s and fails with some builds of torch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def torchaudio() -> ModuleType:
         import torch
 
         raise InputError(
-            f"torchaudio does not load beside torch {torch.__version__}; expected both from PyPI: {INSTALL}"
+            f"torchaudio does not load with torch {torch.__version__}; expected both from PyPI: {INSTALL}"
         ) from error
     return module
