@@ -1,4 +1,4 @@
-"""Entry points of torch.hub: `converter = torch.hub.load("owner/rwae-audio", "converter")`."""
+"""Entry point of torch.hub for the voice converter: `torch.hub.load("owner/rwae-audio", "converter")`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ dependencies = [
 
 
 def converter(name: str | None = None, revision: str | None = None, device: str = "cpu") -> Any:
-    """Return a Converter: the one in the repository if `name` is None, or that of a folder or of a name on the Hub."""
+    """Return a Converter.
+
+    Args:
+        name: A folder, or a repository on the Hugging Face Hub (`owner/name`). None for the converter in this repository.
+        revision: A branch, a tag or a commit of the repository on the Hub; None for the newest.
+        device: The device of the networks.
+    """
     from rwae_audio import Converter
 
     if name is None:

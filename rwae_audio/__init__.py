@@ -1,9 +1,11 @@
-"""Disentangled Recurrent Wasserstein Autoencoder for speech: who speaks and what is said, as two codes.
+"""Disentangled Recurrent Wasserstein Autoencoder for speech: the voice and the content as two codes.
 
-import rwae_audio
-converter = rwae_audio.Converter.load()
-voice = converter.voice(["bob.wav"])
-sound = converter.convert(rwae_audio.load_audio("alice.wav"), 16000, voice)  # alice's words in bob's voice, 16 kHz
+Example:
+    import rwae_audio
+
+    converter = rwae_audio.Converter.load()
+    voice = converter.voice(["bob.wav"])
+    sound = converter.convert(rwae_audio.load_audio("alice.wav"), 16000, voice)  # alice's words in bob's voice, 16 kHz
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 
 __version__ = "0.2.0"
 
-_MODULE_OF = {  # imported at first use, so that --help does not wait for torch
+_MODULE_OF = {  # the module of each public name, imported on first use so that --help does not wait for torch
     "Converter": "conversion.converter",
     "Bundle": "inference.bundle",
     "InputError": "files",

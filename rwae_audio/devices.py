@@ -1,4 +1,4 @@
-"""Find the devices that networks can run on, and which of them compute in bfloat16."""
+"""The devices on which networks can run, and their support of bfloat16."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rwae_audio.files import InputError
 
 
 def available_devices() -> list[str]:
-    """Return the names that `find_device` accepts on this machine: `cpu`, then `cuda`, `cuda:0` …, and `mps`."""
+    """Return the names of the devices of this machine: `cpu`, then `cuda`, `cuda:0` …, and `mps`."""
     names = ["cpu"]
     if torch.cuda.is_available():
         names += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
@@ -20,7 +20,7 @@ def available_devices() -> list[str]:
 
 
 def find_device(name: str | torch.device) -> torch.device:
-    """Return the device of this name. Raises InputError, with the available names, when this machine lacks it."""
+    """Return the device with this name. Raises InputError, with the available names, if it is not available."""
     names = available_devices()
     if str(name) not in names:
         raise InputError(f"the device {name} is not available here; expected {' or '.join(names)}")
@@ -28,7 +28,7 @@ def find_device(name: str | torch.device) -> torch.device:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Return whether the device computes in bfloat16, as GPUs and CPUs with AVX512-BF16 or AMX do; others only store it."""
+    """Return whether a device has bfloat16 arithmetic, as most GPUs and CPUs with AVX512-BF16 or AMX have."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -41,9 +41,9 @@ def bf16_or_float32(precision: str, device: torch.device, say: Callable[[str], N
     """Return whether networks train in bfloat16.
 
     Args:
-        precision: "bf16" or "float32".
-        device: The device that the networks train on.
-        say: Called with a line of text when bfloat16 is asked for and the device cannot compute in it.
+        precision: The setting `precision`, "bf16" or "float32".
+        device: The device on which the networks train.
+        say: Gets a line of text if `precision` is "bf16" and the device has no bfloat16 arithmetic.
     """
     if precision != "bf16":
         return False

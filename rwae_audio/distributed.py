@@ -1,8 +1,8 @@
-"""Data-parallel training: several processes share a global batch and compute what one process would compute.
+"""Data-parallel training: several processes share a global batch, with the result of a single process.
 
-Each process has its rows of the batch. The training loss is the mean of the processes' losses: `mean_gradients` averages
-the gradients after the backward pass. A loss that compares rows with each other (an MMD) is computed on gathered rows.
-In a single process every function here returns its input unchanged.
+Each process has its rows of the batch. The training loss is the mean of the processes' losses, so `mean_gradients`
+averages the gradients after the backward pass. A loss that compares rows with each other, such as an MMD, is computed on
+gathered rows. In a single process the functions on tensors return their input unchanged.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import distributed as dist
 
 from rwae_audio.files import InputError
 
-TIMEOUT = timedelta(hours=2)  # for which the others wait while the first process builds a store or computes scores
+TIMEOUT = timedelta(hours=2)  # longest wait for the first process, which builds the frame store and computes scores
 
 
 def start() -> None:
-    """Join the other processes, where torchrun or accelerate has launched several."""
+    """Join the group of processes if torchrun or accelerate has launched several."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         from accelerate import PartialState
 
@@ -32,7 +32,7 @@ def start() -> None:
 
 
 def leave() -> None:
-    """Leave the group of processes: from here on this process works alone."""
+    """Leave the group of processes. This process then works alone."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
@@ -55,7 +55,7 @@ def barrier() -> None:
 
 @contextlib.contextmanager
 def first_process_first() -> Iterator[None]:
-    """Run the block in the first process before the others, so that it can build what they then read."""
+    """Run the block in the first process before the other processes, which then read the files that it has written."""
     if rank() > 0:
         barrier()
     yield
@@ -64,7 +64,7 @@ def first_process_first() -> Iterator[None]:
 
 
 def from_first(make: Callable[[], Any]) -> Any:
-    """Return in every process what `make` returns in the first one, which alone calls it."""
+    """Call a function in the first process alone, and return its result in all processes."""
     if world_size() == 1:
         return make()
     values = [make() if rank() == 0 else None]
@@ -73,28 +73,35 @@ def from_first(make: Callable[[], Any]) -> Any:
 
 
 def local(size: int) -> slice:
-    """Return this process's rows of a global batch of `size`. Raises InputError unless all processes get equally many."""
+    """Return the rows of this process in a global batch.
+
+    Args:
+        size: The number of rows of the global batch.
+
+    Raises:
+        InputError: The rows cannot be divided equally among the processes.
+    """
     count, rest = divmod(size, world_size())
     if rest:
         raise InputError(
-            f"a batch of {size} cannot be split over {world_size()} processes; expected a multiple of that"
+            f"a batch of {size} cannot be divided among {world_size()} processes; expected a multiple of {world_size()}"
         )
     return slice(rank() * count, (rank() + 1) * count)
 
 
 def on_all(shape: torch.Size | tuple[int, ...], draw: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
-    """Draw the rows of all processes and return those of this process.
+    """Draw random numbers for the rows of all processes, and return those of this process.
 
     Args:
-        shape: This process's rows, (B, ...).
-        draw: Returns a tensor of the shape that it is given, here that of the rows of all processes.
+        shape: The shape (B, ...) of this process's rows.
+        draw: Draws a tensor of a given shape, from a generator that is in the same state in all processes.
     """
     count = shape[0]
     return draw((world_size() * count, *shape[1:]))[rank() * count : (rank() + 1) * count]
 
 
 class _Gather(torch.autograd.Function):
-    """An all-gather with gradients: each row gets the sum of the gradients that all processes have for it."""
+    """An all-gather with gradients. The gradient of a row is the sum of its gradients in all processes."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -121,7 +128,12 @@ def average(values: Tensor) -> Tensor:
 
 
 def average_numbers(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
-    """Return the mean over processes of each number; `device` is one that the processes can communicate on."""
+    """Return the mean over processes of each number.
+
+    Args:
+        values: The numbers of this process, by name.
+        device: A device on which the processes can communicate.
+    """
     if world_size() == 1:
         return dict(values)
     means = average(torch.tensor(list(values.values()), dtype=torch.float64, device=device))
@@ -129,7 +141,7 @@ def average_numbers(values: Mapping[str, float], device: torch.device) -> dict[s
 
 
 def mean_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over processes, in a single all-reduce."""
+    """Replace the gradient of each parameter by its mean over processes, in a single all-reduce."""
     if world_size() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -1,8 +1,9 @@
-"""Reading and writing of files: every file is written whole or not at all, and bad input raises one kind of error.
+"""Reading and writing of files. Files are written whole or not at all, and errors of the user are of one class.
 
-A file is written under a temporary name beside its target, `.<target>.part-<8 letters>`. A killed process leaves it
-behind, and the next process that writes the same target removes it. A folder that is being replaced is for a moment
-called `.<target>.part-old`. After a kill, the next process that writes or reads the target puts it back.
+A file is written under a temporary name in the folder of its target, `.<target>.part-<8 letters>`. If the process is
+killed, the next process that writes the same target removes the temporary file. A folder that is being replaced is
+renamed to `.<target>.part-old` for a moment. If the process is killed in this moment, the next process that writes or
+reads the target restores it.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from torch import Tensor
 
-ASSETS = Path(__file__).parent / "assets"  # the files that the package ships
+ASSETS = Path(__file__).parent / "assets"  # the data files of the package
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # full disk, quota, size limit, read-only mount
 
 
 class InputError(Exception):
-    """An error that a user can put right; its text is one line with what came and what was expected."""
+    """An error that a user can correct. Its message is one line: the input, and what was expected."""
 
 
 @contextlib.contextmanager
@@ -38,8 +39,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         The path of the temporary file, in the same folder. It is synced before it is moved.
 
     Raises:
-        InputError: The folder is missing or cannot be written to, there is no room, or `path` is not a regular file (a
-            device or a pipe is never replaced).
+        InputError: The folder is missing or cannot be written to, there is no room, or `path` is a folder, a device or a
+            pipe.
     """
     path = Path(path)
     if os.path.exists(path) and not os.path.isfile(path):
@@ -68,7 +69,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     """Provide a temporary folder that replaces `path` when the block ends, and is removed when the block fails.
 
     Yields:
-        The path of the temporary folder, beside `path`. Its files are synced before it is moved.
+        The path of the temporary folder, in the parent of `path`. Its files are synced before it is moved.
 
     Raises:
         InputError: `path` is a file, its parent is missing or cannot be written to, or there is no room.
@@ -91,9 +92,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
                     _sync(file)
             temporary.chmod(0o777 & ~_umask())
             if path.exists():
-                _hold(
-                    stack.enter_context(_opened(path))
-                )  # so that no other process restores it before the new one is in place
+                _hold(stack.enter_context(_opened(path)))  # locked, so that no other process restores the old folder
                 os.replace(path, old)
             try:
                 os.replace(temporary, path)
@@ -118,7 +117,7 @@ def put_back(path: str | Path) -> None:
 def only_one(folder: Path) -> Iterator[None]:
     """Lock a folder for this process, by a lock on folder/.lock that ends with the process.
 
-    Raises InputError when another process holds the lock.
+    Raises InputError if another process has locked the folder, or if it cannot be written to.
     """
     try:
         file = (folder / ".lock").open("a")
@@ -128,7 +127,7 @@ def only_one(folder: Path) -> Iterator[None]:
         ) from error
     with file:
         if not _hold(file.fileno()):
-            raise InputError(f"another process is at work in {folder}; expected one at a time")
+            raise InputError(f"another process is using {folder}; expected one process at a time")
         yield
 
 
@@ -138,7 +137,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_parts(path: str | Path, parts: Iterable[str]) -> None:
-    """Write the parts of a text file one after another, whole or not at all."""
+    """Write a text file that comes in parts, whole or not at all."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(parts)
 
@@ -149,7 +148,13 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file whole or not at all; safetensors' own `save_file` leaves a part behind when killed."""
+    """Write a safetensors file, whole or not at all, which `save_file` of safetensors does not ensure.
+
+    Args:
+        path: The file.
+        tensors: The tensors by name.
+        header: Texts by name for the header of the file, or None.
+    """
     from safetensors.torch import save
 
     with whole_file(path) as temporary:
@@ -157,7 +162,15 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mappi
 
 
 def read_tensors(path: str | Path, expected: str) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file by name. Raises InputError, whose message names the file as `expected`."""
+    """Return the tensors of a safetensors file by name.
+
+    Args:
+        path: The file.
+        expected: The description of the file in messages, such as "a checkpoint".
+
+    Raises:
+        InputError: The file is missing, cannot be read, or is not a whole safetensors file.
+    """
     from safetensors.torch import load_file
 
     with _whole_tensors(path, expected):
@@ -165,9 +178,9 @@ def read_tensors(path: str | Path, expected: str) -> dict[str, Tensor]:
 
 
 def open_tensors(path: str | Path, expected: str) -> tuple[list[str], Callable[[str], Tensor]]:
-    """Return the names of a safetensors file's tensors, and a function that reads one of them.
+    """Return the names of the tensors in a safetensors file, and a function that reads a tensor by its name.
 
-    A large file is not held in memory. Raises InputError as `read_tensors` does.
+    The file is not read into memory. Raises InputError as `read_tensors` does.
     """
     from safetensors import safe_open
 
@@ -178,6 +191,7 @@ def open_tensors(path: str | Path, expected: str) -> tuple[list[str], Callable[[
 
 @contextlib.contextmanager
 def _whole_tensors(path: str | Path, expected: str) -> Iterator[None]:
+    """Convert errors of safetensors in the block to InputError."""
     from safetensors import SafetensorError
 
     path = Path(path)
@@ -187,12 +201,12 @@ def _whole_tensors(path: str | Path, expected: str) -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise InputError(f"{path} is not a whole safetensors file ({error})") from error
-    except OSError as error:  # safetensors says "not found" of a file without read permission
+    except OSError as error:  # for a file without read permission, its text is "not found"
         raise InputError(f"{path} cannot be read; expected {expected}, readable by you") from error
 
 
 def read_header(path: str | Path) -> dict[str, str]:
-    """Return the `header` that `write_tensors` wrote into a safetensors file; the file has been read successfully before."""
+    """Return the `header` that `write_tensors` wrote into a safetensors file, one that could be read before."""
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
@@ -204,7 +218,7 @@ def read_text(path: str | Path, expected: str) -> str:
 
     Args:
         path: The file.
-        expected: The description of the file in messages, e.g. "a trial list".
+        expected: The description of the file in messages, such as "a trial list".
 
     Raises:
         InputError: The file is missing, not a regular file, or not UTF-8.
@@ -215,7 +229,7 @@ def read_text(path: str | Path, expected: str) -> str:
 
 @contextlib.contextmanager
 def open_text(path: str | Path, expected: str) -> Iterator[TextIO]:
-    """Open a UTF-8 file for reading in lines. Raises InputError as `read_text` does, also inside the block."""
+    """Open a UTF-8 file to read its lines. Raises InputError as `read_text` does, also inside the block."""
     path = Path(path)
     try:
         if not path.exists():
@@ -224,15 +238,15 @@ def open_text(path: str | Path, expected: str) -> Iterator[TextIO]:
             raise InputError(f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}; expected {expected}")
         with path.open(encoding="utf-8-sig") as file:
             yield file
-    except UnicodeDecodeError as error:  # its position counts from the start of a block, not of the file
-        wrong = f"byte 0x{error.object[error.start]:02x}: {error.reason}"
-        raise InputError(f"{path} cannot be read as text ({wrong}); expected {expected}, in UTF-8") from error
+    except UnicodeDecodeError as error:  # without its position, which counts from the start of a block of the file
+        reason = f"byte 0x{error.object[error.start]:02x}: {error.reason}"
+        raise InputError(f"{path} cannot be read as text ({reason}); expected {expected}, in UTF-8") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         raise InputError(f"{path} cannot be read as text ({error}); expected {expected}") from error
 
 
 def read_json(path: str | Path, expected: str) -> Any:
-    """Return the value in a JSON file. Raises InputError when it is missing or is not JSON."""
+    """Return the value in a JSON file. Raises InputError if the file is missing or not JSON."""
     try:
         return json.loads(read_text(path, expected))
     except (json.JSONDecodeError, RecursionError) as error:  # RecursionError: brackets thousands deep
@@ -241,6 +255,7 @@ def read_json(path: str | Path, expected: str) -> Any:
 
 @contextlib.contextmanager
 def _no_room_as_input_error(path: Path) -> Iterator[None]:
+    """Convert errors of a full or read-only disk in the block to InputError."""
     try:
         yield
     except OSError as error:
@@ -250,11 +265,11 @@ def _no_room_as_input_error(path: Path) -> Iterator[None]:
 
 
 def _clear_up(path: Path) -> None:
-    """Remove the temporary files of `path` that killed processes left; those of living processes are locked and stay."""
+    """Remove the temporary files of `path` that killed processes have left. Those of running processes are locked."""
     temporary_name = re.compile(rf"\.{re.escape(path.name)}\.part-(\w{{8}}({re.escape(path.suffix)})?|old)")
     try:
         names = os.listdir(path.parent)
-    except OSError:  # the write that follows reports it
+    except OSError:  # the following write reports the error
         return
     for name in filter(temporary_name.fullmatch, names):
         with contextlib.suppress(OSError):  # another user's file, or a read-only folder
@@ -262,6 +277,7 @@ def _clear_up(path: Path) -> None:
 
 
 def _clear_away(leftover: Path, path: Path) -> None:
+    """Remove a temporary file or folder of `path` that is not locked, or restore the old folder from it."""
     with _opened(leftover) as handle:
         if not _hold(handle):
             return
@@ -274,12 +290,12 @@ def _clear_away(leftover: Path, path: Path) -> None:
 
 
 def _old(path: Path) -> Path:
-    """Return the path of a folder while another takes its place."""
+    """Return the temporary path of the old folder while a new one replaces it."""
     return path.with_name(f".{path.name}.part-old")
 
 
 def _hold(handle: int) -> bool:
-    """Lock an open file or folder until the handle is closed. Returns False when another process holds the lock."""
+    """Lock an open file or folder until the handle is closed. Returns False if another process has locked it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -289,6 +305,7 @@ def _hold(handle: int) -> bool:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
+    """Open a file or folder for reading and provide its handle."""
     handle = os.open(path, os.O_RDONLY)
     try:
         yield handle
@@ -297,11 +314,13 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     with _opened(path) as handle:
         os.fsync(handle)
 
 
 def _umask() -> int:
+    """Return the permissions that new files of this process do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,4 +1,4 @@
-"""Settings as dataclasses with bounds on their fields, and the reading of TOML and JSON tables into them."""
+"""Settings as dataclasses with bounds on their fields, and their creation from TOML and JSON tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ Kind = TypeVar("Kind")
 
 @dataclass(frozen=True)
 class Bounds:
-    """The range of a number, from `low` to `high`; `open_low` and `open_high` exclude that end."""
+    """The range of a number.
+
+    Attributes:
+        low: The lower end.
+        high: The upper end.
+        open_low: Whether the lower end is excluded.
+        open_high: Whether the upper end is excluded.
+    """
 
     low: float
     high: float = float("inf")
@@ -44,18 +51,29 @@ class Bounds:
 
 
 def at_least(low: float, default: Any) -> Any:
-    """Return a dataclass field for a number that is `low` or more."""
+    """Return a dataclass field for a number that is at least `low`."""
     return field(default=default, metadata={"bounds": Bounds(low)})
 
 
 def between(low: float, high: float, default: Any, *, open_low: bool = False) -> Any:
-    """Return a dataclass field for a number from `low`, excluded with `open_low`, to `high`, which is excluded."""
+    """Return a dataclass field for a number in a range.
+
+    Args:
+        low: The lower end of the range.
+        high: The upper end of the range, which is excluded.
+        default: The default of the field.
+        open_low: Whether the lower end is excluded.
+    """
     return field(default=default, metadata={"bounds": Bounds(low, high, open_low, True)})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A table of settings. Raises ValueError, with the table and the setting, for a number outside its bounds."""
+    """The base of dataclasses of settings. Raises ValueError for a number outside the bounds of its field.
+
+    Attributes:
+        table: The name of the table in a configuration.
+    """
 
     table: ClassVar[str] = ""
 
@@ -67,7 +85,7 @@ class Settings:
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """Return the tables of a TOML file. Raises InputError when it is missing or malformed."""
+    """Return the tables of a TOML file. Raises InputError if the file is missing or malformed."""
     try:
         return tomllib.loads(read_text(path, "a TOML configuration"))
     except tomllib.TOMLDecodeError as error:
@@ -75,25 +93,25 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def check_tables(tables: Mapping[str, Any], *names: str) -> None:
-    """Raise InputError when a configuration has a table of another name."""
+    """Raise InputError if a configuration has a table whose name is not in `names`."""
     if unknown := set(tables) - set(names):
         *first, last = (f"[{name}]" for name in names)
-        raise InputError(f"there is a table [{min(unknown)}]; expected {', '.join(first)} and {last}")
+        raise InputError(f"the configuration has a table [{min(unknown)}]; expected {', '.join(first)} and {last}")
 
 
 def resolve(kind: type[Kind], table: Mapping[str, Any], where: str) -> Kind:
-    """Return an instance of a dataclass with the values of a table, and its defaults for the rest.
+    """Create an instance of a dataclass from a table. Settings that are not in the table have their defaults.
 
-    A setting whose class has `from_table` is made by it, from its value and `where`.
+    A value whose class has a method `from_table` is created by it.
 
     Args:
         kind: The dataclass.
-        table: A value for each setting by its name.
-        where: The name of the table in messages, e.g. "[model]".
+        table: The values of settings by name.
+        where: The name of the table in messages, such as "[model]".
 
     Raises:
-        InputError: The table has an unknown key (the message suggests the nearest known one), a value of the wrong type,
-            outside its `Literal` choices or its bounds, or a value that the class refuses with a ValueError.
+        InputError: A setting is unknown (the message suggests the nearest known one), a value has the wrong type, is not
+            one of its `Literal` choices, is outside its bounds, or raises ValueError in the dataclass.
     """
     if not isinstance(table, Mapping):
         raise InputError(f"{where} is {table!r}; expected a table of settings")
@@ -111,13 +129,21 @@ def resolve(kind: type[Kind], table: Mapping[str, Any], where: str) -> Kind:
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """Return the end of a message about an unknown name: the nearest of the known names, or all of them."""
+    """Return the end of a message about an unknown name, with the nearest of the known names or all of them.
+
+    Args:
+        name: The unknown name.
+        names: The known names.
+    """
     matches = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {matches[0]!r}?" if matches else f"expected one of {', '.join(sorted(names))}"
 
 
 def _checked(value: Any, hint: Any, where: str) -> Any:
-    """Return `value` if it has the type `hint`; whole numbers pass as floats and lists as tuples."""
+    """Return a value of the type `hint`. Whole numbers are converted to floats and lists to tuples where needed.
+
+    Raises InputError, with the place `where`, for a value of another type.
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         if value not in arguments:

@@ -249,7 +249,7 @@ def test_it_is_trained_and_goes_on(
         ("train.batch=0", "[train] batch is 0; expected 1 or more"),
         ("train.annealed=1.0", "[train] annealed is 1.0; expected 0 or more and less than 1"),
         ("adain.width=0", "[adain] width is 0; expected 1 or more"),
-        ("trian.updates=5", "there is a table [trian]; expected [adain] and [train]"),
+        ("trian.updates=5", "the configuration has a table [trian]; expected [adain] and [train]"),
     ],
 )
 def test_bad_settings_are_one_line(

@@ -257,7 +257,7 @@ def test_the_first_process_alone_writes(together: Path) -> None:
 
 def test_a_batch_that_cannot_be_split_is_said(together: Path) -> None:
     for report in reports(together):
-        assert report["error"] == "a batch of 7 cannot be split over 2 processes; expected a multiple of that"
+        assert report["error"] == "a batch of 7 cannot be divided among 2 processes; expected a multiple of 2"
 
 
 # The cost of the MMD, as the page has it: n numbers of `size` bytes, W processes

@@ -487,7 +487,7 @@ with only_one(Path({str(folder)!r})):
             done = run("rwae-train", "--resume", folder)
         finally:
             other.kill()
-    refused(done, "rwae-train", f"another process is at work in {folder}; expected one at a time")
+    refused(done, "rwae-train", f"another process is using {folder}; expected one process at a time")
     with only_one(folder):
         pass
     assert listing(folder) == [".lock", "run.json"]

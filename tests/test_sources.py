@@ -59,8 +59,8 @@ def test_a_corpus_is_called_as_its_reader_is_or_after_its_folder(
     [
         (["an5=x"], "--data an5=x; expected NAME=DIR, did you mean 'an4'?"),
         (["an4="], "--data an4=; expected NAME=DIR"),
-        (["kaldi=/a/mine", "folder=/b/mine"], "are both called mine; expected a folder of another name"),
-        (["an4=/a", "folder=/b/an4"], "an4=/a and folder=/b/an4 are both called an4"),
+        (["kaldi=/a/mine", "folder=/b/mine"], "are both named mine; expected a folder with another name"),
+        (["an4=/a", "folder=/b/an4"], "an4=/a and folder=/b/an4 are both named an4"),
     ],
 )
 def test_bad_items_are_said(items: list[str], expected: str) -> None:
@@ -141,8 +141,8 @@ def test_speakers_are_held_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("librispech 26", r"line 2 names the corpus 'librispech', which is not given; did you mean 'librispeech'"),
-        ("an4 fbbh", r"line 2 names the corpus 'an4', which is not given; expected one of librispeech"),
+        ("librispech 26", r"line 2 names the corpus 'librispech', which is not in --data; did you mean 'librispeech'"),
+        ("an4 fbbh", r"line 2 names the corpus 'an4', which is not in --data; expected one of librispeech"),
         ("librispeech", r"line 2 is 'librispeech'; expected `CORPUS SPEAKER`"),
         ("librispeech 26 27", r"line 2 is 'librispeech 26 27'; expected `CORPUS SPEAKER`"),
         (

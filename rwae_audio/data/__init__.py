@@ -1,1 +1,1 @@
-"""Reading of recordings and corpora, log-mels, perturbations and training batches."""
+"""From audio files and corpora to training batches: reading, level, log-mels, the frame store, perturbations."""

@@ -1,4 +1,4 @@
-"""Readers of corpora, which turn folders into tables of utterances, and the corpora of --data and --hold-out."""
+"""Readers of corpora, from folders to tables of utterances, and the corpora of the options --data and --hold-out."""
 
 from __future__ import annotations
 

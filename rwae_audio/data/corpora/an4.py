@@ -1,4 +1,4 @@
-"""CMU AN4 ("census"), 1991: spelled names, numbers and addresses, 84 speakers.
+"""Reader of the corpus CMU AN4 ("census"), 1991: spelled names, numbers and addresses, 84 speakers.
 
 wav/an4_clstk/<speaker>/*.sph|.wav|.flac    948 training utterances, 74 speakers
 wav/an4test_clstk/<speaker>/*               130 test utterances, 10 speakers
@@ -16,6 +16,7 @@ from rwae_audio.data.corpora.base import (
     Split,
     Utterance,
     audio_files,
+    copies_note,
     listing,
     nothing_found,
     once_each,
@@ -37,7 +38,17 @@ CREDIT = (
 
 
 def read_an4(folder: Path) -> Corpus:
-    """Read AN4 from its official tree or the parent of that; `protocol/`, if present, replaces the official split."""
+    """Read AN4.
+
+    The split is that of `protocol/` if this folder exists. Otherwise it is the official one, with every fifth training
+    speaker for development.
+
+    Args:
+        folder: The folder of AN4 (with `wav/`), or its parent.
+
+    Raises:
+        InputError: The folder is not AN4, or a list is malformed.
+    """
     root = folder if (folder / "wav").is_dir() else folder / "an4"
     if not (root / "wav" / "an4_clstk").is_dir():
         raise nothing_found(folder, "wav/an4_clstk/ (CMU AN4)")
@@ -46,16 +57,12 @@ def read_an4(folder: Path) -> Corpus:
     files = [(path, name) for path, name in files if name.count("/") == 2]
     if not files:
         raise nothing_found(root / "wav" / "an4_clstk", "<speaker>/*.sph, .wav or .flac (CMU AN4)")
-    notes = [f"skipped {copies} files: the same utterance exists in another format"] if copies else []
+    notes = copies_note(copies)
     splits = speaker_lists(root / "protocol", "AN4") or _official(
         sorted({(n.split("/")[0], n.split("/")[1]) for _, n in files})
     )
-    kind = (
-        "protocol/"
-        if (root / "protocol").is_dir()
-        else "the official one, every fifth training speaker for development"
-    )
-    notes.append(f"speaker split: {kind}")
+    official = "the official one, every fifth training speaker for development"
+    notes.append(f"speaker split: {'protocol/' if (root / 'protocol').is_dir() else official}")
     texts = _texts(root / "etc")
     utterances, unlisted = [], 0
     for path, name in sorted(files, key=lambda file: file[1]):
@@ -75,6 +82,7 @@ def read_an4(folder: Path) -> Corpus:
 
 
 def _official(speakers: list[tuple[str, str]]) -> dict[str, Split]:
+    """Return the split of each speaker, given pairs of a folder (`an4_clstk` or `an4test_clstk`) and a speaker."""
     train = [speaker for part, speaker in speakers if part == "an4_clstk"]
     splits: dict[str, Split] = {
         name: "dev" if i % DEV_EVERY == DEV_EVERY - 1 else "train" for i, name in enumerate(train)
@@ -83,7 +91,10 @@ def _official(speakers: list[tuple[str, str]]) -> dict[str, Split]:
 
 
 def _texts(folder: Path) -> dict[str, str]:
-    """Return the words by file name without suffix, from lines such as `<s> YES </s> (an251-fash-b)`."""
+    """Return the text of each recording by its file name without suffix.
+
+    Lines of the files have the form `<s> YES </s> (an251-fash-b)`.
+    """
     texts = {}
     for part in ("train", "test"):
         path = folder / f"an4_{part}.transcription"

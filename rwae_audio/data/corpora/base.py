@@ -1,4 +1,4 @@
-"""The corpus, a table of utterances with their speakers, splits and recordings, and helpers of its readers."""
+"""The table of a corpus (utterances with speakers, splits and recordings), and the helpers of all readers of corpora."""
 
 from __future__ import annotations
 
@@ -15,14 +15,9 @@ from typing import Literal
 from rwae_audio.files import InputError, read_text
 
 Split = Literal["train", "dev", "test"]
-SUFFIXES = (
-    ".sph",
-    ".wav",
-    ".flac",
-    ".ogg",
-    ".opus",
-    ".mp3",
-)  # in order of preference, for an utterance with several files
+LEAST_SPEAKERS = 6  # speakers of a corpus from which on some are held out for dev and test
+# in the order of preference, for an utterance with several files
+SUFFIXES = (".sph", ".wav", ".flac", ".ogg", ".opus", ".mp3")
 # formats of telephones and browsers, which need the extra `formats` (PyAV)
 EXTRA_SUFFIXES = (
     ".m4a",
@@ -44,7 +39,13 @@ EXTRA_SUFFIXES = (
 
 @dataclass(frozen=True)
 class Phone:
-    """A labelled stretch of speech, a phone or a word, from `start` to `end` in seconds."""
+    """A labelled stretch of a recording: a phone or a word.
+
+    Attributes:
+        start: The start in seconds.
+        end: The end in seconds.
+        label: The name of the phone, or the word.
+    """
 
     start: float
     end: float
@@ -56,7 +57,7 @@ class Utterance:
     """An utterance of a corpus: a stretch of a recording with its labels.
 
     Attributes:
-        id: The path relative to the corpus's audio folder, with its suffix (TIMIT: as on its disc).
+        id: The path of the recording relative to the corpus's audio folder, with its suffix (for TIMIT, as on its disc).
         speaker: The name of the speaker.
         split: "train", "dev" or "test".
         path: The recording.
@@ -65,7 +66,7 @@ class Utterance:
         words: The labelled words, or None if unknown.
         round: The number of this repetition of the text by this speaker, or None if unknown.
         start: The start of the utterance in the recording, in seconds.
-        end: Its end in seconds, or None for the end of the recording.
+        end: The end of the utterance in seconds, or None for the end of the recording.
     """
 
     id: str
@@ -85,13 +86,14 @@ class Corpus:
     """The utterances of a corpus, with its trial lists, notes and credit.
 
     Attributes:
-        name: The name of the corpus for --test and --hold-out. Equal names of speakers in two corpora are two speakers.
+        name: The name of the corpus for --test and --hold-out. Speakers of two corpora are different even if their names
+            are equal.
         utterances: The table of utterances.
-        trial_lists: The corpus's own trial lists for `dev` and `test`. They hold ids, perhaps with another suffix.
+        trial_lists: The trial lists that come with the corpus, by split (`dev`, `test`). They contain ids, with any suffix.
         notes: Remarks for the user, a line each.
         synthetic: Whether all speech is synthetic.
-        partial: A description of an incomplete corpus, for every table of results, or "".
-        credit: The line with authors and licence, for the card of every bundle that is trained on the corpus.
+        partial: A description of what an incomplete corpus lacks, for the tables of results; "" for a complete one.
+        credit: A line with authors and licence, for the card of each bundle that is trained on the corpus.
     """
 
     name: str
@@ -117,33 +119,42 @@ def readable_suffixes() -> tuple[str, ...]:
 
 
 def folder_name(folder: Path) -> str:
-    """Return the name of a corpus after its folder: one word of at most 60 characters, for lists and file names."""
+    """Return the name of a corpus that is named after its folder: one word of at most 60 characters."""
     return re.sub(r"\s+", "_", folder.absolute().name or "root")[:60]
 
 
 def audio_files(folder: Path, suffixes: Sequence[str] | None = None) -> Iterator[tuple[Path, str]]:
-    """Return every recording below `folder` with its relative path, sorted; hidden files and folders are skipped.
+    """Return the recordings in a folder and its subfolders, sorted, without hidden files and folders.
 
     Args:
-        folder: The folder, searched with its subfolders.
+        folder: The folder.
         suffixes: The suffixes of recordings, readable_suffixes() if None.
+
+    Returns:
+        The path of each recording, and its path relative to the folder.
     """
     endings = tuple(readable_suffixes() if suffixes is None else suffixes)
     return ((path, name) for path, name in _files(folder) if name.lower().endswith(endings))
 
 
 def other_files(folder: Path, suffixes: Sequence[str] | None = None, beside: Sequence[str] = ()) -> list[str]:
-    """Return the relative paths of the other files below `folder`, apart from those with a suffix in `beside`."""
+    """Return the relative paths of the files in a folder and its subfolders that are not recordings.
+
+    Args:
+        folder: The folder.
+        suffixes: The suffixes of recordings, readable_suffixes() if None.
+        beside: The suffixes of further files to leave out, such as transcripts.
+    """
     endings = (*(readable_suffixes() if suffixes is None else suffixes), *beside)
     return [name for _, name in _files(folder) if not name.lower().endswith(endings)]
 
 
 def skipped_note(names: Sequence[str], speakers: Collection[str] = ()) -> tuple[str, ...]:
-    """Return the note on skipped files, if there are any.
+    """Return a tuple with the note on skipped files, or an empty one without such files.
 
     Args:
         names: The files that are neither recordings nor labels.
-        speakers: The speakers that have no recording for this reason.
+        speakers: The speakers of these files that have no recording.
     """
     if not names:
         return ()
@@ -158,31 +169,44 @@ def skipped_note(names: Sequence[str], speakers: Collection[str] = ()) -> tuple[
     return (note,)
 
 
-def listing(names: Sequence[str], most: int = 5) -> str:
-    """Return the first names, separated by commas, and the number of the others."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def copies_note(count: int) -> list[str]:
+    """Return a list with the note on further files of the same utterances, or an empty one if their number is 0."""
+    return [f"skipped {count} files: the same utterance exists in another format"] if count else []
+
+
+def listing(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first `limit` names, separated by commas, and the number of the other names."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Yield every file below `folder` that is not hidden, sorted, with its relative path."""
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and not _is_cycle(place, name))
+    """Yield the files in a folder and its subfolders that are not hidden, sorted, with their relative paths."""
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not _is_cycle(parent, name))
         for name in sorted(names):
             if not name.startswith("."):
-                path = Path(place, name)
+                path = Path(parent, name)
                 yield path, path.relative_to(folder).as_posix()
 
 
-def _is_cycle(place: str, name: str) -> bool:
-    """Return whether an entry is a link to a folder that contains it, on which the walk would not end."""
-    path = os.path.join(place, name)
-    return os.path.islink(path) and Path(os.path.realpath(place)).is_relative_to(os.path.realpath(path))
+def _is_cycle(parent: str, name: str) -> bool:
+    """Return whether an entry is a link to a folder that contains it, through which a walk would never end."""
+    path = os.path.join(parent, name)
+    return os.path.islink(path) and Path(os.path.realpath(parent)).is_relative_to(os.path.realpath(path))
 
 
 def once_each(
     files: Iterable[tuple[Path, str]], order: Sequence[str] = SUFFIXES + EXTRA_SUFFIXES
 ) -> tuple[list[tuple[Path, str]], int]:
-    """Return one file for each utterance, by the preference of suffixes in `order`, and the number of other files."""
+    """Choose one file for each utterance. Files of an utterance differ in their suffix alone.
+
+    Args:
+        files: The path and the relative path of each file.
+        order: The suffixes in the order of preference.
+
+    Returns:
+        The chosen files, and the number of the other files.
+    """
     chosen: dict[str, tuple[int, tuple[Path, str]]] = {}
     total = 0
     for path, name in files:
@@ -194,16 +218,27 @@ def once_each(
     return [item for _, item in chosen.values()], total - len(chosen)
 
 
-def nothing_found(folder: Path, looked_for: str, notes: Sequence[str] = ()) -> InputError:
-    """Return the error for a folder that is not this corpus, with what was expected, the entries and notes on them."""
+def nothing_found(folder: Path, expected: str, notes: Sequence[str] = ()) -> InputError:
+    """Return the error for a folder without the files of a corpus. Its message lists the entries of the folder.
+
+    Args:
+        folder: The folder.
+        expected: The files of the corpus.
+        notes: Remarks on the entries.
+    """
     entries = listing(sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir()))
-    return InputError("; ".join([f"{folder} has no {looked_for}", f"found {entries or 'an empty folder'}", *notes]))
+    return InputError("; ".join([f"{folder} has no {expected}", f"found {entries or 'an empty folder'}", *notes]))
 
 
 def speaker_lists(folder: Path, corpus: str) -> dict[str, Split]:
-    """Return the split of each speaker by {train,dev,test}_speakers.txt in `folder`, or {} if there is no such folder.
+    """Return the split of each speaker, from {train,dev,test}_speakers.txt in a folder, or {} if the folder is missing.
 
-    Raises InputError for a missing list and for a speaker in two of them.
+    Args:
+        folder: The folder.
+        corpus: The name of the corpus in messages.
+
+    Raises:
+        InputError: A list is missing, or a speaker is in two lists.
     """
     splits: dict[str, Split] = {}
     kinds: tuple[Split, ...] = ("train", "dev", "test") if folder.is_dir() else ()
@@ -218,15 +253,15 @@ def speaker_lists(folder: Path, corpus: str) -> dict[str, Split]:
 
 
 def trial_lists(folder: Path) -> dict[str, Path]:
-    """Return the existing {dev,test}_trials.txt in `folder` by split."""
+    """Return the existing trial lists {dev,test}_trials.txt in a folder, by split."""
     lists = {split: folder / f"{split}_trials.txt" for split in ("dev", "test")}
     return {split: path for split, path in lists.items() if path.is_file()}
 
 
 def hold_out(utterances: Sequence[Utterance], dev: float = 0.15, test: float = 0.25) -> tuple[Utterance, ...]:
-    """Split utterances by speaker, for a corpus without its own split.
+    """Split utterances by speaker, for a corpus without a split.
 
-    A speaker's split depends on a hash of the names alone. Development and test have at least two speakers each.
+    The order of speakers by hashes of their names decides. Development and test have at least two speakers each.
 
     Args:
         utterances: The utterances of all speakers.
@@ -234,28 +269,30 @@ def hold_out(utterances: Sequence[Utterance], dev: float = 0.15, test: float = 0
         test: The share of test speakers.
 
     Raises:
-        InputError: There are fewer than 6 speakers.
+        InputError: There are fewer than LEAST_SPEAKERS speakers.
     """
     speakers = sorted({u.speaker for u in utterances}, key=lambda name: hashlib.sha256(name.encode()).digest())
-    if len(speakers) < 6:
-        raise InputError(f"there are {len(speakers)} speakers; expected at least 6 to hold some out for dev and test")
-    tests = max(2, round(test * len(speakers)))
-    devs = max(2, round(dev * len(speakers)))
+    if len(speakers) < LEAST_SPEAKERS:
+        raise InputError(
+            f"there are {len(speakers)} speakers; expected at least {LEAST_SPEAKERS} to hold some out for dev and test"
+        )
+    test_count = max(2, round(test * len(speakers)))
+    dev_count = max(2, round(dev * len(speakers)))
     split: dict[str, Split] = dict.fromkeys(speakers, "train")
-    split |= dict.fromkeys(speakers[:tests], "test")
-    split |= dict.fromkeys(speakers[tests : tests + devs], "dev")
+    split |= dict.fromkeys(speakers[:test_count], "test")
+    split |= dict.fromkeys(speakers[test_count : test_count + dev_count], "dev")
     return tuple(replace(u, split=split[u.speaker]) for u in utterances)
 
 
 def select_longest(
     utterances: Sequence[Utterance], lengths: Mapping[str, int], per_speaker: int = 8
 ) -> tuple[Utterance, ...]:
-    """Return each speaker's longest utterances, sorted by id; speakers with a single utterance are left out.
+    """Return the longest utterances of each speaker, sorted by id. Speakers with a single utterance are left out.
 
     Args:
         utterances: The utterances of all speakers.
-        lengths: The number of frames by id.
-        per_speaker: The number of utterances of a speaker.
+        lengths: The number of frames of each utterance, by id.
+        per_speaker: The largest number of utterances of a speaker.
     """
     chosen = []
     for speaker in sorted({u.speaker for u in utterances}):

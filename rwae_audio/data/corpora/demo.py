@@ -1,4 +1,7 @@
-"""The built-in demo corpus: synthetic speakers made with eSpeak NG (recipes/demo/make_demo_corpus.py), CC0."""
+"""Reader of the built-in demo corpus: sentences of synthetic speakers.
+
+recipes/demo/make_demo_corpus.py made it with eSpeak NG; CC0.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,14 @@ DEMO = ASSETS / "demo"
 
 
 def read_demo(folder: Path | None = None) -> Corpus:
-    """Read the demo corpus of the package, or its copy in `folder`: 44 train, 12 dev, 24 test speakers, 10 sentences each."""
+    """Read the demo corpus: 44 training, 12 development and 24 test speakers with 10 sentences each.
+
+    Args:
+        folder: A copy of the corpus, or None for the corpus in the package.
+
+    Raises:
+        InputError: The folder is not the demo corpus.
+    """
     folder = DEMO if folder is None else folder
     table = read_json(folder / "utterances.json", "the demo corpus's table")
     try:
@@ -24,7 +34,7 @@ def read_demo(folder: Path | None = None) -> Corpus:
 
 
 def _utterance(folder: Path, row: dict) -> Utterance:
-    """Return the utterance of a row, whose phones are `start label start label … end`, in milliseconds."""
+    """Return the utterance of a row of the table. Its phones are `start label start label … end`, in milliseconds."""
     words = row["phones"].split()
     times, labels = [int(word) / 1000 for word in words[::2]], words[1::2]
     phones = tuple(Phone(start, end, label) for start, end, label in zip(times, times[1:], labels, strict=False))

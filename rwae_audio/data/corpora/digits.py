@@ -1,8 +1,9 @@
-"""Corpora of spoken digits, in which every speaker says every word several times.
+"""Readers of two corpora of spoken digits, in which each speaker repeats each word several times.
 
-Arabic spoken digits, a part of A. Ghandoura, F. Hjabo, O. Al Dakkak, "Building and benchmarking an Arabic Speech Commands
-dataset for small-footprint keyword spotting", Engineering Applications of Artificial Intelligence, 2021; CC BY 4.0. The
-built-in demo: synthetic English digits (recipes/demo/make_demo_digits.py), CC0.
+- Arabic spoken digits, a part of A. Ghandoura, F. Hjabo, O. Al Dakkak, "Building and benchmarking an Arabic Speech
+  Commands dataset for small-footprint keyword spotting", Engineering Applications of Artificial Intelligence, 2021;
+  CC BY 4.0.
+- The built-in demo digits: synthetic English speech (recipes/demo/make_demo_digits.py); CC0.
 """
 
 from __future__ import annotations
@@ -28,10 +29,14 @@ COLUMNS = ("path", "speaker", "word", "round", "split")
 
 
 def read_digits(folder: Path) -> Corpus:
-    """Read the spoken digits that `manifest.csv` in a folder lists, in columns path, speaker, word, round and split.
+    """Read spoken digits from a folder with `manifest.csv`.
 
-    Paths are relative to the folder. An utterance's id is its path, its text the word. Utterances are sorted by the hashes
-    of their files, so that names, words and the order of the manifest do not influence training.
+    The manifest has the columns path, speaker, word, round and split. The id of an utterance is its path, and its text is
+    the word. Utterances are sorted by the hashes of their files, so names, words and the order of the manifest do not
+    affect training.
+
+    Args:
+        folder: The folder, to which the paths are relative.
 
     Raises:
         InputError: The manifest is missing, lacks a column, or has an invalid row.
@@ -46,12 +51,20 @@ def read_digits(folder: Path) -> Corpus:
 
 
 def read_demo_digits(folder: Path | None = None) -> Corpus:
-    """Read the demo digits of the package, or their copy in `folder`: synthetic speakers, one English digit a recording."""
+    """Read the demo digits: synthetic speakers, one English digit a recording.
+
+    Args:
+        folder: A copy of the corpus, or None for the corpus in the package.
+
+    Raises:
+        InputError: The folder is not the demo digits.
+    """
     notes = ("synthetic speech, made with eSpeak NG",)
     return _read(folder or DEMO_DIGITS, "demo-digits", notes, DEMO_CREDIT, synthetic=True)
 
 
 def _read(folder: Path, name: str, notes: tuple[str, ...], credit: str, *, synthetic: bool = False) -> Corpus:
+    """Return the corpus of a manifest, with this name, these notes and this credit."""
     manifest = folder / "manifest.csv"
     rows = list(csv.DictReader(io.StringIO(read_text(manifest, f"the manifest of {name}"))))
     if not rows:
@@ -71,6 +84,7 @@ def _read(folder: Path, name: str, notes: tuple[str, ...], credit: str, *, synth
 
 
 def _utterance(folder: Path, where: str, row: dict[str, str | None]) -> Utterance:
+    """Return the utterance of a row of the manifest. Raises InputError, with the place `where`, for an invalid row."""
     path, speaker, word, count, split = (row[column] or "" for column in COLUMNS)
     if split not in get_args(Split):
         raise InputError(f"{where} has the split {split!r}; expected {', '.join(get_args(Split))}")
@@ -84,5 +98,5 @@ def _utterance(folder: Path, where: str, row: dict[str, str | None]) -> Utteranc
 
 
 def by_audio(utterances: Sequence[Utterance]) -> tuple[Utterance, ...]:
-    """Sort utterances by the SHA-256 of their recordings, which no label influences."""
+    """Sort utterances by the SHA-256 of their recordings, which is independent of the labels."""
     return tuple(sorted(utterances, key=lambda u: hashlib.sha256(u.path.read_bytes()).digest()))

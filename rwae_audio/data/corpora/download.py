@@ -1,6 +1,6 @@
-"""Download of free corpora: fetch the archive, check its digest, unpack it.
+"""Download of free corpora: the archive is downloaded, its digest is checked, and it is unpacked, whole or not at all.
 
-Without a network the archive can be put in place by hand. Its folder appears only when all of it is unpacked.
+Without a network connection a user can put the archive into the folder by hand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from rwae_audio.files import NO_ROOM, InputError, whole_folder
 from rwae_audio.settings import nearest
 
-TIMEOUT = 60  # seconds without a byte, after which a download fails
+TIMEOUT = 60  # seconds without data after which a download fails
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Archive:
     """An archive that can be downloaded.
 
     Attributes:
-        urls: The addresses of the same file, tried in turn.
+        urls: The addresses of the archive, tried in their order.
         digest: The published digest, `algorithm:hex`.
-        folder: The folder of the recordings, in the archive and below the target folder.
+        folder: The folder of the recordings, relative to the archive and to the target folder.
         corpus: The name of the reader (`--data`).
     """
 
@@ -45,12 +45,12 @@ class Archive:
 
 
 def archives() -> dict[str, Archive]:
-    """Return the archives that `download` knows, by name. LibriSpeech's addresses and digests are torchaudio's."""
+    """Return the available archives by name. Those of LibriSpeech have the addresses and digests in torchaudio."""
     from torchaudio.datasets import librispeech
 
     by_name = {
-        # CMU publishes no digest. This one is of NVIDIA's copy (of NeMo's tutorials), as stated in public code. Whether
-        # CMU's own file has the same bytes is unknown, so it comes second and may be refused.
+        # CMU publishes no digest. This one is of NVIDIA's copy (in NeMo's tutorials), from public code. CMU's file may
+        # have other bytes, so its address comes second and may fail the check.
         "an4": Archive(
             (
                 "https://dldata-public.s3.us-east-2.amazonaws.com/an4_sphere.tar.gz",
@@ -60,7 +60,7 @@ def archives() -> dict[str, Archive]:
             "an4",
             "an4",
         ),
-        # NLTK's index (nltk_data/index.xml) gives only an MD5, which detects accidents, not malice.
+        # NLTK's index (nltk_data/index.xml) has only an MD5, which detects accidental changes, not malicious ones.
         "timit-sample": Archive(
             ("https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/timit.zip",),
             "md5:34c047c4749a811287f2c652104d7849",
@@ -78,9 +78,9 @@ def archives() -> dict[str, Archive]:
 def download(
     name: str, to: Path, progress: bool = False, available: Mapping[str, Archive] | None = None
 ) -> tuple[str, Path, bool]:
-    """Download a corpus into a folder, unless it exists already.
+    """Download a corpus into a folder, unless it already exists there.
 
-    An archive that lies in the folder is checked and unpacked instead of downloaded.
+    If the folder contains the archive, it is checked and unpacked without a download.
 
     Args:
         name: The name of the corpus in `archives()`.
@@ -89,11 +89,11 @@ def download(
         available: The archives by name, `archives()` if None.
 
     Returns:
-        The name of the corpus's reader, the folder for it, and whether the corpus was unpacked by this call.
+        The name of the reader, the folder to read, and whether this call unpacked the corpus.
 
     Raises:
-        InputError: There is no network (the message tells how to place the archive by hand), the bytes are not the
-            expected ones, or the archive has members outside its folder.
+        InputError: The name is unknown, the download fails (the message explains how to place the archive by hand), the
+            digest is wrong, or the archive has members outside its folder.
     """
     available = archives() if available is None else available
     if name not in available:
@@ -117,7 +117,7 @@ def download(
 
 
 def _fetch(archive: Archive, file: Path, by_hand: Path, progress: bool) -> None:
-    """Download an archive from the first address that has the expected bytes."""
+    """Download an archive to `file` from the first address whose bytes have the expected digest."""
     from torch.hub import download_url_to_file  # as torchaudio's data sets do
 
     problem = ""
@@ -132,7 +132,7 @@ def _fetch(archive: Archive, file: Path, by_hand: Path, progress: bool) -> None:
             problem = problem or f"{url}: {error}"
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.errno in NO_ROOM:
-                raise
+                raise  # `whole_folder` reports it
             problem = problem or f"cannot fetch {url} ({getattr(error, 'reason', None) or error})"
         finally:
             socket.setdefaulttimeout(before)
@@ -142,6 +142,7 @@ def _fetch(archive: Archive, file: Path, by_hand: Path, progress: bool) -> None:
 
 
 def _check(file: Path, archive: Archive) -> None:
+    """Raise InputError if a file does not have the digest of the archive."""
     algorithm, _, expected = archive.digest.partition(":")
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with file.open("rb") as stream:
@@ -155,7 +156,7 @@ def _check(file: Path, archive: Archive) -> None:
 
 
 def _unpack(file: Path, folder: str, to: Path) -> None:
-    """Unpack an archive into `to`: the members below `folder`, and those beside it (a licence, a list of speakers)."""
+    """Unpack an archive into `to`: the members in `folder` and those next to it (a licence, a list of speakers)."""
     try:
         if file.suffix == ".zip":
             _unzip(file, folder, to)
@@ -185,7 +186,7 @@ def _unzip(file: Path, folder: str, to: Path) -> None:
 
 
 def _inside(name: str, folder: str) -> str:
-    """Return the path of an archive's member below the target folder. Raises InputError for one outside it."""
+    """Return the path of an archive's member relative to the target folder. Raises InputError for a path outside it."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or "\0" in name:
         raise InputError(f"the archive has a member {name!r}; expected names inside it only")

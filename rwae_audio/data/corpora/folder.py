@@ -1,4 +1,4 @@
-"""Reader of a folder of recordings, <speaker>/<utterance>.wav or in another format, with an optional <utterance>.txt."""
+"""Reader of the user's own recordings: a folder with <speaker>/<utterance>.wav (or other formats) and optional .txt."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 from rwae_audio.data.corpora.base import (
+    LEAST_SPEAKERS,
     Corpus,
     Utterance,
     audio_files,
+    copies_note,
     folder_name,
     hold_out,
     nothing_found,
@@ -22,13 +24,17 @@ CREDIT = "Recordings of the person who trained this bundle."
 
 
 def read_folder(folder: Path) -> Corpus:
-    """Read a folder with a subfolder for each speaker, in which recordings may lie at any depth.
+    """Read a folder with a subfolder for each speaker.
 
-    The corpus is called after `folder`. With six speakers or more, some are held out by a hash of their names. Trial lists
-    and score files separate names by blanks, so that a blank in a name becomes `_` in the id.
+    Recordings can be at any depth of a speaker's folder. The corpus is named after the folder. With LEAST_SPEAKERS
+    speakers or more, some are held out by hashes of their names. Blanks in names become `_` in ids, as trial lists and
+    score files separate names by blanks. `<utterance>.txt` is the text of a recording.
+
+    Args:
+        folder: The folder.
 
     Raises:
-        InputError: A recording lies in no speaker's folder, two names differ in blanks alone, or a name is not UTF-8.
+        InputError: A recording is in no speaker's folder, two names differ only in blanks, or a name is not UTF-8.
     """
     utterances, name_of = [], dict[str, str]()
     files, copies = once_each(audio_files(folder))
@@ -49,11 +55,10 @@ def read_folder(folder: Path) -> Corpus:
     skipped = skipped_note(unread, silent)
     if not utterances:
         raise nothing_found(folder, "<speaker>/<utterance>.wav, .flac, .ogg, .opus, .mp3 or .sph", skipped)
-    notes = [*skipped]
-    notes += [f"skipped {copies} files: the same utterance exists in another format"] if copies else []
+    notes = [*skipped, *copies_note(copies)]
     count = len({u.speaker for u in utterances})
-    if count < 6:
-        notes.append(f"{count} speakers, fewer than 6: all are for training")
+    if count < LEAST_SPEAKERS:
+        notes.append(f"{count} speakers, fewer than {LEAST_SPEAKERS}: all are for training")
         return Corpus(folder_name(folder), tuple(utterances), {}, tuple(notes), credit=CREDIT)
     notes.append("development and test speakers held out by a hash of their names")
     return Corpus(folder_name(folder), hold_out(utterances), {}, tuple(notes), credit=CREDIT)

@@ -4,7 +4,7 @@
     train/wav.scp …, dev/wav.scp …, test/wav.scp …                  a set of these files for each split
     protocol/{train,dev,test}_speakers.txt, {dev,test}_trials.txt   optional lists of a speaker benchmark
 
-segments, text and spk2gender may be missing. Paths in wav.scp are absolute, or relative to the corpus's folder.
+The files segments, text and spk2gender are optional. Paths in wav.scp are absolute, or relative to the corpus's folder.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rwae_audio.data.corpora.base import (
+    LEAST_SPEAKERS,
     Corpus,
     Split,
     Utterance,
@@ -33,22 +34,18 @@ from rwae_audio.files import InputError, read_text
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 OVERSHOOT = 0.5  # seconds by which a segment may end after its recording, as in Kaldi's extract-segments
-LEAST_SPEAKERS = 6  # with fewer, none is held out
-NOTES = (
-    "LICENSE",
-    "LICENSE.txt",
-    "LICENSE.md",
-    "COPYING",
-    "README",
-    "README.txt",
-    "README.md",
-)  # files with the credit
+CREDIT_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "COPYING", "README", "README.txt", "README.md")
 SPEECHOCEAN = "speechocean762 (OpenSLR 101), Zhang et al., Interspeech 2021; free for commercial and other use."
 
 
 @dataclass(frozen=True)
 class Line:
-    """The value of a key in a table; `where` is the file and the number of the line."""
+    """A line of a table.
+
+    Attributes:
+        where: The file and the number of the line, for messages.
+        value: The line without its first word.
+    """
 
     where: str
     value: str
@@ -56,7 +53,17 @@ class Line:
 
 @dataclass(frozen=True)
 class DataSet:
-    """The tables of a data folder; `utterances` holds the line, recording, start and end of each utterance by name."""
+    """The tables of a data folder.
+
+    Attributes:
+        split: The split of the folder.
+        recordings: The paths in wav.scp, by recording.
+        speakers: The speakers in utt2spk, by utterance.
+        texts: The texts, by utterance.
+        genders: The genders, by speaker.
+        utterances: The line, recording, start and end in seconds of each utterance, by its name.
+        segmented: Whether there is a file `segments`.
+    """
 
     split: Split
     recordings: Mapping[str, Line]
@@ -68,25 +75,28 @@ class DataSet:
 
 
 def read_kaldi(folder: Path) -> Corpus:
-    """Read a Kaldi data folder, or a folder with data folders in train/, dev/ or test/; the corpus is called after it.
+    """Read a corpus in Kaldi's layout, which is named after its folder.
 
-    Splits are those of `protocol/` if it exists, else those of the folders. Without dev or test speakers, some training
-    speakers are held out. An utterance's id is its path in wav.scp. With `segments`, or for a recording outside the folder,
-    it is Kaldi's name.
+    The splits are those of `protocol/` if this folder exists, otherwise those of the data folders. Without dev or test
+    speakers, some training speakers are held out. The id of an utterance is its path in wav.scp. It is Kaldi's name if
+    there is a file `segments`, or if the recording is outside the folder.
+
+    Args:
+        folder: A Kaldi data folder, or a folder with data folders in train/, dev/ or test/.
 
     Raises:
-        InputError: Tables contradict each other or wav.scp has a command pipe; the message names the file and the line.
+        InputError: Tables contradict each other, or wav.scp has a command pipe. The message names the file and the line.
     """
-    places: dict[Split, Path] = {"train": folder}
+    folders: dict[Split, Path] = {"train": folder}
     if not _is_data(folder):
-        places = {split: folder / split for split in SPLITS if _is_data(folder / split)}
-    if not places:
+        folders = {split: folder / split for split in SPLITS if _is_data(folder / split)}
+    if not folders:
         raise nothing_found(folder, "wav.scp, nor one in train/, dev/ or test/ (Kaldi)")
-    sets = [_data_set(split, place) for split, place in places.items()]
+    sets = [_data_set(split, data_folder) for split, data_folder in folders.items()]
     utterances: list[Utterance] = []
     where_of: dict[str, str] = {}
-    for data, place in zip(sets, places.values(), strict=True):
-        for where, utterance in _utterances(data, folder, place):
+    for data, data_folder in zip(sets, folders.values(), strict=True):
+        for where, utterance in _utterances(data, folder, data_folder):
             if utterance.id in where_of:
                 raise InputError(f"{where} names {utterance.id}, as {where_of[utterance.id]} does; expected it once")
             where_of[utterance.id] = where
@@ -107,18 +117,20 @@ def read_kaldi(folder: Path) -> Corpus:
     return Corpus(name, chosen, lists, tuple(notes), credit=_credit(folder))
 
 
-def _is_data(place: Path) -> bool:
-    return (place / "wav.scp").is_file() or (place / "utt2spk").is_file()
+def _is_data(folder: Path) -> bool:
+    """Return whether a folder is a Kaldi data folder."""
+    return (folder / "wav.scp").is_file() or (folder / "utt2spk").is_file()
 
 
-def _data_set(split: Split, place: Path) -> DataSet:
-    recordings = _table(place / "wav.scp", "`recording path`")
-    speakers = _table(place / "utt2spk", "`utterance speaker`", fields=1)
+def _data_set(split: Split, folder: Path) -> DataSet:
+    """Read the tables of a data folder."""
+    recordings = _table(folder / "wav.scp", "`recording path`")
+    speakers = _table(folder / "utt2spk", "`utterance speaker`", fields=1)
     texts, genders = (
-        _table(place / name, expected, fields) if (place / name).is_file() else {}
+        _table(folder / name, expected, fields) if (folder / name).is_file() else {}
         for name, expected, fields in (("text", "`utterance words`", 0), ("spk2gender", "`speaker m|f`", 1))
     )
-    segments = place / "segments"
+    segments = folder / "segments"
     utterances: dict[str, tuple[Line, str, float, float | None]]
     if segments.is_file():
         lines = _table(segments, "`utterance recording start end`", fields=3)
@@ -129,7 +141,7 @@ def _data_set(split: Split, place: Path) -> DataSet:
 
 
 def _table(path: Path, expected: str, fields: int | None = None) -> dict[str, Line]:
-    """Read a Kaldi table: the lines by their first word.
+    """Return the lines of a Kaldi table by their first word.
 
     Args:
         path: The table.
@@ -155,7 +167,7 @@ def _table(path: Path, expected: str, fields: int | None = None) -> dict[str, Li
 
 
 def _segment(line: Line, recordings: Mapping[str, Line]) -> tuple[str, float, float | None]:
-    """Return the recording, start and end in a line of `segments`; an end of -1 is that of the recording."""
+    """Return the recording, start and end in a line of `segments`. An end of -1 means the end of the recording (None)."""
     recording, *times = line.value.split()
     if recording not in recordings:
         raise InputError(f"{line.where} names the recording {recording!r}; expected one of those in wav.scp")
@@ -169,16 +181,23 @@ def _segment(line: Line, recordings: Mapping[str, Line]) -> tuple[str, float, fl
     return recording, start, None if end == -1 else end
 
 
-def _utterances(data: DataSet, folder: Path, place: Path) -> Iterable[tuple[str, Utterance]]:
-    """Yield each utterance of a data folder with the line that defines it."""
-    from rwae_audio.data.audio import duration  # needs torch, which reading a trial list does not
+def _utterances(data: DataSet, folder: Path, data_folder: Path) -> Iterable[tuple[str, Utterance]]:
+    """Yield each utterance of a data folder, with the file and the number of the line that defines it.
 
-    files = {name: _file(line, folder, place) for name, line in data.recordings.items()}
+    Args:
+        data: The tables of the data folder.
+        folder: The folder of the corpus.
+        data_folder: The data folder.
+    """
+    from rwae_audio.data.audio import duration  # imports torch
+
+    files = {name: _file(line, folder, data_folder) for name, line in data.recordings.items()}
     lengths: dict[str, float] = {}
     for name, (line, recording, start, end) in data.utterances.items():
         path, relative = files[recording]
         if name not in data.speakers:
-            raise InputError(f"{line.where} has {name}, which has no speaker in {place / 'utt2spk'}; expected one")
+            speakers = data_folder / "utt2spk"
+            raise InputError(f"{line.where} has {name}, which has no speaker in {speakers}; expected one")
         if data.segmented:
             if recording not in lengths:
                 lengths[recording] = duration(path)
@@ -195,14 +214,14 @@ def _utterances(data: DataSet, folder: Path, place: Path) -> Iterable[tuple[str,
         )
 
 
-def _file(line: Line, folder: Path, place: Path) -> tuple[Path, str | None]:
-    """Return the recording in a line of wav.scp, and its relative path if it lies in the corpus's folder.
+def _file(line: Line, folder: Path, data_folder: Path) -> tuple[Path, str | None]:
+    """Return the recording in a line of wav.scp, and its relative path if it is in the corpus's folder.
 
-    A relative path is looked for in `folder`, in `place` (the folder of wav.scp) and in the parent of `folder`.
+    A relative path can be relative to `folder`, to `data_folder` (with wav.scp) or to the parent of `folder`.
     """
     if line.value.endswith("|") or line.value.startswith("|"):
         raise InputError(f"{line.where} is a command, {line.value[:60]!r}; expected the path of a recording")
-    for base in (folder, place, folder.parent):
+    for base in (folder, data_folder, folder.parent):
         path = Path(os.path.normpath(base / line.value))
         try:
             if path.is_file():
@@ -214,7 +233,10 @@ def _file(line: Line, folder: Path, place: Path) -> tuple[Path, str | None]:
 
 
 def _split(utterances: list[Utterance], folder: Path) -> tuple[tuple[Utterance, ...], str]:
-    """Return the utterances with splits by their folders, some speakers held out if needed, and the note on the split."""
+    """Return the utterances, with some speakers held out if the folders lack a split, and the note on the split.
+
+    Raises InputError for a speaker in two splits.
+    """
     split_of: dict[str, str] = {}
     for u in utterances:
         if split_of.setdefault(u.speaker, u.split) != u.split:
@@ -233,7 +255,7 @@ def _split(utterances: list[Utterance], folder: Path) -> tuple[tuple[Utterance, 
 
 
 def _unrecorded(sets: Iterable[DataSet]) -> list[str]:
-    """Return the note on utterances with a speaker but no recording."""
+    """Return a list with the note on utterances of utt2spk without a recording, or an empty one."""
     missing = [
         (line.value, name) for data in sets for name, line in data.speakers.items() if name not in data.utterances
     ]
@@ -246,14 +268,14 @@ def _unrecorded(sets: Iterable[DataSet]) -> list[str]:
 
 
 def _unnamed(folder: Path, utterances: Iterable[Utterance]) -> list[str]:
-    """Return the note on recordings below the folder that are not in wav.scp."""
+    """Return a list with the note on recordings in the folder that are not in wav.scp, or an empty one."""
     used = {os.path.realpath(u.path) for u in utterances}
     names = [name for path, name in audio_files(folder) if os.path.realpath(path) not in used]
     return [f"skipped {len(names)} recordings that are not in wav.scp: {listing(names)}"] if names else []
 
 
 def _genders(sets: Iterable[DataSet], speakers: set[str]) -> list[str]:
-    """Return the note on the numbers of female and male speakers."""
+    """Return a list with the note on the numbers of female and male speakers, or an empty one if all are unknown."""
     gender: dict[str, str] = {}
     for data in sets:
         for speaker, line in data.genders.items():
@@ -267,15 +289,15 @@ def _genders(sets: Iterable[DataSet], speakers: set[str]) -> list[str]:
 
 
 def _credit(folder: Path) -> str:
-    """Return the credit of the corpus: for others than speechocean762, the first line of its LICENSE or README."""
+    """Return the credit of the corpus: that of speechocean762, or the first line of a corpus's LICENSE or README."""
     root = folder.resolve()
     root = root.parent if root.name in SPLITS else root
-    readable = [name for name in NOTES if (root / name).is_file() and os.access(root / name, os.R_OK)]
-    texts = {name: (root / name).read_bytes()[:4000] for name in readable}
-    notes = {name: text.decode("utf-8", "replace").strip("\ufeff \n#") for name, text in texts.items()}
-    if root.name == "speechocean762" or any("speechocean762" in note for note in notes.values()):
+    readable = [name for name in CREDIT_FILES if (root / name).is_file() and os.access(root / name, os.R_OK)]
+    contents = {name: (root / name).read_bytes()[:4000] for name in readable}
+    texts = {name: content.decode("utf-8", "replace").strip("\ufeff \n#") for name, content in contents.items()}
+    if root.name == "speechocean762" or any("speechocean762" in text for text in texts.values()):
         return SPEECHOCEAN
-    for name, note in notes.items():
-        if first := " ".join(note.split("\n")[0].split())[:200]:
+    for name, text in texts.items():
+        if first := " ".join(text.split("\n")[0].split())[:200]:
             return f"Recordings in Kaldi's layout from {root.name}; its {name} begins: {first}"
     return f"Recordings in Kaldi's layout from {root.name}."

@@ -1,4 +1,8 @@
-"""LibriSpeech, Panayotov et al., ICASSP 2015 (OpenSLR 12): <subset>/<speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac."""
+"""Reader of LibriSpeech (OpenSLR 12), Panayotov et al., ICASSP 2015.
+
+<subset>/<speaker>/<chapter>/<speaker>-<chapter>-<nnnn>.flac
+<subset>/<speaker>/<chapter>/<speaker>-<chapter>.trans.txt      optional
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from rwae_audio.data.corpora.base import (
     Split,
     Utterance,
     audio_files,
+    copies_note,
     listing,
     nothing_found,
     once_each,
@@ -25,15 +30,21 @@ CREDIT = (
 
 
 def read_librispeech(folder: Path) -> Corpus:
-    """Read any subsets of LibriSpeech: `folder` contains them, is one of them, or is the parent of LibriSpeech/.
+    """Read the subsets of LibriSpeech in a folder.
 
-    The splits follow the names of the subsets. Texts come from <speaker>-<chapter>.trans.txt if it exists. Ids start with
-    the subset's name. Copies in other formats than FLAC are read as well.
+    The split of a subset is the start of its name (train, dev or test). Ids start with the name of the subset. Recordings
+    in other formats than FLAC are read as well.
+
+    Args:
+        folder: A folder with subsets, a subset, or the parent of LibriSpeech/.
+
+    Raises:
+        InputError: The folder is not LibriSpeech.
     """
     root = folder / "LibriSpeech" if (folder / "LibriSpeech").is_dir() else folder
     root = root.parent if root.name.startswith(SPLITS) and not _subsets(root) else root
     subsets = [folder] if root == folder.parent else _subsets(root)
-    utterances, texts, copies = [], 0, 0
+    utterances, copies = [], 0
     elsewhere, unread = list[str](), list[str]()
     for subset in subsets:
         split = next(split for split in SPLITS if subset.name.startswith(split))
@@ -45,27 +56,26 @@ def read_librispeech(folder: Path) -> Corpus:
             parts = name.split("/")
             if len(parts) == 3 and path.stem.startswith(f"{parts[0]}-{parts[1]}-"):
                 text = text_of.get(path.stem)
-                texts += text is not None
                 utterances.append(Utterance(f"{subset.name}/{name}", parts[0], split, path, text))
             else:
                 elsewhere.append(f"{subset.name}/{name}")
     silent = {name.split("/")[1] for name in unread if name.count("/") > 1} - {u.speaker for u in utterances}
     skipped = skipped_note(unread, silent)
     if not utterances:
-        looked_for = "train-*/, dev-*/ or test-*/ with <speaker>/<chapter>/*.flac (LibriSpeech)"
-        raise nothing_found(folder, looked_for, skipped)
-    notes = (
-        [] if texts == len(utterances) else [f"{len(utterances) - texts} of {len(utterances)} utterances have no text"]
-    )
+        expected = "train-*/, dev-*/ or test-*/ with <speaker>/<chapter>/*.flac (LibriSpeech)"
+        raise nothing_found(folder, expected, skipped)
+    notes, textless = [], sum(u.text is None for u in utterances)
+    if textless:
+        notes.append(f"{textless} of {len(utterances)} utterances have no text")
     if elsewhere:
         notes.append(f"skipped {len(elsewhere)} files without a name of LibriSpeech: {listing(elsewhere)}")
-    if copies:
-        notes.append(f"skipped {copies} files: the same utterance exists in another format")
+    notes += copies_note(copies)
     credit = CREDIT.format(", ".join(subset.name for subset in subsets))
     return Corpus("librispeech", tuple(utterances), {}, (*notes, *skipped), credit=credit)
 
 
 def _subsets(root: Path) -> list[Path]:
+    """Return the folders in `root` that are named like subsets, sorted."""
     if not root.is_dir():
         return []
     return sorted(
@@ -74,7 +84,7 @@ def _subsets(root: Path) -> list[Path]:
 
 
 def _texts(subset: Path) -> dict[str, str]:
-    """Return the words by utterance, from lines such as `26-496-0000 WHAT WAS SAID`."""
+    """Return the text of each utterance of a subset by its name, from lines such as `26-496-0000 SOME WORDS`."""
     texts = {}
     for path in subset.glob("*/*/*.trans.txt"):
         for line in read_text(path, "LibriSpeech's transcriptions").splitlines():

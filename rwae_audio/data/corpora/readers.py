@@ -27,8 +27,8 @@ READERS: dict[str, Callable[..., Corpus]] = {
     "timit": read_timit,
 }
 
-BUILT_IN = ("demo", "demo-digits")  # corpora in the package, which need no folder
-NAMED_AFTER_FOLDER = ("folder", "kaldi")  # readers whose corpora are called after their folder
+BUILT_IN = ("demo", "demo-digits")  # readers of corpora in the package, which need no folder
+NAMED_AFTER_FOLDER = ("folder", "kaldi")  # readers whose corpora are named after their folders
 
 
 def read_corpus(name: str, folder: Path | None = None, **options: bool) -> Corpus:
