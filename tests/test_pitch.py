@@ -212,8 +212,8 @@ def test_a_flat_voice_stays_calm_and_a_voice_hardly_heard_has_no_spread() -> Non
     assert own is not None
     lively = register([moved(trembling, own, Register(500, np.log(200), 0.2))])
     assert lively is not None
-    assert lively.deviation == pytest.approx(pitch.SPREAD * own.deviation, rel=1e-3)
-    hardly = register([moved(trembling, own, Register(pitch.HEARD - 1, np.log(200), 0.2))])
+    assert lively.deviation == pytest.approx(pitch.MAX_FACTOR * own.deviation, rel=1e-3)
+    hardly = register([moved(trembling, own, Register(pitch.MIN_FRAMES - 1, np.log(200), 0.2))])
     assert hardly is not None
     assert hardly.deviation == pytest.approx(own.deviation, rel=1e-3)
     assert hardly.mean == pytest.approx(np.log(200))

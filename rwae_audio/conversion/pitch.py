@@ -27,11 +27,11 @@ LOWEST, HIGHEST = 60.0, 500.0  # Hz, the range of F0
 RATE, HOP = 16000, 256  # Hz and samples: SwiftF0's sample rate and hop
 CONTEXT = 16  # frames before and after a frame on which SwiftF0's result may depend; it uses 11 before and 10 after
 VOICED = 0.5  # the smallest confidence of a voiced frame
-GAIN = np.float32(2)  # raises speech from NOMINAL to -20 dB, where SwiftF0, which depends on the level, works best
-SPREAD = 6.0  # the largest factor by which the deviation of a contour grows or shrinks
+GAIN = np.float32(2)  # the gain before SwiftF0, whose result depends on the level: from NOMINAL to -20 dB
+MAX_FACTOR = 6.0  # the largest factor by which the deviation of a contour grows or shrinks
 QUIET = 12.0  # dB below the louder voiced frames; frames below this level are not used for the register
 QUARTILES = 1.349  # the distance between the quartiles of a normal distribution, in standard deviations
-HEARD = 50  # the smallest number of voiced frames from which a deviation is estimated
+MIN_FRAMES = 50  # the smallest number of voiced frames from which a deviation is estimated
 
 
 class Register(NamedTuple):
@@ -205,15 +205,15 @@ def pooled(registers: Iterable[Register]) -> Register | None:
 def moved(f0: np.ndarray, own: Register, other: Register) -> np.ndarray:
     """Return a contour that is moved from one register to another, (T,).
 
-    ln F0 gets the mean and the deviation of the other register. The deviation changes by a factor of at most SPREAD, since
+    ln F0 gets the mean and the deviation of the other register. The deviation changes by a factor of at most MAX_FACTOR, since
     small variations of a monotonous voice must not become a melody. It does not change if the other register comes from
-    fewer than HEARD frames. Voiced frames are limited to LOWEST … HIGHEST, and unvoiced frames stay unvoiced.
+    fewer than MIN_FRAMES frames. Voiced frames are limited to LOWEST … HIGHEST, and unvoiced frames stay unvoiced.
 
     Args:
         f0: F0 in Hz, 0 in unvoiced frames, (T,).
         own: The register of the contour.
         other: The new register.
     """
-    factor = other.deviation / max(own.deviation, 1e-3) if other.frames >= HEARD else 1.0
-    logs = (np.log(np.maximum(f0, 1)) - own.mean) * np.clip(factor, 1 / SPREAD, SPREAD) + other.mean
+    factor = other.deviation / max(own.deviation, 1e-3) if other.frames >= MIN_FRAMES else 1.0
+    logs = (np.log(np.maximum(f0, 1)) - own.mean) * np.clip(factor, 1 / MAX_FACTOR, MAX_FACTOR) + other.mean
     return np.where(f0 > 0, np.exp(logs).clip(LOWEST, HIGHEST), 0.0)
