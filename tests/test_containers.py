@@ -14,7 +14,7 @@ from scipy.signal import correlate
 from rwae_audio.data import decoding
 from rwae_audio.data.audio import load_audio, read_audio
 from rwae_audio.data.containers import id3_length
-from rwae_audio.data.mpeg import stderr_messages, read_header
+from rwae_audio.data.mpeg import read_header, stderr_messages
 from rwae_audio.files import InputError
 
 RATE = 16000
