@@ -232,7 +232,7 @@ def test_a_table_of_other_utterances_is_refused(tmp_path: Path) -> None:
     latest = tmp_path / "checkpoints/latest.safetensors"
     fewer = Sampler(store(), np.arange(11), config.mel.segment, config.model)
     state = RunState(new_model(config), objective=new_objective(config, fewer))
-    with pytest.raises(InputError, match=r"objective.means has shape \(12, 4\), this run's \(11, 4\)"):
+    with pytest.raises(InputError, match=r"objective.means has shape \(12, 4\), in this run \(11, 4\)"):
         load_checkpoint(latest, config, state)
 
 
@@ -338,7 +338,7 @@ def test_learning_rate_warms_up_and_falls(monkeypatch: pytest.MonkeyPatch) -> No
         ({"objective": {"name": 3}}, r"\[objective\] name is 3; expected one of rwae-mmd, "),
         ({"mel": {"preset": "papre"}}, "did you mean 'paper'"),
         ({"model": {"n_mels": 40}}, r"\[model\] has no setting 'n_mels'; expected it in \[mel\]"),
-        ({"objective": {"name": "dsvae"}}, "expected dynamic_offset_variance 0"),
+        ({"objective": {"name": "dsvae"}}, "dynamic_offset_variance is 8; expected 0"),
     ],
 )
 def test_bad_configuration_is_answered_in_one_line(tables: dict, message: str) -> None:
