@@ -392,7 +392,11 @@ def test_a_bundle_from_a_newer_version_says_so(bundle_folder: Path, recordings: 
     newer = Path(shutil.copytree(bundle_folder, tmp_path / "newer"))
     write_json(newer / "config.json", {**read_json(newer / "config.json", ""), "format": 7})
     words = (recordings / "s0/0.wav", recordings / "s1/0.wav", "-o", tmp_path / "x.wav", "--bundle", newer)
-    refused(run("rwae-vc", *words), "rwae-vc", "has bundle format 7 (a newer version of rwae-audio reads it); expected format 1")
+    refused(
+        run("rwae-vc", *words),
+        "rwae-vc",
+        "has bundle format 7 (a newer version of rwae-audio reads it); expected format 1",
+    )
     write_json(newer / "config.json", {**read_json(newer / "config.json", ""), "format": 0})
     assert "newer" not in run("rwae-vc", *words)[2].split("format 0")[1]
 
