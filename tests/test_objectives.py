@@ -420,7 +420,7 @@ def test_telling_pairs_apart_costs_nothing() -> None:
 
 def swap_terms(model: RWAE, output: Output, frames: torch.Tensor, **settings: float) -> dict[str, torch.Tensor]:
     objective = RwaePlus(objective_settings("rwae-plus", **settings), model.config).double()
-    return objective.of_swaps(model, output, frames, generator(0, "swaps"))
+    return objective.swap_terms(model, output, frames, generator(0, "swaps"))
 
 
 def test_swaps_are_read_back_by_a_static_encoder_that_does_not_learn_from_them() -> None:
@@ -516,5 +516,5 @@ def test_the_second_window_moves_the_static_code_alone() -> None:
 
 
 def test_rwae_plus_refuses_one_window() -> None:
-    with pytest.raises(ValueError, match="needs static_from"):
+    with pytest.raises(ValueError, match="static_from is"):
         RwaePlus(objective_settings("rwae-plus"), ModelConfig(**{**SIZES, "static_from": "segment"}))

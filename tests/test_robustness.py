@@ -289,7 +289,7 @@ def test_the_network_of_an_ecapa_run_is_a_row(
     (vector,) = ecapa.embedder(run)([tmp_path / "a.wav"])
     frames = bundle.normaliser(bundle.frames(read_audio(tmp_path / "a.wav").samples))
     with torch.no_grad():
-        np.testing.assert_allclose(vector, network(frames[None])[0, 0].numpy(), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(vector, network(frames[None])[0, 0].numpy(), rtol=1e-3, atol=1e-4)  # float16 frames
     capsys.readouterr()
     write_tensors(run / ecapa.WEIGHTS, {"mean": torch.zeros(2)})
     assert call(*words, "--ecapa", run, "--out", tmp_path / "other") == 2

@@ -37,7 +37,7 @@ class FrameStore:
 
     Attributes:
         frames: (N, n_mels), float16, memory-mapped; utterance u has frames[offsets[u]:offsets[u + 1]]. Its precision is
-            0.004 nats or better below 8 nats, and training is as good as with float32 (recipes/timit/NOTES.md).
+            0.004 nats or better below 8 nats (recipes/timit/NOTES.md has its effect).
         offsets: The first row of each utterance in `frames`, and the end of the last, (U + 1,).
         utterances: The utterances with frames.
         silent: The utterances without any sound, which have no frames.

@@ -1,4 +1,4 @@
-"""A critic of decoded frames: is a sequence of frames speech in the voice of a static code?
+"""A critic that scores whether a sequence of frames is speech in the voice of a static code.
 
 An adversarial loss on log-mels as of Mao et al., "Least Squares Generative Adversarial Networks", ICCV 2017, arXiv 1611.04076,
 with the projection of Miyato & Koyama, "cGANs with Projection Discriminator", ICLR 2018, arXiv 1802.05637, and the matching of
@@ -20,13 +20,13 @@ from rwae_audio.model.posterior import Network
 
 WIDTH, LEARNING_RATE = 256, 4e-4
 SLOPE = 0.1  # of the rectifiers for negative values
-STRANGE = (
+MISMATCH = (
     0.5  # the weight of speech in another voice, against 1 for each kind of decoding and 2 for speech in its own voice
 )
 
 
-class Judged(NamedTuple):
-    """The opinion of the critic.
+class Scores(NamedTuple):
+    """The scores of sequences of frames, and the states that they come from.
 
     Attributes:
         score: About 1 for speech in its own voice and 0 for other sequences, (B, T / 4, 1).
@@ -54,14 +54,14 @@ class FrameCritic(Network):
         self.voice = nn.Linear(static_dim, WIDTH)
         self.optimizer = torch.optim.Adam(self.parameters(), lr=LEARNING_RATE, betas=(0.5, 0.9))
 
-    def forward(self, frames: Tensor, static: Tensor) -> Judged:
+    def forward(self, frames: Tensor, static: Tensor) -> Scores:
         """Judge normalised frames (B, T, n_mels) by the static code (B, static_dim) of the voice that is expected."""
         states, features = frames, []
         for layer in self.layers:
             states = F.leaky_relu(over_time(layer, states), SLOPE)
             features.append(states)
         match = (states * self.voice(static)[:, None]).sum(-1, keepdim=True) / WIDTH**0.5
-        return Judged(self.score(states) + match, features)
+        return Scores(self.score(states) + match, features)
 
     def step(self, frames: Tensor, own: Tensor, decoded: Tensor, swapped: Tensor, other: Tensor) -> Tensor:
         """Make one step on detached tensors and return the loss, a scalar.
@@ -74,9 +74,9 @@ class FrameCritic(Network):
             other: The static codes of the other voices, (B, static_dim).
         """
         sequences, voices = torch.cat([frames, decoded, swapped, frames]), torch.cat([own, own, other, other])
-        speech, fake, converted, strange = self(sequences, voices).score.chunk(4)
+        speech, fake, converted, mismatched = self(sequences, voices).score.chunk(4)
         loss = 2 * (1 - speech).square().mean() + fake.square().mean() + converted.square().mean()
-        loss = loss + STRANGE * strange.square().mean()
+        loss = loss + MISMATCH * mismatched.square().mean()
         self.optimizer.zero_grad()
         loss.backward()
         mean_gradients(self.parameters())

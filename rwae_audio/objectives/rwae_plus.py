@@ -33,7 +33,7 @@ class PlusSettings(ObjectiveSettings):
 
     Attributes:
         pair_weight: β3, the weight of the contrast between the static codes of two windows of an utterance.
-        swap_weight: Weight of the contrast between the static codes that are read off swaps and those that went into them.
+        swap_weight: Weight of the contrast between the static code of a swap and the static code that it was decoded with.
         back_weight: Weight of the squared error of speech that is decoded from the dynamic codes of its swap.
         critic_weight: Weight of a critic that tells speech from reconstructions and swaps.
     """
@@ -62,7 +62,9 @@ class RwaePlus(Objective):
     def __init__(self, config: PlusSettings, model: ModelConfig) -> None:
         super().__init__(config, model)
         if model.static_from != "another":
-            raise ValueError(f'[objective] rwae-plus needs static_from = "another"; it is "{model.static_from}"')
+            raise ValueError(
+                f'[model] static_from is "{model.static_from}"; expected "another" for the objective rwae-plus'
+            )
         self.critic = FrameCritic(model.n_mels, model.static_dim) if config.critic_weight else None
 
     def step_critics(
@@ -88,17 +90,17 @@ class RwaePlus(Objective):
             "pair": config.pair_weight * contrast(first, second, TEMPERATURE),
         }
         if config.swap_weight or config.back_weight or config.critic_weight:
-            terms |= self.of_swaps(model, output, frames, generator)
+            terms |= self.swap_terms(model, output, frames, generator)
         return terms
 
-    def of_swaps(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def swap_terms(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the terms of swaps that have a weight."""
         config, own = self.config, output.static.sample
         other = of_others(own)
         swapped, terms = model.decoder(other, output.dynamic.sample), {}
         if config.swap_weight:
-            read = gather(read_back(model, swapped))
-            terms["swap"] = config.swap_weight * contrast(read, gather(other.detach()), TEMPERATURE)
+            decoded_static = gather(read_back(model, swapped))
+            terms["swap"] = config.swap_weight * contrast(decoded_static, gather(other.detach()), TEMPERATURE)
         if config.back_weight:
             dynamic = model.encode_dynamic(swapped.detach(), own, generator).sample
             terms["back"] = config.back_weight * squared_error(model.decoder(own, dynamic), frames)
@@ -106,13 +108,13 @@ class RwaePlus(Objective):
             with torch.no_grad():
                 wanted = self.critic(frames, own).features
             with frozen(self.critic):
-                judged, judged_swap = (
+                scores, swap_scores = (
                     self.critic(output.reconstruction, own.detach()),
                     self.critic(swapped, other.detach()),
                 )
-            distances = [(a - b).abs().mean() for a, b in zip(judged.features, wanted, strict=True)]
+            distances = [(a - b).abs().mean() for a, b in zip(scores.features, wanted, strict=True)]
             terms["features"] = FEATURES * config.critic_weight * torch.stack(distances).mean()
-            for name, score in {"critic_own": judged.score, "critic_swap": judged_swap.score}.items():
+            for name, score in {"critic_own": scores.score, "critic_swap": swap_scores.score}.items():
                 terms[name] = config.critic_weight * (1 - score).square().mean()
         return terms
 
