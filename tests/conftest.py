@@ -15,6 +15,7 @@ SLOW = (
     *(
         "commands",
         "demo",
+        "demo_page",
         "digits",
         "distributed",
         "export",

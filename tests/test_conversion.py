@@ -13,10 +13,10 @@ import torch
 from made_up import speech, tiny_bundle
 
 from rwae_audio.conversion.converter import Converter
-from rwae_audio.conversion.pitch import fundamental, moved, pooled, register, register_of, tracked
+from rwae_audio.conversion.pitch import Register, fundamental, moved, pooled, register, register_of, tracked
 from rwae_audio.conversion.vocoders.griffin_lim import GriffinLim, griffin_lim
 from rwae_audio.conversion.vocoders.neural import Vocoder, VocoderConfig, vocode
-from rwae_audio.conversion.voice import Voice
+from rwae_audio.conversion.voice import Voice, between
 from rwae_audio.data import audio
 from rwae_audio.data.audio import load_audio
 from rwae_audio.data.features import PRESETS
@@ -308,3 +308,24 @@ def test_a_file_through_the_neural_vocoder_in_chunks_is_the_waveform(
     converter.convert_file(tmp_path / "a.wav", tmp_path / "out.wav", voice, seed=2)
     np.testing.assert_allclose(load_audio(tmp_path / "out.wav"), expected, atol=2e-3)
     assert bundle.config.mel == PRESETS["vocoder"]
+
+
+def test_a_voice_between_two_has_their_code_and_their_register_in_parts() -> None:
+    first = Voice(torch.tensor([0.0, 2.0]), 100, Register(60, np.log(100), 0.1))
+    second = Voice(torch.tensor([4.0, -2.0]), 300, Register(80, np.log(400), 0.3))
+    near = between(first, second, 0.25)
+    torch.testing.assert_close(near.code, torch.tensor([1.0, 1.0]))
+    assert near.register is not None
+    assert np.exp(near.register.mean) == pytest.approx(100 * 4**0.25)
+    assert near.register.deviation == pytest.approx(0.15)
+    assert (near.frames, near.register.frames) == (150, 65)
+    for end, position in ((first, 0), (second, 1)):
+        voice = between(first, second, position)
+        assert torch.equal(voice.code, end.code)
+        assert voice.register == pytest.approx(end.register)
+    whisper = second._replace(register=None)
+    assert between(first, whisper, 0.2).register == first.register
+    assert between(first, whisper, 0.8).register is None
+    for wrong in (-0.1, 1.1, np.nan):
+        with pytest.raises(InputError, match="position"):
+            between(first, second, wrong)

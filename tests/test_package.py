@@ -45,7 +45,7 @@ def test_the_wheel_is_whole(wheel: Path) -> None:
     assert "rwae_audio/py.typed" in names
     assert any(name.startswith("rwae_audio/assets/") for name in names)
     assert any(name.endswith("/licenses/LICENSE") for name in names)
-    for command in ("eer", "embed", "export", "train", "vc"):
+    for command in ("demo", "eer", "embed", "export", "train", "vc"):
         assert f"rwae-{command} = rwae_audio.commands.{command}:main" in entry_points
     assert f"\nVersion: {rwae_audio.__version__}\n" in metadata
     assert "\nRequires-Python: >=3.10\n" in metadata

@@ -54,6 +54,31 @@ def pooled_voices(voices: Iterable[Voice]) -> Voice:
     return Voice(code, sum(voice.frames for voice in voices), register)
 
 
+def between(first: Voice, second: Voice, position: float) -> Voice:
+    """Return a voice on the straight line between two voices, without the modulation of an adapted one.
+
+    The median and the deviation of ln F0 are interpolated like the static code. Where one voice has no register, the
+    register of the nearer voice is taken.
+
+    Args:
+        first: The voice at position 0.
+        second: The voice at position 1.
+        position: Where the voice lies, from 0 to 1.
+
+    Raises:
+        InputError: When the position is outside these bounds.
+    """
+    if not 0 <= position <= 1:
+        raise InputError(f"position is {position}; expected 0 (the first voice) to 1 (the second)")
+    registers = first.register, second.register
+    register = registers[round(position)]
+    if None not in registers:
+        count, mean, deviation = ((1 - position) * a + position * b for a, b in zip(*registers, strict=True))  # type: ignore[misc]
+        register = Register(round(count), mean, deviation)
+    frames = round((1 - position) * first.frames + position * second.frames)
+    return Voice(torch.lerp(first.code, second.code, position), frames, register)
+
+
 def write_voices(
     path: str | Path,
     bundle: Bundle,
