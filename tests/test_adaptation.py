@@ -33,6 +33,7 @@ def error(converter: Converter, voice, samples: np.ndarray) -> float:
     return float((bundle.normaliser(decoded) - bundle.normaliser(frames)).square().mean())
 
 
+@pytest.mark.slow
 def test_an_adapted_voice_is_nearer_to_its_recordings(converter: Converter) -> None:
     recordings = [speech(1, 2.0), speech(1, 1.0)]
     voice = converter.voice(recordings, 16000)
@@ -83,6 +84,7 @@ def replace_bundle(converter: Converter, bundle) -> Converter:
     return Converter(bundle, converter.vocoder)
 
 
+@pytest.mark.slow
 def test_commands_adapt_a_voice(
     converter: Converter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

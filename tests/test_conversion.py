@@ -114,6 +114,7 @@ def test_a_batch_is_its_rows(bundle: Bundle) -> None:
     assert converter.convert(batch[:1], 16000, voice).shape == (1, len(batch[0]))
 
 
+@pytest.mark.slow
 def test_threads_may_share_a_converter(neural: tuple[Bundle, Vocoder]) -> None:
     sources = [speech(i, 0.5 + 0.1 * i) for i in range(6)]
     for vocoder in (neural[1], GriffinLim(neural[0].config.mel)):
@@ -209,6 +210,7 @@ def test_the_inputs_and_the_generator_are_left_alone(bundle: Bundle) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.slow
 def test_a_file_in_blocks_and_chunks_is_the_waveform(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

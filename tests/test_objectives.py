@@ -458,6 +458,7 @@ def test_speech_is_decoded_from_the_codes_of_its_swap() -> None:
     torch.testing.assert_close(terms["back"], 3 * (back - frames).square().sum((1, 2)).mean())
 
 
+@pytest.mark.slow
 def test_a_frame_critic_learns_speech_and_its_voice_and_pushes_decodings_towards_speech() -> None:
     """Speech is smooth over time, with an offset that its voice has; decodings are noise."""
     torch.manual_seed(0)

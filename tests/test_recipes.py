@@ -63,8 +63,9 @@ def finished(
 
 def test_a_run_leaves_what_the_readme_says(finished: tuple[Path, str], recordings: Path) -> None:
     folder, printed = finished
-    for name in ("run.json", "config.json", "metrics.jsonl", "eer.json", "table.json", "checkpoints/best.safetensors"):
+    for name in ("run.json", "config.json", "metrics.jsonl", "eer.json", "table.json", "report.html"):
         assert (folder / name).is_file(), name
+    assert (folder / "checkpoints/best.safetensors").is_file()
     for name in ("model.safetensors", "config.json", "README.md"):
         assert (folder / "bundle" / name).is_file(), name
     for name in ("det", "reconstructions", "swaps", "speakers"):

@@ -49,6 +49,7 @@ OUTPUTS = {  # the files and folders of a finished run
     "plots": "DET curves, reconstructions, swaps, a map of static codes",
     "metrics.jsonl": "a line for each evaluation; tensorboard/ has pictures and sound as well",
     "checkpoints": "latest and best on the development speakers",
+    "report.html": "all of this on one page, with sound, for a browser",
 }
 
 
@@ -225,6 +226,7 @@ def train_and_test(
     from rwae_audio.conversion.vocoders.griffin_lim import griffin_lim
     from rwae_audio.distributed import leave
     from rwae_audio.evaluation.experiment import finish, run
+    from rwae_audio.evaluation.report import write_report
     from rwae_audio.inference.card import commands
     from rwae_audio.model import parameters
 
@@ -249,7 +251,9 @@ def train_and_test(
     meta = {"command": plan["command"], "config": plan["name"]}
     if before := [*before, *plan.get("before", [])]:
         meta["before"] = before
-    return finish(experiment, model, folder, plan["name"], meta, plan.get("half", False))
+    tables = finish(experiment, model, folder, plan["name"], meta, plan.get("half", False))
+    write_report(experiment, folder, plan, tables, griffin_lim)
+    return tables
 
 
 def print_tables(experiment: Experiment, tables: dict[str, dict[str, Row]], folder: Path) -> None:

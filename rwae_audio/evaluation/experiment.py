@@ -25,6 +25,7 @@ from rwae_audio.evaluation.benchmark import (
     non_speech_row,
     read_planned,
 )
+from rwae_audio.evaluation.swaps import swaps
 from rwae_audio.evaluation.verification import det_points, write_scores
 from rwae_audio.files import InputError, write_json
 from rwae_audio.inference.bundle import Bundle, load_bundle, save_bundle
@@ -346,32 +347,19 @@ def write_plots(
     plots.speaker_map(folder / "speakers.png", vectors.static, bench.speakers, "Static codes of test speakers")
 
 
-def write_pictures(experiment: Experiment, model: RWAE, bench: Benchmark, folder: Path, count: int = 4) -> None:
-    """Plot reconstructions and swaps of utterances of development speakers, at most 2 s long.
-
-    The speakers are spread over the sorted names, so that corpora which name women f… and men m… show both.
+def write_pictures(experiment: Experiment, model: RWAE, bench: Benchmark, folder: Path) -> None:
+    """Plot reconstructions and swaps of an utterance of each of four development speakers.
 
     Args:
         experiment: The configuration and the data.
         model: The trained model.
         bench: The benchmark with the utterances.
         folder: The folder of the plots.
-        count: The largest number of speakers, with one utterance each.
     """
-    mel = experiment.config.mel
-    seconds = mel.hop_length / mel.sample_rate
-    speakers = sorted(set(bench.speakers))
-    chosen = [speakers[i] for i in np.linspace(0, len(speakers) - 1, min(count, len(speakers))).round().astype(int)]
-    first = [bench.speakers.index(speaker) for speaker in chosen]
+    seconds = experiment.config.mel.hop_length / experiment.config.mel.sample_rate
     bundle = Bundle(experiment.config, model, experiment.normaliser, np.zeros(0), "", False, {})
-    frames = [bench.store.of(int(bench.rows[i])) for i in first]
-    clips = [clip[: int(2 / seconds)] for clip in frames]
-    codes = [bundle.encode(utterance)[: len(clip)] for utterance, clip in zip(frames, clips, strict=True)]
-    voices = [bundle.voice(utterance) for utterance in frames]
-    grid = [[bundle.decode(voice, code).numpy() for voice in voices] for code in codes]
-    names = [bench.speakers[i] for i in first]
-    originals = [clip.numpy() for clip in clips]
-    pairs = [(names[i], originals[i], grid[i][i]) for i in range(len(names))]
+    names, originals, grid = swaps(bench, bundle)
+    pairs = [(name, originals[i], grid[i][i]) for i, name in enumerate(names)]
     plots.reconstructions(folder / "reconstructions.png", pairs, seconds)
     plots.swaps(folder / "swaps.png", names, originals, grid, seconds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,38 @@ def det(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: 
     else:
         axes.legend(frameon=False)
     axes.grid(color="0.92")
+    _save(figure, path)
+
+
+def training(path: Path, looks: Sequence[Mapping[str, float]], best: int) -> None:
+    """Plot the curves of a training: loss terms, EERs, the error, and its growth without either code.
+
+    Args:
+        path: The PNG file.
+        looks: The lines of metrics.jsonl.
+        best: The update of the best checkpoint, which is marked.
+    """
+    terms = [key for key in looks[-1] if key.startswith("train/") and key != "train/gradient"]
+    rates = [key for key in looks[-1] if key.endswith("_eer")]
+    panels = {
+        "loss term, mean of a sequence": {key.removeprefix("train/"): (key, 1) for key in terms},
+        "EER of development speakers, %": {key[4:-4].replace("/", ", "): (key, 100) for key in rates},
+        "squared error of a frame and bin": {"error": ("dev/error", 1)},
+        "growth of the error without a code, %": {code: (f"dev/{code}_effect", 100) for code in ("static", "dynamic")},
+    }
+    figure = _figure(11, 6.4)
+    for axes, (label, curves) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
+        for i, (name, (key, scale)) in enumerate(curves.items()):
+            points = [(look["step"], scale * look[key]) for look in looks if key in look]
+            axes.plot(*zip(*points, strict=True), label=name, color=COLOURS[i % len(COLOURS)], marker="o", markersize=3)
+        axes.axvline(best, color="0.5", linewidth=1, linestyle="--", zorder=0, label="best checkpoint")
+        axes.set(xlabel="update", ylabel=label)
+        axes.grid(color="0.92")
+        axes.legend(frameon=False, fontsize=9)
+    losses, eers, error, _ = figure.axes
+    losses.set_yscale("log" if all(look[key] > 0 for look in looks for key in terms if key in look) else "symlog")
+    eers.set_ylim(0, 55)
+    error.set_ylim(0, None)
     _save(figure, path)
 
 
@@ -121,6 +154,27 @@ def sheet(
             grid[i][j].set(xticks=[], yticks=[])
         grid[i][0].set_ylabel(names[i], fontsize=8)
     _save(figure, path)
+
+
+def thumbnail(frames: np.ndarray, limits: tuple[float, float]) -> bytes:
+    """Return a small picture of log-mels, with a pixel for each value.
+
+    Args:
+        frames: Log-mels (T, n_mels).
+        limits: The value that is black, and the value that is bright.
+
+    Returns:
+        The content of a PNG file.
+    """
+    from matplotlib import colormaps
+    from PIL import Image
+
+    low, high = limits
+    shades = (63 * ((frames.T[::-1] - low) / max(high - low, 1e-6)).clip(0, 1)).round().astype(np.uint8)
+    image = Image.frombytes("P", shades.shape[::-1], shades.tobytes())
+    image.putpalette(colormaps["magma"](np.linspace(0, 1, 64), bytes=True)[:, :3].tobytes())
+    image.save(file := io.BytesIO(), "PNG")
+    return file.getvalue()
 
 
 def speaker_map(path: Path, vectors: np.ndarray, speakers: Sequence[str], title: str = "") -> None:

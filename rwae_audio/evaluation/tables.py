@@ -73,7 +73,7 @@ def format_table(rows: Mapping[str, Report]) -> str:
     Args:
         rows: The report of each system by its name, from `verification.report`.
     """
-    lines = aligned([HEADER, *(_cells(name, report) for name, report in rows.items())])
+    lines = aligned([HEADER, *(cells(name, report) for name, report in rows.items())])
     lines.insert(1, "-" * len(lines[0]))
     if any(report["synthetic"] for report in rows.values()):
         lines.append("synthetic speech: these numbers say nothing about people")
@@ -81,7 +81,7 @@ def format_table(rows: Mapping[str, Report]) -> str:
     return "\n".join([*lines, *(f"partial: {reason}" for reason in reasons)])
 
 
-def _cells(name: str, report: Report) -> tuple[str, ...]:
+def cells(name: str, report: Report) -> tuple[str, ...]:
     """Return the cells of a row of `format_table`, with rates in %."""
     mark = f" ({' and '.join(collapsed)} collapsed)" if (collapsed := report.get("collapsed")) else ""
     rates = (
