@@ -70,10 +70,10 @@ def between(first: Voice, second: Voice, position: float) -> Voice:
     """
     if not 0 <= position <= 1:
         raise InputError(f"position is {position}; expected 0 (the first voice) to 1 (the second)")
-    registers = first.register, second.register
-    register = registers[round(position)]
-    if None not in registers:
-        count, mean, deviation = ((1 - position) * a + position * b for a, b in zip(*registers, strict=True))  # type: ignore[misc]
+    register = (first.register, second.register)[round(position)]
+    if first.register is not None and second.register is not None:
+        pairs = zip(first.register, second.register, strict=True)
+        count, mean, deviation = ((1 - position) * a + position * b for a, b in pairs)
         register = Register(round(count), mean, deviation)
     frames = round((1 - position) * first.frames + position * second.frames)
     return Voice(torch.lerp(first.code, second.code, position), frames, register)
