@@ -275,8 +275,8 @@ def draw_frames(axes: Axes, frames: np.ndarray, mel: MelConfig, highest: float) 
     from rwae_audio.data.features import bin_positions
 
     seconds = len(frames) * mel.hop_length / mel.sample_rate
-    image = axes.imshow(decibels(frames, mel).T, origin="lower", aspect="auto", cmap="magma")
-    image.set(extent=(0, seconds, -0.5, mel.n_mels - 0.5), clim=(highest - RANGE, highest))
+    look: dict[str, Any] = {"extent": (0, seconds, -0.5, mel.n_mels - 0.5), "vmin": highest - RANGE, "vmax": highest}
+    image = axes.imshow(decibels(frames, mel).T, origin="lower", aspect="auto", cmap="magma", **look)
     ticks = [tick for tick in KILOHERTZ if tick < mel.f_max / 1000]
     axes.set_yticks(bin_positions(1000 * np.array(ticks), mel), [f"{tick:g}" for tick in ticks])
     return image
