@@ -56,12 +56,12 @@ CONSENT = "Everyone whose voice is heard here consents, and I will say that the 
 
 
 class Order(NamedTuple):
-    """What the user asks for.
+    """The choices that a user makes on the page.
 
     Attributes:
         source, target, second: Files with recordings, or None. The second target may be missing.
         position: Where the voice lies between both targets, from 0 to 1.
-        pitch: As of `Converter.convert`.
+        pitch: `target` or `keep`, as in `Converter.convert`.
         vocoder: The name of a vocoder.
         consent: Whether the box of consent is ticked.
     """
@@ -76,12 +76,12 @@ class Order(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What the page shows.
+    """The results that the page shows.
 
     Attributes:
         sound: Sample rate in Hz and samples (N,), int16, or None.
         figure: The picture, or None.
-        text: What happened, or one line that says what is wrong.
+        text: A report, or one line that says what is wrong.
     """
 
     sound: tuple[int, np.ndarray] | None
