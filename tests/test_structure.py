@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ WINGS = (GROUND, "data", "model", "objectives", "training", "inference", "evalua
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-@functools.cache
 def parsed(path: Path) -> ast.Module:
     """Return the tree of a file of Python."""
     return ast.parse(path.read_text(encoding="utf-8"))
@@ -30,8 +28,9 @@ def wing(module: str) -> str:
     return parts[1] if len(parts) > 1 and (PACKAGE / parts[1]).is_dir() else GROUND
 
 
-def imports(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the module of a file with each module of the package that it imports when it runs, at once or later."""
+@functools.cache
+def imports(path: Path) -> frozenset[tuple[str, str]]:
+    """Return the module of a file with each module of the package that it imports when it runs, at once or later."""
     tree = parsed(path)
     for_types = {
         id(inner)
@@ -39,6 +38,7 @@ def imports(path: Path) -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
+    pairs = set()
     module = ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
     for node in ast.walk(tree):
         if id(node) in for_types:
@@ -52,7 +52,8 @@ def imports(path: Path) -> Iterator[tuple[str, str]]:
             ]
         for name in names:
             if name.partition(".")[0] == "rwae_audio" and name != "rwae_audio":
-                yield module, name
+                pairs.add((module, name))
+    return frozenset(pairs)
 
 
 def test_every_folder_is_a_wing() -> None:
