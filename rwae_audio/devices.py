@@ -1,10 +1,12 @@
-"""The devices on which networks can run, and their support of bfloat16."""
+"""The devices on which networks can run, their support of bfloat16, and the way back to float32."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from rwae_audio.files import InputError
 
@@ -51,3 +53,13 @@ def bf16_or_float32(precision: str, device: torch.device, say: Callable[[str], N
         return True
     say(f"this {device.type} has no bfloat16 arithmetic: training in float32")
     return False
+
+
+def in_float32(values: Any) -> Any:
+    """Convert 16-bit floats to float32 in a tensor or in a (named) tuple of tensors; other values stay unchanged."""
+    if isinstance(values, Tensor):
+        return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+    if isinstance(values, tuple):
+        parts = [in_float32(value) for value in values]
+        return type(values)(*parts) if hasattr(values, "_fields") else tuple(parts)
+    return values

@@ -12,10 +12,10 @@ from made_up import SWITCHES
 from made_up_training import CONFIG, MODEL, metrics, run
 from torch import nn
 
-from rwae_audio.devices import has_bf16
+from rwae_audio.devices import has_bf16, in_float32
 from rwae_audio.model import RWAE, ModelConfig, Output
 from rwae_audio.model.layers import over_time
-from rwae_audio.model.posterior import Network, in_float32
+from rwae_audio.model.posterior import Network
 from rwae_audio.objectives import OBJECTIVES, objective_settings
 from rwae_audio.training import trainer
 from rwae_audio.training.loop import Interrupted

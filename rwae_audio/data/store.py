@@ -21,13 +21,14 @@ from rwae_audio.data.audio import read_audio
 from rwae_audio.data.corpora.base import Corpus, Utterance
 from rwae_audio.data.features import MelConfig, Normaliser
 from rwae_audio.data.level import CUTOFF, NOMINAL, speech_of
+from rwae_audio.devices import in_float32
 from rwae_audio.files import InputError, read_json, whole_file, write_json
 
 if TYPE_CHECKING:
     from rwae_audio.model import ModelConfig
 
 
-PRECISION = np.float16  # of the frames of a store
+PRECISION = np.float16  # the type of the numbers in a store
 NORMALISED = 10_000_000  # frames, about 40 hours, that a normaliser is fitted to
 
 
@@ -69,12 +70,12 @@ class FrameStore:
     def of(self, utterance: int) -> Tensor:
         """Return the log-mels (T, n_mels) of an utterance, float32."""
         rows = slice(self.offsets[utterance], self.offsets[utterance + 1])
-        return full(torch.from_numpy(np.array(self.frames[rows])))
+        return in_float32(torch.from_numpy(np.array(self.frames[rows])))
 
     def gather(self, starts: np.ndarray, length: int) -> Tensor:
         """Return the log-mels (B, length, n_mels) that begin at the rows `starts` (B,), float32."""
         read_ahead(self.frames, starts, length)
-        return full(torch.from_numpy(self.frames[np.asarray(starts)[:, None] + np.arange(length)]))
+        return in_float32(torch.from_numpy(self.frames[np.asarray(starts)[:, None] + np.arange(length)]))
 
     def normaliser(self, utterances: np.ndarray) -> Normaliser:
         """Return the normaliser of some utterances, given as indices into `utterances`.
@@ -88,11 +89,6 @@ class FrameStore:
     def indices(self, split: str) -> np.ndarray:
         """Return the indices of a split's utterances in `utterances`."""
         return np.array([i for i, u in enumerate(self.utterances) if u.split == split], dtype=np.int64)
-
-
-def full(frames: Tensor) -> Tensor:
-    """Return frames of 16 bits as float32, and others as they are."""
-    return frames.to(torch.promote_types(frames.dtype, torch.float32))
 
 
 def read_ahead(frames: np.ndarray, starts: np.ndarray, length: int) -> None:
@@ -320,7 +316,7 @@ class Sampler:
         """Return log-mels (B, length, n_mels) that begin at the rows `starts` (B,), on the sampler's device."""
         if self.resident is None:
             return self.store.gather(starts, length).to(self.device)
-        return full(self.resident[torch.from_numpy(starts[:, None] + np.arange(length)).to(self.device)])
+        return in_float32(self.resident[torch.from_numpy(starts[:, None] + np.arange(length)).to(self.device)])
 
 
 def apart(other: np.ndarray, length: np.ndarray, window: int, uniform: np.ndarray) -> np.ndarray:

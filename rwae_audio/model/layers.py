@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwae_audio.model.posterior import Standardise, frame_mask, in_float32
+from rwae_audio.devices import in_float32
+from rwae_audio.model.posterior import Standardise, frame_mask
 
 
 class ResidualConvolutions(nn.Module):

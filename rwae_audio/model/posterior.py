@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rwae_audio.devices import in_float32
 from rwae_audio.distributed import on_all, world_size
 from rwae_audio.model.config import PosteriorKind
 
@@ -124,16 +125,6 @@ def run_in_bf16(model: nn.Module, device: torch.device, on: bool) -> None:
     for network in model.modules():
         if isinstance(network, Network):
             network.autocast = functools.partial(torch.autocast, device.type, torch.bfloat16) if on else None
-
-
-def in_float32(values: Any) -> Any:
-    """Convert 16-bit floats to float32 in a tensor or in a (named) tuple of tensors; other values stay unchanged."""
-    if isinstance(values, Tensor):
-        return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
-    if isinstance(values, tuple):
-        parts = [in_float32(value) for value in values]
-        return type(values)(*parts) if hasattr(values, "_fields") else tuple(parts)
-    return values
 
 
 def full_precision(values: Tensor) -> contextlib.AbstractContextManager:

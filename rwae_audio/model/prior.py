@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rwae_audio.devices import in_float32
 from rwae_audio.model.config import ModelConfig
-from rwae_audio.model.posterior import Network, append_vector, full_precision, in_float32
+from rwae_audio.model.posterior import Network, append_vector, full_precision
 
 
 class DynamicPrior(Network):

@@ -98,16 +98,9 @@ class Objective(nn.Module):
         return {}
 
     def forward(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the terms of the loss of a pass. The critics get no gradient.
+        """Return the weighted terms of the loss of a pass, scalars by name. The critics get no gradient.
 
-        Args:
-            model: The model.
-            output: The output of the pass.
-            frames: The normalised frames to reconstruct, (B, T, n_mels).
-            generator: The generator of draws from the priors.
-
-        Returns:
-            The weighted terms, scalars, by name.
+        The arguments are those of `step_critics`.
         """
         raise NotImplementedError
 

@@ -108,10 +108,8 @@ class RwaePlus(Objective):
             with torch.no_grad():
                 wanted = self.critic(frames, own).features
             with frozen(self.critic):
-                scores, swap_scores = (
-                    self.critic(output.reconstruction, own.detach()),
-                    self.critic(swapped, other.detach()),
-                )
+                scores = self.critic(output.reconstruction, own.detach())
+                swap_scores = self.critic(swapped, other.detach())
             distances = [(a - b).abs().mean() for a, b in zip(scores.features, wanted, strict=True)]
             terms["features"] = FEATURES * config.critic_weight * torch.stack(distances).mean()
             for name, score in {"critic_own": scores.score, "critic_swap": swap_scores.score}.items():
