@@ -246,13 +246,19 @@ def conversions(path: Path, rows: Mapping[str, tuple[Any, Any]], threshold: floa
     axes = figure.subplots()
     for i, (name, (understood, cosine)) in enumerate(rows.items()):
         _point(axes, i, name, np.array(understood), np.array(cosine))
+    near = 0.02 * np.ptp(axes.get_ylim())
+    for i, (name, (understood, cosine)) in enumerate(rows.items()):
+        # the name stands below its point where that of a point to the left, as high as this one, may stand above
+        others = [rows[other] for other in rows if other != name]
+        below = any(x[0] <= understood[0] and abs(y[0] - cosine[0]) < near for x, y in others)
         axes.annotate(
             name,
             (understood[0], cosine[0]),
-            (-5, 5),
+            (-5, -5 if below else 5),
             textcoords="offset points",
             fontsize=9,
             ha="right",
+            va="top" if below else "bottom",
             color=COLOURS[i % len(COLOURS)],
         )
     axes.axhline(threshold, color="0.6", linewidth=0.8, zorder=0)
