@@ -119,6 +119,7 @@ def test_a_neighbour_is_the_nearest_other_utterance() -> None:
 @pytest.mark.parametrize("name", WITH_ACTIONS)
 def test_actions_have_terms_and_a_prior(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actions, "AGREEMENT", 3.0)
+    monkeypatch.setattr(actions, "CLUSTER_UPDATES", 0)
     learned = {"posterior": "learned"} if name == "dsvae" else {}
     model, frames = new_model(**learned), frames_like()
     objective = build_objective(objective_settings(name, action_weight=2.0), model.config).double()
@@ -152,8 +153,9 @@ def test_actions_have_terms_and_a_prior(name: str, monkeypatch: pytest.MonkeyPat
 
 def test_at_the_start_the_action_is_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actions, "AGREEMENT", 3.0)
+    monkeypatch.setattr(actions, "CLUSTER_UPDATES", 2)
     model, frames = new_model(), frames_like()
-    objective = build_objective(objective_settings(action_start=2), model.config)
+    objective = build_objective(objective_settings(), model.config)
     output = model(frames, generator=generator(0, "posterior"))
     clusters = torch.arange(16) % 5
     objective.clusters = clusters

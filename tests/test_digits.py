@@ -175,7 +175,7 @@ def test_a_manifest_that_is_none_is_said(digits: Path) -> None:
 
 def test_no_label_reaches_a_weight(digits: Path, tmp_path: Path) -> None:
     """Every word renamed, every file renamed, the manifest in another order: the same weights, bit for bit."""
-    words = [*TINY, "--set", "model.actions=4", "--set", "objective.action_start=1", "--data", f"digits={digits}"]
+    words = [*TINY, "--set", "model.actions=4", "--data", f"digits={digits}"]
     first = run("train.py", *words, "--out", "first", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     rows = rows_of(digits)

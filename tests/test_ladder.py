@@ -289,14 +289,14 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.
 def test_what_is_not_alike_is_said(place: Path, tmp_path: Path) -> None:
     """A run that was read otherwise, rows of one seed, a phone probe on segments."""
     shutil.copytree(place, tmp_path / "an4")
-    (tmp_path / "an4/conf/dsvae.toml").write_text("[model]\nembedding_window = 77\n")
+    (tmp_path / "an4/conf/dsvae.toml").write_text("[train]\nbatch = 77\n")
     for seed in (0, 1):
         phone = {"per": "segment", "z_m": 0.25, "z_c": 0.125, "log_mel": 0.5, "majority": 0.1}
         speaker = {"chance": 0.5, "linear": 0.5, "gru": 0.5}
         change_row(tmp_path / "an4", f"dsvae-{seed}", phone=phone, speaker=speaker)
     ladder_table.write_tables(tmp_path / "an4")
     text = (tmp_path / "an4/ladder.md").read_text()
-    assert "- `dsvae`: [model] embedding_window is 77, in most rows 0" in text
+    assert "- `dsvae`: [train] batch is 77, in most rows 128" in text
     assert text.count("in most rows") == 1
     assert "| dsvae | 25.0 (a segment; log-mels 50.0) | 12.5 |" in text
     lines = {line.split(":")[0]: line for line in text.splitlines() if line.startswith("- `")}

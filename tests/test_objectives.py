@@ -148,7 +148,7 @@ def test_gradient_of_rwae_reaches_prior_and_encoders() -> None:
 
 def test_dsvae_is_the_negative_bound_up_to_a_constant() -> None:
     """−log N(x | G, ½ I) is the squared error plus (T · n_mels / 2) · ln π; the KL terms are torch's."""
-    model, frames = setting(posterior="learned", standardise=False)
+    model, frames = setting(posterior="learned")
     output = model(frames, generator=generator(0, "noise"))
     config = objective_settings("dsvae", static_weight=1.0, dynamic_weight=1.0)
     terms = Dsvae(config, model.config)(model, output, frames, generator(0, "prior"))
@@ -448,7 +448,7 @@ def test_reading_swaps_leaves_the_static_encoders_statistics_alone() -> None:
 
 
 def test_speech_is_decoded_from_the_codes_of_its_swap() -> None:
-    model, frames = setting(standardise=False)
+    model, frames = setting()
     output = model(frames, generator=generator(0, "noise"), second_frames=frames + 0.5)
     terms = swap_terms(model, output, frames, back_weight=3.0)
     assert set(terms) == {"back"}

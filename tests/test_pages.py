@@ -30,7 +30,7 @@ def test_the_page_of_settings_is_up_to_date() -> None:
 
 
 def test_there_are_few_settings() -> None:
-    assert len(settings_page.settings()) <= 48
+    assert len(settings_page.settings()) <= 45
 
 
 @pytest.fixture

@@ -232,7 +232,8 @@ def test_report_of_the_demo_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert without["speaker"] == speaker
 
 
-def test_a_held_static_code_is_its_windows(tmp_path: Path) -> None:
+def test_a_held_static_code_is_its_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rwae_audio.model.rwae.EMBEDDING_WINDOW", TINY["static_window"])
     demo = read_corpus("demo")
     mel, store = MelConfig(), open_store([demo], MelConfig(), tmp_path)
     torch.manual_seed(0)

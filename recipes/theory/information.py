@@ -50,7 +50,6 @@ NETWORK = ModelConfig(
     dynamic_norm="none",
     dynamic_variance=FIXED_VARIANCE,
     dynamic_offset_variance=0.0,
-    standardise=True,
     feedback=False,
     decoder="frame",
 )
@@ -242,7 +241,7 @@ def train(name: Trained, beta: float) -> RWAE:
     """
     config = NETWORK
     if name != "rwae-mmd":
-        config = replace(config, posterior="learned", standardise=name != "dsvae")
+        config = replace(config, posterior="learned")
     weights = {"static_weight": beta, "dynamic_weight": beta}
     settings = objective_settings("dsvae", **weights)
     if name != "dsvae":

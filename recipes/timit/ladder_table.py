@@ -40,7 +40,7 @@ PUBLISHED = {
 }
 VAES = ("dsvae", "dsvae-full", "fhvae")
 COMPARED = {"rwae-mmd": VAES, "rwae-gan": VAES}  # in addition, `rwae-plus` is compared with every unsupervised row
-TERMS = (("model", "embedding_window"), ("train", "updates"), ("train", "batch"))  # compared settings, besides [mel]
+TERMS = (("train", "updates"), ("train", "batch"))  # compared settings, besides [mel]
 COLUMNS = {  # column of ladder.csv → its path in a report
     **{f"{code}_eer": f"{code}.eer" for code in ("static", "dynamic")},
     **{

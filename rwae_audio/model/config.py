@@ -26,19 +26,16 @@ class ModelConfig(Settings):
             utterance, or the first `frame` of the segment (DBSE).
         static_window: Frames in a window, if `static_from` is `another`.
         static_stride: The static encoder reads every `static_stride`-th frame.
-        embedding_window: The static vector of a recording is the mean over windows of this many frames; 0 for windows as
-            long as in training.
         static_network: An LSTM, pooled by its last state (`recurrent-last`, the paper) or by mean and deviation
             (`recurrent`), or ECAPA-TDNN's convolutions with attentive pooling (`residual`).
-        posterior: The variance of both codes is `fixed` or `learned`.
+        posterior: The variance of both codes is `fixed` or `learned`. If it is fixed, the means of z^m are standardised over
+            the batch, which limits their information to dynamic_dim / 2 · ln(1 + 1 / dynamic_variance) nats a frame.
         static_variance: Variance of the static posterior; the initial one if it is learned.
         dynamic_norm: Normalisation of each mel bin over the segment before the dynamic encoder: `none`, subtraction of the
             `mean`, or division by the deviation as well (`instance`).
         dynamic_variance: Variance of the dynamic posterior; the initial one if it is learned.
         dynamic_offset_variance: Variance of the noise that all frames of a segment share. It hides constant properties of
             the segment, such as the voice.
-        standardise: Whether the means of z^m are standardised over the batch. A fixed variance then limits their
-            information to dynamic_dim / 2 · ln(1 + 1 / dynamic_variance) nats a frame.
         feedback: Whether the dynamic posterior depends on the sampled code of the frame before (the paper).
         dynamic_sees_static: Whether the dynamic posterior depends on z^c (Li & Mandt's full q). A recording's dynamic codes
             then depend on its static vector.
@@ -60,14 +57,12 @@ class ModelConfig(Settings):
     static_from: Literal["segment", "another", "frame"] = "another"
     static_window: int = at_least(1, 60)
     static_stride: int = at_least(1, 2)
-    embedding_window: int = at_least(0, 0)
     static_network: Literal["recurrent", "recurrent-last", "residual"] = "recurrent"
     posterior: PosteriorKind = "fixed"
     static_variance: float = between(0, 100, 0.25, open_low=True)
     dynamic_norm: Literal["none", "mean", "instance"] = "mean"
     dynamic_variance: float = between(0, 100, 0.25, open_low=True)
     dynamic_offset_variance: float = between(0, 100, 8.0)
-    standardise: bool = True
     feedback: bool = False
     dynamic_sees_static: bool = False
     dynamic_look_ahead: int = at_least(0, 0)

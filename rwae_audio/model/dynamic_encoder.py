@@ -40,7 +40,7 @@ class DynamicEncoder(Network):
         self.frames_lstm = nn.LSTM(inputs + config.static_dim * config.dynamic_sees_static, hidden, batch_first=True)
         self.codes_lstm = nn.LSTM(hidden + config.dynamic_dim * config.feedback, hidden, batch_first=True)
         self.head = GaussianHead(hidden, config.dynamic_dim, config.posterior, config.dynamic_variance)
-        self.norm = Standardise(config.dynamic_dim) if config.standardise else None
+        self.norm = Standardise(config.dynamic_dim) if config.posterior == "fixed" else None
 
     def forward(
         self,

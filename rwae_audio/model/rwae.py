@@ -24,6 +24,8 @@ from rwae_audio.model.posterior import Output, Posterior
 from rwae_audio.model.prior import DynamicPrior
 from rwae_audio.model.static_encoder import FrameStaticEncoder, StaticEncoder
 
+EMBEDDING_WINDOW = 400  # frames; a voice is clearer in a long window than in the mean over many short ones
+
 
 class Sample(NamedTuple):
     """Sequences that are decoded from codes of the priors.
@@ -152,10 +154,12 @@ class RWAE(nn.Module):
     def embedding_frames(self, segment: int) -> int:
         """Return the number of frames in the windows over which a recording's static code is averaged.
 
+        A static encoder that reads the training segment gets segments; every other one gets longer windows than in training.
+
         Args:
             segment: The number of frames in a training segment.
         """
-        return self.config.embedding_window or self.static_frames or segment
+        return segment if self.static_frames is None else max(EMBEDDING_WINDOW, self.static_frames)
 
 
 def parameters(model: nn.Module) -> int:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rwae_audio.data.store import Sampler
 
 AGREEMENT = 200.0  # weight of the agreement between the actions of neighbours
+CLUSTER_UPDATES = 200  # first updates, in which the action of an utterance is trained to be its k-means cluster
 TEMPERATURES = 1.0, 0.3  # temperature of the Gumbel-softmax in the first and in the last update
 
 
@@ -34,11 +35,9 @@ class ActionSettings(ObjectiveSettings):
 
     Attributes:
         action_weight: Weight of the divergence between the actions and their prior Cat(1/A), in a model with actions.
-        action_start: Number of first updates in which the action of an utterance is trained to be its k-means cluster.
     """
 
     action_weight: float = at_least(0, 50.0)
-    action_start: int = at_least(0, 0)
 
 
 class HasActions(Objective):
@@ -62,7 +61,7 @@ class HasActions(Objective):
 class Actions(Objective):
     """The terms of another objective, a term for the prior of the actions, and a term for their agreement.
 
-    In the first `action_start` updates the agreement term trains the action to be the k-means cluster of its utterance.
+    In the first CLUSTER_UPDATES updates the agreement term trains the action to be the k-means cluster of its utterance.
     Later it trains the action to equal that of the utterance in the batch that sounds most alike.
 
     Args:
@@ -70,7 +69,7 @@ class Actions(Objective):
         model: The settings of the model.
 
     Attributes:
-        clusters: The cluster of each training utterance, (U,), if `action_start` is not 0.
+        clusters: The cluster of each training utterance, (U,).
 
     Raises:
         ValueError: The other objective cannot train a model with actions.
@@ -88,8 +87,7 @@ class Actions(Objective):
 
     def meet(self, sampler: Sampler, seed: int) -> None:
         self.inner.meet(sampler, seed)
-        if self.config.action_start:
-            self.register_buffer("clusters", shape_clusters(sampler, self.count, seed), persistent=False)
+        self.register_buffer("clusters", shape_clusters(sampler, self.count, seed), persistent=False)
 
     def begin(self, model: RWAE, step: int, updates: int) -> None:
         assert model.action_encoder is not None
@@ -109,7 +107,7 @@ class Actions(Objective):
         assert output.utterances is not None
         terms = self.inner(model, output, frames, generator)
         prior = self.config.action_weight * self.inner.action_prior(output.action, generator)
-        if self.step < self.config.action_start:
+        if self.step < CLUSTER_UPDATES:
             clusters = self.clusters[output.utterances]
             disagreement = F.cross_entropy(output.action.logits, clusters, label_smoothing=0.1)
         else:
