@@ -21,7 +21,7 @@ from rwae_audio.training.trainer import RunConfig
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "recipes/timit"))
 import ladder  # noqa: E402
-import ladder_readme  # noqa: E402
+import ladder_overview  # noqa: E402
 import ladder_rows  # noqa: E402
 
 
@@ -88,14 +88,31 @@ def test_the_table_that_is_kept_is_that_of_its_rows(place: str) -> None:
             assert not rates or f" {100 * np.mean(rates):.1f} [" in re.search(rf"\| {name} .*", text).group(), name
 
 
-def test_the_readme_says_what_the_ladder_says() -> None:
-    table = (ROOT / "recipes/timit/ladder/an4/ladder.csv").read_text()
+def test_the_readme_says_what_the_ladder_says(tmp_path: Path) -> None:
+    tables = ladder_overview.read_overview(ladder.SHOWN)
     for path in ladder.READMES:
         readme = path.read_text()
-        assert ladder_readme.rendered(readme, table) == readme
-        assert all(f"\n| {name} | " in readme for name in ladder_readme.SHOWN)
+        assert ladder_overview.rendered(readme, tables) == readme
+        assert all(f"\n| {name} | " in readme for name in ladder_overview.SHOWN)
     with pytest.raises(InputError, match="has no marks"):
-        ladder_readme.rendered("no marks", table)
+        ladder_overview.rendered("no marks", tables)
+    with pytest.raises(InputError, match="expected the tables of a ladder"):
+        ladder_overview.read_overview(tmp_path)
+
+
+def test_systems_are_in_the_order_of_their_mean_gap_over_all_lists() -> None:
+    """System a is ahead on one list, b on both together, and c is missing from one list."""
+
+    def row(static: float, dynamic: float) -> dict[str, str]:
+        spans = {f"{code}_{end}": "0.5" for code in ("static", "dynamic", "gap") for end in ("low", "high")}
+        return {"static_eer": str(static), "dynamic_eer": str(dynamic), "gap": str(dynamic - static), **spans}
+
+    tables = {"one": {"a": row(0.05, 0.45), "b": row(0.1, 0.45), "c": row(0, 0.5)}}
+    tables["two"] = {"a": row(0.2, 0.4), "b": row(0.02, 0.4)}
+    text = ladder_overview.rendered("<!-- ladder.csv: begin --><!-- ladder.csv: end -->", tables, ("a", "b", "c"))
+    cells = [line.split(" | ") for line in text.splitlines() if line.startswith(("| a", "| b", "| c"))]
+    assert [(line[0], line[-1]) for line in cells] == [("| b", "36.5 |"), ("| a", "30.0 |")]
+    assert cells[1][1] == "5.0 [50.0, 50.0]"
 
 
 def test_what_is_no_row_is_one_line(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 NAME = "ladder.py"
 HERE = Path(__file__).resolve().parent
-SHOWN = HERE / "ladder/an4"  # the ladder of which READMES show some rows
+SHOWN = HERE / "ladder"  # the ladder of which READMES show some rows
 READMES = (HERE / "README.md", HERE.parent.parent / "README.md")
 ROWS = ("fhvae", "dsvae", "dsvae-full", "s3vae", "c-dsvae", "dbse", "rwae-mmd", "rwae-gan", "rwae-plus")
 SUPERVISED = {"ecapa": "ecapa.py", "d-vector": "dvector.py"}  # row → its script
@@ -91,17 +91,18 @@ def main(argv: list[str] | None = None) -> int:
         if not options.no_train:
             train_missing(options, data, elsewhere, tests)
 
-    from ladder_readme import rendered
+    from ladder_overview import plot, read_overview, rendered
     from ladder_table import write_tables
 
-    for test in sorted(set(tests)):
-        for path in write_tables(options.into / test):
-            print(path)
-        if (options.into / test).resolve() == SHOWN:
-            table = read_text(SHOWN / "ladder.csv", "a ladder")
-            for readme in READMES:
-                write_text(readme, rendered(read_text(readme, "a README"), table))
-                print(readme)
+    written = [path for test in sorted(set(tests)) for path in write_tables(options.into / test)]
+    tables = read_overview(options.into)
+    plot(options.into / "ladder.png", tables)
+    written.append(options.into / "ladder.png")
+    for readme in READMES if options.into.resolve() == SHOWN else ():
+        write_text(readme, rendered(read_text(readme, "a README"), tables))
+        written.append(readme)
+    for path in written:
+        print(path)
     return 0
 
 

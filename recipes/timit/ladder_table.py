@@ -1,4 +1,4 @@
-"""The tables and plots of a ladder: ladder.csv, ladder.md, ladder.png and det.png, from the results in its folder.
+"""The tables and the plot of a trial list: ladder.csv, ladder.md and det.png, from the results in its folder.
 
 A row is a system. It has the means of the rates over all seeds, with intervals of the means. All systems have the same
 bootstrap draws of speakers.
@@ -86,18 +86,15 @@ class Row:
 
 
 def write_tables(place: Path) -> list[Path]:
-    """Write the tables and plots of the ladder in a folder, and return their paths. Raises InputError without runs."""
+    """Write the tables and the plot of the ladder in a folder, and return their paths. Raises InputError without runs."""
     rows = read_rows(place)
     target = read_list(place).target
     write_text(place / "ladder.csv", table_csv(rows))
     write_text(place / "ladder.md", table_md(rows, place.name))
-    points = {row.name: (row.report["static"], row.report["dynamic"]) for row in rows if row.report["dynamic"]}
-    faint = {row.name for row in rows if row.kind != "ranked"}
-    plots.eer_plane(place / "ladder.png", points, faint, place.name)
     static = {row.name: row.runs[0].scores["static"] for row in rows}
     curves = {name: det_points(scores, target) for name, scores in static.items()}
     plots.det(place / "det.png", curves, f"{place.name}, static code, first seed")
-    return [place / name for name in ("ladder.csv", "ladder.md", "ladder.png", "det.png")]
+    return [place / name for name in ("ladder.csv", "ladder.md", "det.png")]
 
 
 def read_rows(place: Path) -> list[Row]:

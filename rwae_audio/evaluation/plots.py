@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -205,28 +206,46 @@ def speaker_map(path: Path, vectors: np.ndarray, speakers: Sequence[str], title:
     _save(figure, path)
 
 
-def eer_plane(path: Path, rows: Mapping[str, tuple[Any, Any]], faint: Collection[str] = (), title: str = "") -> None:
-    """Plot the dynamic EER of systems against their static EER, with intervals.
+def eer_planes(
+    path: Path,
+    panels: Mapping[str, Mapping[str, tuple[Any, Any]]],
+    references: Mapping[str, Mapping[str, float]],
+    faint: Collection[str] = (),
+) -> None:
+    """Plot the dynamic EER of systems against their static EER, with intervals and a panel for each trial list.
 
     Points further up and to the left are better. The dynamic code of a system below the diagonal identifies speakers
     better than its static code.
 
     Args:
         path: The PNG file.
-        rows: The reports of the static and of the dynamic code by system, each with `eer` and `interval`, as fractions.
+        panels: The reports of the static and of the dynamic code by list and system, each with `eer` and `interval`, as
+            fractions.
+        references: The static EER of systems without a dynamic code by list and name, as fractions. They are lines.
         faint: The systems that are drawn in grey.
-        title: The title of the figure.
     """
-    figure = _figure(6.5, 5)
-    axes = figure.subplots()
-    for i, (name, codes) in enumerate(rows.items()):
-        static, dynamic = (100 * np.array([code["eer"], *(code["interval"] or [code["eer"]] * 2)]) for code in codes)
-        _point(axes, i, name, static, dynamic, name in faint)
-    low = axes.get_ylim()[0]  # the limit that suits the points, before the diagonal is drawn
-    axes.axline((0, 0), slope=1, color="0.85", linewidth=0.8, zorder=0)
-    axes.set(xlabel="static EER, %", ylabel="dynamic EER, %", title=title, xlim=(0, None), ylim=(low, 52))
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
-    axes.grid(color="0.92")
+    figure = _figure(5.5 * len(panels) + 0.5, 5.5)
+    order = list(dict.fromkeys(name for systems in panels.values() for name in systems))
+    for axes, (title, systems) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        points = {}
+        for name, codes in systems.items():
+            static, dynamic = (
+                100 * np.array([code["eer"], *(code["interval"] or [code["eer"]] * 2)]) for code in codes
+            )
+            colour = _point(axes, order.index(name), static, dynamic, name in faint)
+            points[name] = (static[0], dynamic[0], colour)
+        low = axes.get_ylim()[0]  # the limit that suits the points, before lines are drawn
+        axes.axline((0, 0), slope=1, color="0.85", linewidth=0.8, zorder=0)
+        axes.set(xlim=(0, None), ylim=(low, 52), title=title)
+        for name, eer in references.get(title, {}).items():
+            axes.axvline(100 * eer, color="0.6", linewidth=1, linestyle="--", zorder=0)
+            axes.annotate(
+                name, (100 * eer, low), (2, 4), textcoords="offset points", fontsize=9, rotation=90, color="0.4"
+            )
+        axes.set_xlabel("static EER, %", fontsize=11)
+        axes.set_ylabel("dynamic EER, %", fontsize=11)
+        axes.grid(color="0.92")
+        _names(figure, axes, points)
     _save(figure, path)
 
 
@@ -244,29 +263,16 @@ def conversions(path: Path, rows: Mapping[str, tuple[Any, Any]], threshold: floa
     """
     figure = _figure(7, 4.5)
     axes = figure.subplots()
+    points = {}
     for i, (name, (understood, cosine)) in enumerate(rows.items()):
-        _point(axes, i, name, np.array(understood), np.array(cosine))
-    near = 0.02 * np.ptp(axes.get_ylim())
-    for i, (name, (understood, cosine)) in enumerate(rows.items()):
-        # the name stands below its point where that of a point to the left, as high as this one, may stand above
-        others = [rows[other] for other in rows if other != name]
-        below = any(x[0] <= understood[0] and abs(y[0] - cosine[0]) < near for x, y in others)
-        axes.annotate(
-            name,
-            (understood[0], cosine[0]),
-            (-5, -5 if below else 5),
-            textcoords="offset points",
-            fontsize=9,
-            ha="right",
-            va="top" if below else "bottom",
-            color=COLOURS[i % len(COLOURS)],
-        )
+        points[name] = (understood[0], cosine[0], _point(axes, i, np.array(understood), np.array(cosine)))
     axes.axhline(threshold, color="0.6", linewidth=0.8, zorder=0)
     axes.annotate(
         "threshold of natural speech", (0, threshold), (4, 3), ("axes fraction", "data"), "offset points", fontsize=8
     )
     axes.set(xlabel="understood, %", ylabel="cosine with the target's voice", title=title)
     axes.grid(color="0.92")
+    _names(figure, axes, points)
     _save(figure, path)
 
 
@@ -307,13 +313,12 @@ def robustness(
     _save(figure, path)
 
 
-def _point(axes: Axes, number: int, name: str, x: np.ndarray, y: np.ndarray, faint: bool = False) -> None:
-    """Plot the point of a system with its intervals.
+def _point(axes: Axes, number: int, x: np.ndarray, y: np.ndarray, faint: bool = False) -> str:
+    """Plot the point of a system with its intervals, and return its colour.
 
     Args:
         axes: The axes.
         number: The number of the system, from which colour and marker follow.
-        name: The name of the system.
         x: The value on the x axis with its interval: (value, low, high).
         y: The value on the y axis with its interval.
         faint: Whether the point is grey.
@@ -321,9 +326,33 @@ def _point(axes: Axes, number: int, name: str, x: np.ndarray, y: np.ndarray, fai
     x_error, y_error = (abs(span[1:] - span[0])[:, None] for span in (x, y))
     colour = "0.6" if faint else COLOURS[number % len(COLOURS)]
     marker = MARKERS[number // len(COLOURS) % len(MARKERS)]
-    axes.errorbar(
-        x[0], y[0], y_error, x_error, fmt=marker, markersize=5, linewidth=1, capsize=2, color=colour, label=name
-    )
+    axes.errorbar(x[0], y[0], y_error, x_error, fmt=marker, markersize=5, linewidth=0.8, capsize=2, color=colour)
+    return colour
+
+
+def _names(figure: Figure, axes: Axes, points: Mapping[str, tuple[float, float, str]]) -> None:
+    """Write the name of each point beside it, at the first of several places where it covers neither name nor point.
+
+    Args:
+        figure: The figure, with its final limits and labels.
+        axes: The axes.
+        points: The position on both axes and the colour of each point by its name.
+    """
+    from matplotlib.transforms import Bbox
+
+    figure.draw_without_rendering()
+    frame, centres = axes.get_window_extent(), axes.transData.transform([point[:2] for point in points.values()])
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in centres]
+    for name, (x, y, colour) in points.items():
+        label = axes.annotate(name, (x, y), (6, 4), textcoords="offset points", fontsize=9, color=colour)
+        label.set_bbox({"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5})
+        for across, up in itertools.product((6, -6), (4, -4, 14, -14, 24, -24, 34, -34)):
+            label.set(position=(across, up), ha="left" if across > 0 else "right", va="bottom" if up > 0 else "top")
+            box = label.get_window_extent()
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            if inside and not box.count_overlaps(taken):
+                break
+        taken.append(label.get_window_extent())
 
 
 def _mels(axes: Axes, frames: np.ndarray, seconds: float, limits: tuple[float, float], title: str) -> None:
