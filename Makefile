@@ -11,7 +11,7 @@ train: $(VENV)/installed
 	$(BIN)/python recipes/timit/train.py
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 quick: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m "not slow"

@@ -17,6 +17,9 @@ from rwae_audio.commands.common import guarded
 from rwae_audio.conversion.reading import read_file
 from rwae_audio.conversion.voice import voice_of
 from rwae_audio.data.audio import read_audio
+from rwae_audio.data.corpora import Corpus, read_corpus
+from rwae_audio.data.store import open_store
+from rwae_audio.evaluation.benchmark import benchmark
 from rwae_audio.evaluation.trials import all_pairs, write_trials
 from rwae_audio.files import write_tensors
 from rwae_audio.inference.bundle import load_bundle
@@ -24,6 +27,7 @@ from rwae_audio.inference.bundle import load_bundle
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/timit"))
 import degradations
 import ecapa
+import ladder_runs
 import robustness
 from degradations import CONDITIONS, RATE, active_level, with_babble, with_noise
 
@@ -336,3 +340,31 @@ def test_two_recordings_that_become_one_are_refused(
     assert call(*words, audio=False) == 2
     assert "become a.wav" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_ladder_measures_a_bundle_on_degraded_recordings(bundle_folder: Path, tmp_path: Path) -> None:
+    """Degraded recordings are written once; the rates are those of the recipe's own score."""
+    demo, bundle = read_corpus("demo"), load_bundle(bundle_folder)
+    chosen = [*demo.speakers("train")[:2], *demo.speakers("test")[:2]]
+    utterances = [u for name in chosen for u in demo.utterances if u.speaker == name][::3]
+    corpus = Corpus("demo", tuple(utterances), synthetic=True)
+    bench = benchmark(open_store([corpus], bundle.config.mel, tmp_path / "cache"), corpus, "test")
+    folder = tmp_path / "degraded/demo"
+    first = ladder_runs.degraded_rates(bundle, corpus, bench, folder)
+    recording = folder / "noise-20" / CONDITIONS[0].place(bench.trials.names[0])
+    assert 0 <= first["degraded"]["both"]["eer"] <= 1
+    noisy, clean = (read_audio(path, RATE).samples for path in (recording, bench.store.utterances[bench.rows[0]].path))
+    assert active_level(noisy - clean) == pytest.approx(0.1 * active_level(clean), rel=0.1)
+    before = recording.stat().st_mtime_ns
+    assert ladder_runs.degraded_rates(bundle, corpus, bench, folder) == first
+    assert recording.stat().st_mtime_ns == before
+    vectors = {
+        condition.name: np.stack(
+            [
+                voice_of(bundle, read_file(folder / condition.name / condition.place(name), bundle.config.mel)).code
+                for name in bench.trials.names
+            ]
+        )
+        for condition in CONDITIONS
+    }
+    assert robustness.score(bench.trials, vectors, 10)["mean"]["test"]["eer"] == first["degraded"]["test"]["eer"]

@@ -61,6 +61,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="the folder of results and tables (default: ladder/ beside this script)",
     )
+    degraded = "also measure the EER on degraded recordings (see robustness.py), which are written to DIR once"
+    parser.add_argument("--degraded", type=Path, metavar="DIR", help=degraded)
     parser.add_argument("--collect", nargs="+", type=Path, metavar="RUN", help="only measure these finished runs")
     parser.add_argument(
         "--as",
@@ -85,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
 
     data, elsewhere = corpus_sources(options.data), corpus_sources(options.elsewhere, "--elsewhere")
     if options.collect:
-        tests = [t for run in options.collect for t in measure(run, options.into, data, elsewhere, options.label)]
+        tests = [test for run in options.collect for test in measure(run, options, data, elsewhere)]
     else:
         tests = tested(options, data)
         if not options.no_train:
@@ -165,7 +167,7 @@ def train_missing(options: argparse.Namespace, data: list[Source], elsewhere: li
         try:
             runs = [pool.submit(trained, options, data, elsewhere, tests, name, seed) for name, seed in missing]
             for run in runs:
-                measure(run.result(), options.into, data, elsewhere)
+                measure(run.result(), options, data, elsewhere)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -287,22 +289,22 @@ def named(option: str, sources: list[Source]) -> list[str]:
     return [word for source in sources for word in (option, f"{source.reader}={source.folder}")]
 
 
-def measure(run: Path, into: Path, data: list[Source], elsewhere: list[Source], label: str | None = None) -> list[str]:
+def measure(run: Path, options: argparse.Namespace, data: list[Source], elsewhere: list[Source]) -> list[str]:
     """Measure a finished run, and add its results to the ladder.
 
     Args:
         run: The run folder.
-        into: The folder of the ladders.
+        options: The parsed command line.
         data: The sources of --data.
         elsewhere: The sources of --elsewhere.
-        label: The name of the row, or None for the name of the configuration.
 
     Returns:
         The names of the corpora on which the run was tested.
     """
     from ladder_runs import collect
 
-    added = collect(run, into, data, elsewhere, label, progress=sys.stderr.isatty())
+    bar = sys.stderr.isatty()
+    added = collect(run, options.into, data, elsewhere, options.label, options.degraded, progress=bar)
     say(NAME, f"{run}: {', '.join(dict.fromkeys(name for _, name in added))}")
     return list(dict.fromkeys(test for test, _ in added))
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 from ladder_rows import KINDS, check_config, digest, half, keep, read_rows, run_name, same_list
+from robustness import Recordings, score, static_codes, written
 
 from rwae_audio.commands.runs import read_plan
 from rwae_audio.data.audio import load_audio
-from rwae_audio.data.corpora import Source, by_corpus, planned_sources, read_corpora, relocated
+from rwae_audio.data.corpora import Corpus, Source, by_corpus, planned_sources, read_corpora, relocated
 from rwae_audio.data.features import MelConfig
 from rwae_audio.data.store import open_store
 from rwae_audio.evaluation.alignment import bytes_lost, phones_of
@@ -26,7 +27,7 @@ from rwae_audio.evaluation.scores import read_scores, write_scores
 from rwae_audio.evaluation.trials import Trials
 from rwae_audio.evaluation.verification import Report, code_draws, report, report_codes
 from rwae_audio.files import InputError, read_json, read_text, write_json
-from rwae_audio.inference.bundle import load_bundle
+from rwae_audio.inference.bundle import Bundle, load_bundle
 from rwae_audio.model import RWAE, parameters
 from rwae_audio.training.trainer import new_model
 
@@ -41,6 +42,7 @@ def collect(
     data: Sequence[Source],
     elsewhere: Sequence[Source],
     label: str | None = None,
+    degraded: Path | None = None,
     progress: bool = False,
 ) -> list[tuple[str, str]]:
     """Measure a finished run, and add it to the ladder of each corpus on which it was tested.
@@ -53,6 +55,7 @@ def collect(
         data: New folders of the run's corpora, if they have moved.
         elsewhere: Further corpora for tests. Those on which the run was trained are left out.
         label: The name of the row, if it is not that of the configuration.
+        degraded: A folder for degraded recordings, if the static EER on them is measured as well.
         progress: Whether progress bars are shown.
 
     Returns:
@@ -81,7 +84,7 @@ def collect(
         for trials, _ in scores.values():
             same_list(run, digest(trials), place)
         check_config(place, *names[own], config)
-        columns = model_columns(run, plan, test, new, progress)
+        columns = model_columns(run, plan, test, new, degraded and degraded / test, progress)
         rows = []
         for key, (trials, values) in scores.items():
             row = {"name": names[key][0], "seed": names[key][1], "test": test, "trial_list": digest(trials)}
@@ -113,11 +116,12 @@ def training_columns(run: Path, plan: Mapping[str, Any], test: str, table: Mappi
 
 
 def model_columns(
-    run: Path, plan: dict[str, Any], test: str, elsewhere: Sequence[Source], progress: bool
+    run: Path, plan: dict[str, Any], test: str, elsewhere: Sequence[Source], degraded: Path | None, progress: bool
 ) -> dict[str, Callable[[], dict[str, Any]]]:
     """Return a function for each row that computes the columns which need the model and speech.
 
-    The trained and the untrained model have the columns `phone` and `speaker` (see probes.py), `parameters` and `elsewhere`.
+    The trained and the untrained model have the columns `phone` and `speaker` (see probes.py), `parameters`, `elsewhere`,
+    and `degraded` if there is a folder for degraded recordings.
     Log-mels have `elsewhere` alone. A run without a bundle has no such columns.
 
     Args:
@@ -125,6 +129,7 @@ def model_columns(
         plan: The plan of the run.
         test: The tested corpus.
         elsewhere: Further corpora for tests.
+        degraded: The folder of the corpus's degraded recordings, which are written if it does not exist, or None.
         progress: Whether progress bars are shown.
     """
     if not (run / "bundle").is_dir():
@@ -145,7 +150,8 @@ def model_columns(
     def columns(model: RWAE, mean: np.ndarray) -> dict[str, Any]:
         probes = probe_report(ready.store, ready.train_rows, ready.test[test], model, normaliser, mel, phones)
         unseen = elsewhere_columns(lambda bench: model_row(bench, embed_rows(bench, model, normaliser, mel), mean, 0))
-        return {**probes, **unseen, "parameters": parameters(model)}
+        robust = degraded_rates(replace(bundle, model=model), corpus, ready.test[test], degraded) if degraded else {}
+        return {**probes, **unseen, **robust, "parameters": parameters(model)}
 
     def untrained() -> dict[str, Any]:
         model = new_model(bundle.config).eval()
@@ -156,6 +162,26 @@ def model_columns(
 
     own = {plan["name"]: lambda: columns(bundle.model, bundle.dynamic_mean), UNTRAINED: untrained}
     return {**own, **{name: features(name) for name in FEATURES}}
+
+
+def degraded_rates(bundle: Bundle, corpus: Corpus, bench: Benchmark, folder: Path) -> dict[str, Any]:
+    """Return the column `degraded`: the mean static EER over the degradations of robustness.py, by side.
+
+    Speakers who are no test speakers talk in the background.
+
+    Args:
+        bundle: The model.
+        corpus: The tested corpus.
+        bench: Its benchmark.
+        folder: The folder of the degraded recordings, which are written if it does not exist.
+    """
+    talkers: dict[str, list[Path]] = {}
+    for utterance in (u for u in corpus.utterances if u.split != "test"):
+        talkers.setdefault(utterance.speaker, []).append(utterance.path)
+    paths = [bench.store.utterances[row].path for row in bench.rows]
+    recordings = Recordings(bench.trials.names, paths, [[*talkers.values()]] * len(paths), 0)
+    vectors = {name: np.stack([*static_codes(bundle, files)]) for name, files in written(recordings, folder).items()}
+    return {"degraded": score(bench.trials, vectors, 200)["mean"]}
 
 
 def report_row(row: Row, bench: Benchmark, left_out: int) -> Report:

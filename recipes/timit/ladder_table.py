@@ -57,6 +57,7 @@ COLUMNS = {  # column of ladder.csv → its path in a report
     **{name: f"codes.{name}" for name in ("error", "static_variance", "dynamic_variance")},
     **{name: f"codes.{name}" for name in ("static_effect", "dynamic_effect")},
     "non_speech_static_eer": "non_speech.eer",
+    **{f"degraded_{side}_eer": f"degraded.{side}.eer" for side in ("test", "both")},
     **{name: name for name in ("parameters", "updates", "seconds_per_1000")},
 }
 
@@ -187,6 +188,8 @@ def table_md(rows: Sequence[Row], corpus: str) -> str:
     parts += ["Synthetic speech: these numbers say nothing about people."] if first["synthetic"] else []
     parts += list(dict.fromkeys(f"Partial: {row.report['partial']}." for row in rows if row.report.get("partial")))
     parts += [markdown_table(RATES, rate_cells(rows), words=(1,))]
+    note = "degraded: mean static EER over the degradations of robustness.py, of the second recording / of both."
+    parts += [note] if any(row.report.get("degraded") for row in rows) else []
     parts += ["## What the codes hold", markdown_table(HOLDS, map(content_cells, rows)), LEGEND]
     parts += elsewhere_section(rows)
     lines = [f"- {line}" for line in terms(rows)]
@@ -214,7 +217,7 @@ def table_md(rows: Sequence[Row], corpus: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-RATES = ("rank", "system", "seeds", "static EER %", "dynamic EER %", "gap", "minDCF")
+RATES = ("rank", "system", "seeds", "static EER %", "dynamic EER %", "gap", "minDCF", "degraded %")
 HOLDS = (
     *("system", "phone z^m", "phone z^c", "speaker z^m linear", "GRU", "error", "variance z^c", "z^m"),
     *("non-speech", "parameters", "s/1,000 updates"),
@@ -239,7 +242,9 @@ def rate_cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
             with_interval(at(report, f"{code}.eer"), at(report, f"{code}.interval")) for code in ("static", "dynamic")
         )
         rank = str(number) if row.kind == "ranked" else ""
-        yield (rank, row.name + mark, str(len(row.runs)), *rates, gap, number_of(report["static"]["min_dcf"], 3))
+        degraded = " / ".join(percent(at(report, f"degraded.{side}.eer")) for side in ("test", "both"))
+        min_dcf = number_of(report["static"]["min_dcf"], 3)
+        yield (rank, row.name + mark, str(len(row.runs)), *rates, gap, min_dcf, degraded.strip(" /"))
 
 
 def content_cells(row: Row) -> tuple[str, ...]:

@@ -14,10 +14,10 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from degradations import CONDITIONS, PLAIN, RATE, Condition, babblers, write_recording
@@ -31,6 +31,9 @@ from rwae_audio.evaluation.vectors import read_vectors
 from rwae_audio.evaluation.verification import bootstrap_eers, cosine_scores, eer, interval
 from rwae_audio.files import InputError, whole_folder, write_json, write_text
 from rwae_audio.randomness import generator
+
+if TYPE_CHECKING:
+    from rwae_audio.inference.bundle import Bundle
 
 NAME = "robustness.py"
 SIDES = {"test": "test side", "both": "both sides"}  # side of a trial → its label
@@ -150,6 +153,17 @@ class Recordings:
         return written
 
 
+def written(recordings: Recordings, folder: Path) -> dict[str, list[Path]]:
+    """Return the paths of all recordings in each condition below a folder, and write them first if it does not exist."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        write_all(recordings, folder)
+    return {
+        condition.name: [folder / condition.name / condition.place(name) for name in recordings.names]
+        for condition in CONDITIONS
+    }
+
+
 def write_all(recordings: Recordings, folder: Path) -> None:
     """Write a folder for each condition into a new folder, whole or not at all."""
     count = len(recordings.paths)
@@ -195,17 +209,10 @@ def systems(options: argparse.Namespace, taken: Collection[str]) -> dict[str, Em
     Raises:
         InputError: The name of a system is the name of another row.
     """
-    from rwae_audio.conversion.reading import read_file
-    from rwae_audio.conversion.voice import voice_of
     from rwae_audio.inference.bundle import load_bundle
 
     bundle = load_bundle(options.bundle)
-    static = bundle.config.objective.name
-
-    def static_code(path: Path) -> np.ndarray:
-        return voice_of(bundle, read_file(path, bundle.config.mel), register=False).code.numpy()
-
-    embedders: dict[str, Embed] = {static: lambda paths: map(static_code, paths)}
+    embedders: dict[str, Embed] = {bundle.config.objective.name: lambda paths: static_codes(bundle, paths)}
     try:
         from resemblyzer import VoiceEncoder, preprocess_wav
 
@@ -222,6 +229,15 @@ def systems(options: argparse.Namespace, taken: Collection[str]) -> dict[str, Em
     if clashes := set(taken) & set(embedders):
         raise InputError(f"--embeddings {min(clashes)} has the name of another row; expected another folder name")
     return embedders
+
+
+def static_codes(bundle: Bundle, paths: Iterable[Path]) -> Iterator[np.ndarray]:
+    """Yield the static code (static_dim,) of each recording."""
+    from rwae_audio.conversion.reading import read_file
+    from rwae_audio.conversion.voice import voice_of
+
+    for path in paths:
+        yield voice_of(bundle, read_file(path, bundle.config.mel), register=False).code.numpy()
 
 
 def read_conditions(folder: Path, trials: Trials) -> Vectors:

@@ -6,7 +6,8 @@ from types import ModuleType
 
 from rwae_audio.files import InputError
 
-INSTALL = "pip install --force-reinstall --index-url https://pypi.org/simple torch torchaudio"
+# 2.11.0 loads with torch 2.11 to 2.14, 2.11.1 only with 2.13 and later
+INSTALL = "pip install --force-reinstall --index-url https://pypi.org/simple torch torchaudio==2.11.0"
 
 
 def torchaudio() -> ModuleType:
