@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from ladder_rows import KINDS, check_config, digest, half, keep, read_rows, run_name, same_list
-from robustness import Recordings, score, static_codes, written
+from robustness import Recordings, degraded_paths, score, static_codes
 
 from rwae_audio.commands.runs import read_plan
 from rwae_audio.data.audio import load_audio
@@ -180,7 +180,9 @@ def degraded_rates(bundle: Bundle, corpus: Corpus, bench: Benchmark, folder: Pat
         talkers.setdefault(utterance.speaker, []).append(utterance.path)
     paths = [bench.store.utterances[row].path for row in bench.rows]
     recordings = Recordings(bench.trials.names, paths, [[*talkers.values()]] * len(paths), 0)
-    vectors = {name: np.stack([*static_codes(bundle, files)]) for name, files in written(recordings, folder).items()}
+    vectors = {
+        name: np.stack([*static_codes(bundle, files)]) for name, files in degraded_paths(recordings, folder).items()
+    }
     return {"degraded": score(bench.trials, vectors, 200)["mean"]}
 
 

@@ -153,7 +153,7 @@ class Recordings:
         return written
 
 
-def written(recordings: Recordings, folder: Path) -> dict[str, list[Path]]:
+def degraded_paths(recordings: Recordings, folder: Path) -> dict[str, list[Path]]:
     """Return the paths of all recordings in each condition below a folder, and write them first if it does not exist."""
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
