@@ -7,7 +7,7 @@ import functools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from rwae_audio.settings import nearest, resolve
 
 FRAMES = 4096  # frames that are computed at once when a waveform comes in blocks
 SILENT_POWER = 1e-8  # mel power of silence (−80 dB)
+COSINES = 20  # of an envelope; harmonics of an F0 up to 250 Hz are faster over 80 mel bins
 MIN_DEVIATION = 0.1  # least standard deviation of a bin in nats; that of speech is 2 to 4 in every bin
 
 
@@ -40,7 +41,8 @@ class MelConfig:
         n_fft: Samples in a window and in its Fourier transform, an even number.
         hop_length: Samples between two frames, at most `n_fft`.
         n_mels: Mel bins of a frame.
-        power: 2 for mels of the power spectrum, 1 for mels of the magnitude.
+        spectrum: What the mels of a frame are taken from: the `power` spectrum, the `magnitude` spectrum, or the latter, of
+            which a model sees the `envelope` alone, without the harmonics of F0.
         segment: Frames in a training segment.
     """
 
@@ -50,7 +52,7 @@ class MelConfig:
     n_fft: int = 400
     hop_length: int = 160
     n_mels: int = 80
-    power: float = 2.0
+    spectrum: Literal["power", "magnitude", "envelope"] = "power"
     segment: int = 20
 
     def __post_init__(self) -> None:
@@ -58,7 +60,11 @@ class MelConfig:
             _check(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
         _check(self.n_fft % 2 == 0, "n_fft", self.n_fft, "an even number")
         _check(self.hop_length <= self.n_fft, "hop_length", self.hop_length, f"at most n_fft = {self.n_fft}")
-        _check(self.power in (1, 2), "power", self.power, "1 (magnitude) or 2 (power)")
+
+    @property
+    def power(self) -> float:
+        """The power of the magnitudes that the mel filters sum: 2 or 1."""
+        return 2.0 if self.spectrum == "power" else 1.0
 
     @property
     def win_length(self) -> int:
@@ -95,8 +101,12 @@ class MelConfig:
         return dataclasses.asdict(self)
 
     def frames(self) -> MelConfig:
-        """Return the settings on which the frames depend: all except `segment`, which gets its default."""
-        return dataclasses.replace(self, segment=MelConfig.segment)
+        """Return the settings on which log-mels depend: all except `segment`, which gets its default.
+
+        Models that see envelopes read them from log-mels of the magnitude spectrum.
+        """
+        spectrum: Any = "magnitude" if self.spectrum == "envelope" else self.spectrum
+        return dataclasses.replace(self, segment=MelConfig.segment, spectrum=spectrum)
 
     @property
     def shortest(self) -> int:
@@ -107,7 +117,7 @@ class MelConfig:
 PRESETS = {
     "paper": MelConfig(),
     # the settings that SpeechBrain's 16 kHz HiFi-GAN (speechbrain/tts-hifigan-libritts-16kHz) was trained on
-    "vocoder": MelConfig(n_fft=1024, hop_length=256, power=1.0, segment=40),
+    "vocoder": MelConfig(n_fft=1024, hop_length=256, spectrum="magnitude", segment=40),
 }
 
 
@@ -247,6 +257,19 @@ def non_speech_mask(log_mels: np.ndarray | torch.Tensor, config: MelConfig) -> n
     return np.maximum(np.maximum(padded[:-2], padded[2:]), level) <= threshold
 
 
+@functools.cache
+def envelope_projection(n_mels: int) -> torch.Tensor:
+    """Return the matrix (n_mels, n_mels), float64, that maps log-mels (..., n_mels) to their envelope, from the right.
+
+    The envelope is the part in the first COSINES cosines over the mel bins (a liftered cepstrum: Oppenheim & Schafer,
+    "Discrete-Time Signal Processing"). Windows of 64 ms resolve the harmonics of F0, which are faster over the bins.
+    """
+    from scipy.fft import dct
+
+    cosines = dct(np.eye(n_mels), axis=1, norm="ortho")[:, :COSINES]
+    return torch.from_numpy(cosines @ cosines.T)
+
+
 @dataclass(frozen=True, eq=False)
 class Normaliser:
     """Normalisation of each mel bin to zero mean and unit variance.
@@ -254,17 +277,22 @@ class Normaliser:
     Attributes:
         mean: The mean of each bin, (n_mels,), float32.
         deviation: The standard deviation of each bin, (n_mels,), float32.
+        envelope: Whether normalised frames have the envelope of the log-mels alone.
     """
 
     mean: torch.Tensor
     deviation: torch.Tensor
+    envelope: bool = False
 
     @classmethod
-    def fit(cls, frames: np.ndarray | torch.Tensor | Iterable[np.ndarray | torch.Tensor]) -> Normaliser:
+    def fit(
+        cls, frames: np.ndarray | torch.Tensor | Iterable[np.ndarray | torch.Tensor], envelope: bool = False
+    ) -> Normaliser:
         """Return the normaliser of some log-mels.
 
         Args:
             frames: An array (N, n_mels) or several such arrays. They are read in chunks, so they can be memory-mapped.
+            envelope: Whether normalised frames have the envelope of the log-mels alone.
 
         Raises:
             InputError: There are no frames.
@@ -274,15 +302,18 @@ class Normaliser:
         for array in arrays:
             for start in range(0, len(array), 65536):
                 chunk = np.asarray(array[start : start + 65536], dtype=np.float64)
+                chunk = chunk @ envelope_projection(chunk.shape[1]).numpy() if envelope else chunk
                 count, total, squares = count + len(chunk), total + chunk.sum(0), squares + np.square(chunk).sum(0)
         if count == 0:
             raise InputError("no frames to normalise by; expected at least one")
         mean = total / count
         deviation = np.sqrt(np.maximum(squares / count - mean**2, MIN_DEVIATION**2))
-        return cls(torch.from_numpy(mean).float(), torch.from_numpy(deviation).float())
+        return cls(torch.from_numpy(mean).float(), torch.from_numpy(deviation).float(), envelope)
 
     def __call__(self, log_mels: torch.Tensor) -> torch.Tensor:
         """Normalise log-mels (..., n_mels)."""
+        if self.envelope:
+            log_mels = log_mels @ envelope_projection(log_mels.shape[-1]).to(log_mels)
         return (log_mels - self.mean) / self.deviation
 
     def inverse(self, frames: torch.Tensor) -> torch.Tensor:
@@ -291,4 +322,4 @@ class Normaliser:
 
     def to(self, device: torch.device | str) -> Normaliser:
         """Return the normaliser on another device."""
-        return Normaliser(self.mean.to(device), self.deviation.to(device))
+        return Normaliser(self.mean.to(device), self.deviation.to(device), self.envelope)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +161,8 @@ def prepare(
     with first_process_first():  # so that the store is built once
         store = open_store(corpora, config.mel, progress=progress)
     rows = store.indices("train")
-    normaliser = initial.normaliser if initial is not None else store.normaliser(rows)
+    envelope = config.mel.spectrum == "envelope"
+    normaliser = store.normaliser(rows, envelope) if initial is None else replace(initial.normaliser, envelope=envelope)
     pairs = objective_class(config.objective.name).pairs
     sampler = Sampler(store, rows, config.mel.segment, config.model, pairs)
     dev, test = (benchmarks(store, corpora, tested, split) for split in ("dev", "test"))
