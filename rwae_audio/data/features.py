@@ -264,10 +264,9 @@ def envelope_projection(n_mels: int) -> torch.Tensor:
     The envelope is the part in the first COSINES cosines over the mel bins (a liftered cepstrum: Oppenheim & Schafer,
     "Discrete-Time Signal Processing"). Windows of 64 ms resolve the harmonics of F0, which are faster over the bins.
     """
-    from scipy.fft import dct
-
-    cosines = dct(np.eye(n_mels), axis=1, norm="ortho")[:, :COSINES]
-    return torch.from_numpy(cosines @ cosines.T)
+    bins, orders = (torch.arange(count, dtype=torch.float64) for count in (n_mels, COSINES))
+    cosines = torch.nn.functional.normalize(torch.cos(torch.pi * orders[:, None] * (bins + 0.5) / n_mels))
+    return cosines.T @ cosines
 
 
 @dataclass(frozen=True, eq=False)
