@@ -13,7 +13,9 @@ from rwae_audio.conversion.converter import Converter
 from rwae_audio.conversion.harmonics import Harmonics, combs, grid_index
 from rwae_audio.conversion.reading import read_waveform
 from rwae_audio.conversion.vocoders.griffin_lim import GriffinLim
+from rwae_audio.data.corpora import read_corpus
 from rwae_audio.data.features import COSINES, PRESETS, Normaliser, envelope_projection, log_mel
+from rwae_audio.evaluation.experiment import prepare
 from rwae_audio.inference.bundle import load_bundle
 from rwae_audio.randomness import generator
 
@@ -145,3 +147,18 @@ def test_a_bundle_of_envelopes_is_read_back(converter: Converter, tmp_path) -> N
     frames = again.frames(speech(0, 1.0))
     torch.testing.assert_close(again.reconstruct(frames), converter.bundle.reconstruct(frames))
     assert dataclasses.replace(again.config.mel, spectrum="magnitude").frames() == again.config.mel.frames()
+
+
+def test_training_goes_on_from_whole_log_mels_to_envelopes(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RWAE_CACHE", str(tmp_path / "cache"))
+    initial = load_bundle(tiny_bundle(tmp_path / "bundle"))
+    demo = read_corpus("demo")
+    speakers = [name for split in ("train", "dev", "test") for name in demo.speakers(split)[:2]]
+    corpus = dataclasses.replace(demo, utterances=tuple(u for u in demo.utterances if u.speaker in speakers))
+    mel = dataclasses.replace(initial.config.mel, spectrum="envelope")
+    ready = prepare(dataclasses.replace(initial.config, mel=mel), [corpus], ["demo"], initial=initial)
+    assert ready.normaliser.envelope
+    assert torch.equal(ready.normaliser.mean, initial.normaliser.mean)
+    fresh = prepare(dataclasses.replace(initial.config, mel=mel), [corpus], ["demo"])
+    assert fresh.normaliser.envelope
+    assert (fresh.normaliser.deviation < initial.normaliser.deviation * 1.5).all()
