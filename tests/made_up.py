@@ -79,6 +79,6 @@ def tiny_bundle(
     frames = [log_mel(torch.from_numpy(speech(seed)), config.mel) for seed in range(4)]
     text = card(config, corpora(synthetic), 1.5, {"command": "made up"})
     mean = np.linspace(-0.1, 0.1, config.model.dynamic_dim)
-    model, normaliser = RWAE(config.model), Normaliser.fit(frames, config.mel.spectrum == "envelope")
+    model, normaliser = RWAE(config.model), Normaliser.fit(frames, config.mel.envelope)
     save_bundle(folder, config, model, normaliser, mean, synthetic=synthetic, meta={"command": "made up"}, card=text)
     return folder

@@ -67,6 +67,11 @@ class MelConfig:
         return 2.0 if self.spectrum == "power" else 1.0
 
     @property
+    def envelope(self) -> bool:
+        """Whether a model sees the envelopes of log-mels alone."""
+        return self.spectrum == "envelope"
+
+    @property
     def win_length(self) -> int:
         """The number of samples in a window."""
         return self.n_fft
@@ -105,7 +110,7 @@ class MelConfig:
 
         Models that see envelopes read them from log-mels of the magnitude spectrum.
         """
-        spectrum: Any = "magnitude" if self.spectrum == "envelope" else self.spectrum
+        spectrum: Any = "magnitude" if self.envelope else self.spectrum
         return dataclasses.replace(self, segment=MelConfig.segment, spectrum=spectrum)
 
     @property

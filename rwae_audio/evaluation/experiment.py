@@ -161,8 +161,10 @@ def prepare(
     with first_process_first():  # so that the store is built once
         store = open_store(corpora, config.mel, progress=progress)
     rows = store.indices("train")
-    envelope = config.mel.spectrum == "envelope"
-    normaliser = store.normaliser(rows, envelope) if initial is None else replace(initial.normaliser, envelope=envelope)
+    if initial is None:
+        normaliser = store.normaliser(rows, config.mel.envelope)
+    else:
+        normaliser = replace(initial.normaliser, envelope=config.mel.envelope)
     pairs = objective_class(config.objective.name).pairs
     sampler = Sampler(store, rows, config.mel.segment, config.model, pairs)
     dev, test = (benchmarks(store, corpora, tested, split) for split in ("dev", "test"))
