@@ -28,6 +28,8 @@ SWITCHES: dict[str, dict[str, Any]] = {  # objective → the switches of ModelCo
     "dsvae": INDEPENDENT,
     "s3vae": INDEPENDENT,
     "c-dsvae": INDEPENDENT,
+    "skd": INDEPENDENT,
+    "diffsda": INDEPENDENT,
     "dbse": {**INDEPENDENT, "static_from": "frame", "dynamic_norm": "none"},
     "fhvae": {**INDEPENDENT, "static_from": "segment", "dynamic_per": "segment", "dynamic_sees_static": True},
 }

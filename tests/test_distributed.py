@@ -48,6 +48,8 @@ CASES = {
     "plus-swap": (objective_settings("rwae-plus", swap_weight=2.0, back_weight=1.0, critic_weight=1.0), {}),
     "dbse": (objective_settings("dbse"), SWITCHES["dbse"]),
     "c-dsvae": (objective_settings("c-dsvae"), SWITCHES["c-dsvae"]),
+    "skd": (objective_settings("skd"), SWITCHES["skd"]),
+    "diffsda": (objective_settings("diffsda"), SWITCHES["diffsda"]),
     "s3vae": (objective_settings("s3vae"), SWITCHES["s3vae"]),
     "fhvae": (objective_settings("fhvae"), SWITCHES["fhvae"]),
     "dsvae": (objective_settings("dsvae"), {"dynamic_offset_variance": 0.0, "posterior": "learned"}),

@@ -113,7 +113,7 @@ def test_an_objective_without_settings_of_its_own_has_those_of_all(outside: str,
     ("table", "says"),
     [
         ({"name": "rwae-mdm"}, r"name is 'rwae-mdm'; did you mean 'rwae-mmd'\? \(or module:Class\)"),
-        ({"name": "zzz"}, r"name is 'zzz'; expected one of c-dsvae, .*, s3vae \(or module:Class\)"),
+        ({"name": "zzz"}, r"name is 'zzz'; expected one of c-dsvae, .*, skd \(or module:Class\)"),
         ({"name": ""}, r"name is ''; expected one of "),
         ({"name": ":Own"}, r"name is ':Own'; expected one of .* \(or module:Class\)"),
         ({"name": "own_objective:"}, r"name is 'own_objective:'; .* \(or module:Class\)"),

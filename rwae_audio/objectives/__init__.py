@@ -12,9 +12,11 @@ from rwae_audio.objectives.actions import Actions
 from rwae_audio.objectives.base import Objective, ObjectiveSettings
 from rwae_audio.objectives.baselines.c_dsvae import CDsvae
 from rwae_audio.objectives.baselines.dbse import Dbse
+from rwae_audio.objectives.baselines.diffsda import Diffsda
 from rwae_audio.objectives.baselines.dsvae import Dsvae
 from rwae_audio.objectives.baselines.fhvae import Fhvae
 from rwae_audio.objectives.baselines.s3vae import S3vae
+from rwae_audio.objectives.baselines.skd import Skd
 from rwae_audio.objectives.rwae_gan import RwaeGan
 from rwae_audio.objectives.rwae_mmd import RwaeMmd
 from rwae_audio.objectives.rwae_plus import RwaePlus
@@ -32,6 +34,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "s3vae": S3vae,
     "c-dsvae": CDsvae,
     "dbse": Dbse,
+    "skd": Skd,
+    "diffsda": Diffsda,
 }
 
 
