@@ -26,7 +26,7 @@ DECODERS = ("recurrent", "frame", "convolutional")
 def passed(count: int = 16, **changes: object) -> tuple[RWAE, torch.Tensor, Output]:
     """A model in float64, frames (count, 5, 6), and a pass with draws."""
     torch.manual_seed(0)
-    settings = {"n_mels": 6, "static_dim": 4, "dynamic_dim": 3, "posterior": "learned", "standardise": False}
+    settings = {"n_mels": 6, "static_dim": 4, "dynamic_dim": 3, "posterior": "learned"}
     model = RWAE(ModelConfig(**{**settings, **SIZES, **SWITCHES["skd"], **changes})).double().train()
     frames = torch.randn(count, 5, 6, dtype=torch.float64, generator=generator(0, "frames"))
     return model, frames, model(frames, generator=generator(0, "noise"))
@@ -227,7 +227,7 @@ def test_the_generator_alone_decides_on_the_noise() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_runs_depend_on_the_seed_and_stay_finite(name: str, tmp_path: Path) -> None:
     """With deterministic codes, as in the configurations of the package."""
-    switches = {"posterior": "learned", "static_variance": 1e-4, "dynamic_variance": 1e-4, "standardise": False}
+    switches = {"posterior": "learned", "static_variance": 1e-4, "dynamic_variance": 1e-4}
     model = replace(MODEL, **SWITCHES[name], **switches)
     config = replace(CONFIG, model=model, objective=objective_settings(name))
     other = replace(config, train=replace(config.train, seed=1))
