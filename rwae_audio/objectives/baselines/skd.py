@@ -35,13 +35,13 @@ class Skd(Objective):
     Σ_t c(x_t, G) + T · n_mels / λ_rec · [ λ_pred · (mean (z^m_{t+1} − A·z^m_t)² + mean (x_{t+1} − G(z^c, A·z^m_t))²)
         + λ_eig · (1/d) Σ_i ρ(Re μ_i) ],    ρ(r) = r if r > ε, else 0
 
-    z^m are posterior means, means are over all elements, and μ are the eigenvalues of A. A is the least-squares solution
-    over the batch, and has a gradient. There is no KL term, so a learned variance falls to its lower bound.
+    z^m are posterior means, μ are the eigenvalues of A, and the other means are over all elements. A is the solution of
+    least squares over the batch, and has a gradient. There is no KL term, so a learned variance falls to its lower bound.
 
-    The paper has one code for each frame, and divides it by the eigenvalues of one operator. Here the static block of the
-    operator is the identity, as z^c is one vector for a segment. So the penalty that pulls static eigenvalues to 1 is
-    left out. The released code compares the decoded prediction with the reconstruction, here it is compared with the
-    frames. The released code has dropout on the codes, here there is none.
+    In the paper one code a frame has static and dynamic parts, which are told apart by the eigenvalues of one operator.
+    Here z^c is one vector for all frames, so its block is the identity and needs no penalty. The released code compares
+    the decoded prediction with the reconstruction; here it is compared with the frames. The released code has dropout on
+    the codes; here there is none. The ridge of the least squares is ours as well.
     """
 
     Settings = SkdSettings
