@@ -12,7 +12,7 @@ import soundfile
 import torch
 from made_up import speech, tiny_bundle
 
-from rwae_audio.conversion.converter import Converter
+from rwae_audio.conversion.converter import BEYOND, Converter
 from rwae_audio.conversion.pitch import Register, fundamental, moved, pooled, register, register_of, tracked
 from rwae_audio.conversion.vocoders.griffin_lim import GriffinLim, griffin_lim
 from rwae_audio.conversion.vocoders.neural import Vocoder, VocoderConfig, vocode
@@ -57,7 +57,8 @@ def test_the_length_is_the_sources(bundle: Bundle, count: int) -> None:
 def test_it_is_the_vocoders_sound_of_the_converted_frames(bundle: Bundle) -> None:
     source, target, more = speech(0, 0.5), speech(1, 0.6), speech(2, 0.7)
     frames = bundle.convert(bundle.frames(source), bundle.frames(target), bundle.frames(more))
-    expected = griffin_lim(frames, bundle.config.mel, seed=3).numpy()
+    beyond = BEYOND * (frames.mean(0) - bundle.reconstruct(bundle.frames(source)).mean(0))
+    expected = griffin_lim(frames + beyond, bundle.config.mel, seed=3).numpy()
     sound = converted(bundle, source, [target, more], seed=3)
     gain = level(source).active / active(np.pad(expected, (0, len(source) - len(expected))))
     np.testing.assert_allclose(sound[: len(expected)], gain * expected, rtol=0, atol=1e-3 * sound.max())
@@ -81,7 +82,7 @@ def test_a_conversion_is_as_loud_as_its_source_and_else_the_same(bundle: Bundle,
     source, target = speech(0), speech(1)
     sound = converted(bundle, source, [target])
     other = converted(bundle, gain * source + 0.1, [target / 50 - 0.05])
-    np.testing.assert_allclose(other, gain * sound, atol=3e-2 * gain * np.abs(sound).max())
+    np.testing.assert_allclose(other, gain * sound, atol=5e-2 * gain * np.abs(sound).max())
 
 
 def test_waveforms_are_taken_as_they_come(bundle: Bundle) -> None:
@@ -247,6 +248,7 @@ def test_the_neural_sound_is_that_of_the_converted_frames_at_the_targets_pitch(n
     mel = bundle.config.mel
     source, targets = speech(0, 1.2), [speech(3, 1.0), speech(3, 1.1)]
     frames = bundle.convert(bundle.frames(source), *(bundle.frames(target) for target in targets))
+    frames = frames + BEYOND * (frames.mean(0) - bundle.reconstruct(bundle.frames(source)).mean(0))
     f0 = fundamental(source, mel)
     own, *theirs = (register_of(tracked(speech_of(part, 16000).blocks(), 16000)) for part in (source, *targets))
     other = pooled(theirs)

@@ -209,7 +209,8 @@ def test_gradients_and_critics_are_those_of_one_process(together: Path, tmp_path
     if case.startswith(("smmd", "gan")):
         assert difference(one, two, "objective.") < 1e-9
         assert difference(one, two, "optimizer-") < 1e-9
-    assert difference(one, two, "model.dynamic_encoder.norm") < 1e-9
+    if configuration(case, updates=1).model.posterior == "fixed":
+        assert difference(one, two, "model.dynamic_encoder.norm") < 1e-9
 
 
 def test_a_run_of_two_processes_ends_where_that_of_one_does(together: Path, tmp_path: Path) -> None:

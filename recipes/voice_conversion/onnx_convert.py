@@ -162,8 +162,10 @@ class OnnxConverter:
     def convert(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Return a source (N,) converted into the voice of a target (M,), as loud as the source, (N,)."""
         (source_speech, level), (target_speech, _) = self.levelled(source), self.levelled(target)
-        frames, voice = self.frames(source_speech), self.voice(self.frames(target_speech))
-        log_mels = self.run("decoder", voice, self.codes(frames)[None])[0]
+        frames, beyond = self.frames(source_speech), self.settings["beyond"]
+        codes, voice, own = self.codes(frames)[None], self.voice(self.frames(target_speech)), self.voice(frames)
+        means = [self.run("decoder", one, codes[:, : beyond["frames"]])[0].mean(0) for one in (voice, own)]
+        log_mels = self.run("decoder", voice, codes)[0] + beyond["share"] * (means[0] - means[1])
         f0, new_f0 = self.moved(source_speech, target_speech)
         if "harmonics" in self.networks:
             log_mels = self.run("harmonics", log_mels, frames, f0, new_f0)

@@ -9,6 +9,7 @@ Recordings may have any length; the memory hardly depends on it.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ from rwae_audio.inference.hub import FILES, VOCODER, pretrained_folder, upload
 Waveform = TypeVar("Waveform", np.ndarray, Tensor)
 Recording = str | PathLike | np.ndarray | Tensor
 PITCHES = ("target", "keep")
+BEYOND = 0.4  # chosen on development pairs (recipes/voice_conversion/NOTES.md)
+HEAD = 2000  # first frames of a source, over which the mean of decoded frames is taken
 
 
 @dataclass(frozen=True)
@@ -295,8 +298,7 @@ class Converter:
         return (np.zeros(len(block), dtype=np.float32) for block in source.samples())
 
     def _speech(self, source: Reading, voice: Voice, pitch: str, seed: int) -> Iterator[np.ndarray]:
-        codes = self.bundle.encode_chunks(source.log_mels)
-        frames = self.bundle.decode_chunks(voice.code, codes, voice.modulation)
+        frames = self._decoded(source, voice)
         f0 = self._contour(source, voice, pitch) if self.takes_pitch else None
         if self.harmonics is not None and f0 is not None:
             frames = self.harmonics.chunks(frames, source.log_mels(), source.f0, f0)
@@ -305,6 +307,24 @@ class Converter:
             yield samples.numpy()
             remaining -= len(samples)
         yield np.zeros(remaining, dtype=np.float32)  # the samples after the centre of the last frame, fewer than a hop
+
+    def _decoded(self, source: Reading, voice: Voice) -> Iterator[Tensor]:
+        """Yield the decoded log-mels in chunks (n, n_mels).
+
+        Their mean is moved past that of the decoder by BEYOND of the way from the source's own voice, since a decoder blurs
+        what tells voices apart.
+        """
+        bundle, own = self.bundle, voice_of(self.bundle, source, register=False)
+        codes, head = bundle.encode_chunks(source.log_mels), list[Tensor]()
+        while sum(map(len, head)) < HEAD and (chunk := next(codes, None)) is not None:
+            head.append(chunk)
+        start = [torch.cat(head)[:HEAD]]
+        mean, own_mean = (
+            torch.cat([*bundle.decode_chunks(one.code, start, one.modulation)]).mean(0) for one in (voice, own)
+        )
+        offset = BEYOND * (mean - own_mean)
+        for frames in bundle.decode_chunks(voice.code, itertools.chain(head, codes), voice.modulation):
+            yield frames + offset
 
     def _contour(self, source: Reading, voice: Voice, pitch: str) -> Tensor:
         """Return F0 in Hz for the conversion, (T,): the source's contour, moved into the pitch range of the voice.

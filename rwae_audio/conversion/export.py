@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rwae_audio.conversion.converter import Converter
+from rwae_audio.conversion.converter import BEYOND, HEAD, Converter
 from rwae_audio.conversion.pitch import fundamental
 from rwae_audio.conversion.vocoders.neural import Vocoder, buzz
 from rwae_audio.data.audio import load_audio
@@ -166,6 +166,7 @@ def settings(converter: Converter) -> dict[str, Any]:
             "ahead": ahead,
             "sees_static": config.model.dynamic_sees_static,
         },
+        "beyond": {"share": BEYOND, "frames": HEAD},
         "vocoder": isinstance(converter.vocoder, Vocoder),
     }
 
