@@ -37,17 +37,8 @@ HERE = Path(__file__).resolve().parent
 SHOWN = HERE / "ladder"  # the ladder of which READMES show some rows
 READMES = (HERE / "README.md", HERE.parent.parent / "README.md")
 ROWS = (
-    "fhvae",
-    "dsvae",
-    "dsvae-full",
-    "s3vae",
-    "c-dsvae",
-    "dbse",
-    "skd",
-    "diffsda",
-    "rwae-mmd",
-    "rwae-gan",
-    "rwae-plus",
+    *("fhvae", "dsvae", "dsvae-full", "s3vae", "c-dsvae", "dbse", "skd", "diffsda"),
+    *("rwae-mmd", "rwae-gan", "rwae-plus"),
 )
 SUPERVISED = {"ecapa": "ecapa.py", "d-vector": "dvector.py"}  # row → its script
 

@@ -311,8 +311,8 @@ class Converter:
     def _decoded(self, source: Reading, voice: Voice) -> Iterator[Tensor]:
         """Yield the decoded log-mels in chunks (n, n_mels).
 
-        Their mean is moved past that of the decoder by BEYOND of the way from the source's own voice, since a decoder blurs
-        what tells voices apart.
+        A decoder blurs what tells voices apart. So the mean of the frames is moved further from that of the source decoded in
+        its own voice, by BEYOND of the difference of both means.
         """
         bundle, own = self.bundle, voice_of(self.bundle, source, register=False)
         codes, head = bundle.encode_chunks(source.log_mels), list[Tensor]()
