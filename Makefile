@@ -11,7 +11,7 @@ train: $(VENV)/installed
 	$(BIN)/python recipes/timit/train.py
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 quick: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m "not slow"
