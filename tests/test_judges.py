@@ -44,6 +44,13 @@ def test_a_text_without_letters_is_refused() -> None:
         judges.character_error_rate("…", "yes")
 
 
+def test_phone_errors_by_hand() -> None:
+    assert judges.phone_error_rate(["h", "aɪ"], ["h", "aɪ"]) == 0
+    assert judges.phone_error_rate(["h", "aɪ", "ð", "ɛ"], ["h", "eɪ", "ɛ", "ɹ"]) == 0.75
+    assert judges.phone_error_rate(["h"], []) == 1
+    assert np.isnan(judges.phone_error_rate([], ["h"]))
+
+
 def test_pitch_of_contours_by_hand() -> None:
     source = np.array([0, 100, 110, 120, 130, 0, 0.0])
     octave = judges.pitch(source, 2 * source, source)
@@ -150,6 +157,13 @@ def test_distillmos_falls_with_noise(capsys: pytest.CaptureFixture[str]) -> None
     assert 1 <= rate(noisy) < rate(sound) - 0.1
     assert rate(sound) <= 5
     assert capsys.readouterr().out == ""
+
+
+@needs("hama")
+def test_phones_of_speech_and_of_silence() -> None:
+    recognise = judges.hama()
+    assert len(recognise(load_audio(ASSETS / "demo/f32/0.ogg"))) > 3
+    assert recognise(np.zeros(16000, dtype=np.float32)) == []
 
 
 @needs("pyworld")

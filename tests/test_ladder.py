@@ -141,12 +141,12 @@ sys.path.insert(0, {str(ROOT / "recipes/timit")!r})
 import ladder_runs
 import ladder_rows
 ladder_rows.write_text = lambda path, text: path.suffix == ".jsonl" and os.kill(os.getpid(), 9)
-ladder_runs.collect(Path({str(run)!r}), Path({str(into)!r}), {{}}, {{}})
+ladder_runs.collect(Path({str(run)!r}), Path({str(into)!r}), {{}}, ladder_runs.Further())
 """
     done = subprocess.run([sys.executable, "-c", killed], env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
     assert done.returncode == -signal.SIGKILL
     assert {run.row["name"] for run in ladder_rows.read_runs(into / "an4")} == ROWS
-    assert ladder_runs.collect(run, into, {}, {}) == [("an4", "dbse-0")]
+    assert ladder_runs.collect(run, into, {}, ladder_runs.Further()) == [("an4", "dbse-0")]
     assert {run.row["name"] for run in ladder_rows.read_runs(into / "an4")} == {*ROWS, "dbse"}
     assert [path.name for path in (into / "an4").glob(".*")] == [".lock"]
 

@@ -155,8 +155,8 @@ def test_a_table_of_what_judges_said(tmp_path: Path) -> None:
     assert (tmp_path / "an4-dev/plot.png").read_bytes()[:4] == b"\x89PNG"
     judged = (
         "25.0 [0.0, 50.0] | 25.0 [0.0, 50.0] | 75.0 [50.0, 100.0] | 75.0 [50.0, 100.0] | 20.0 [10.0, 30.0] | 1.00 | 1.00 | "
-        "100.0 | 100.0 | 100.0 | 50.0 [0.0, 100.0] | 50.0 [50.0, 50.0] | 75.0 [50.0, 100.0] | 100.0 [100.0, 100.0] | "
-        "0.640 | 1.00 | 1.5 | 1.0"
+        "100.0 | 100.0 | 100.0 | 100.0 [100.0, 100.0] | 50.0 [0.0, 100.0] | 50.0 [50.0, 50.0] | 75.0 [50.0, 100.0] | "
+        "100.0 [100.0, 100.0] | 0.640 | 1.00 | 1.5 | 1.0"
     )
     assert f"| good | {judged} |" in text
     assert text.index("| good |") < text.index("| bad |")
@@ -261,6 +261,8 @@ OPINIONS = SimpleNamespace(  # judges whose encoders tell a recording by its lev
     whisper=lambda threads: lambda samples: f"{np.mean(samples):.1f}",
     dnsmos=lambda: lambda samples: judges.Quality(1.0, 2.0, 3.0),
     distillmos=lambda: lambda samples: 4.0,
+    hama=lambda: lambda samples: [f"{np.mean(samples):.1f}", "a"],
+    phone_error_rate=lambda expected, recognised: float(expected != recognised) / len(expected),
     character_errors=lambda text, heard: judges.CharacterErrors(3, 3 * int(text != heard), 0, 0),
     fundamental=lambda samples: np.full(4, 100.0),
     pitch=lambda source, made, theirs: judges.Pitch(1.0, float(len(theirs)), 0.5),
@@ -304,7 +306,7 @@ def test_a_pair_is_judged_by_other_recordings_of_both(opinions: evaluate.Judges)
         assert said[f"{encoder}_target"] == pytest.approx(1.0)
         assert said[f"{encoder}_source"] == pytest.approx(np.cos(0.7))
     assert (said["cer"], said["register"]) == (1.0, 20.0)  # of five references
-    assert (said["overall"], said["distillmos"]) == (3.0, 4.0)
+    assert (said["overall"], said["distillmos"], said["phones"]) == (3.0, 4.0, 0.5)
     assert (said["seconds"], said["wanted_seconds"]) == (0.2, 0.1)
     assert said["mcd"] == pytest.approx(0.7)
 

@@ -66,6 +66,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     degraded = "also measure the EER on degraded recordings (see robustness.py), which are written to DIR once"
     parser.add_argument("--degraded", type=Path, metavar="DIR", help=degraded)
+    judged = "also let independent models judge swaps (see ladder_swaps.py; extra `judge`)"
+    parser.add_argument("--judged", action="store_true", help=judged)
     parser.add_argument("--collect", nargs="+", type=Path, metavar="RUN", help="only measure these finished runs")
     parser.add_argument(
         "--as",
@@ -304,10 +306,10 @@ def measure(run: Path, options: argparse.Namespace, data: list[Source], elsewher
     Returns:
         The names of the corpora on which the run was tested.
     """
-    from ladder_runs import collect
+    from ladder_runs import Further, collect
 
-    bar = sys.stderr.isatty()
-    added = collect(run, options.into, data, elsewhere, options.label, options.degraded, progress=bar)
+    further = Further(tuple(elsewhere), options.degraded, options.judged, progress=sys.stderr.isatty())
+    added = collect(run, options.into, data, further, options.label)
     say(NAME, f"{run}: {', '.join(dict.fromkeys(name for _, name in added))}")
     return list(dict.fromkeys(test for test, _ in added))
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ladder_rows import KINDS, check_config, digest, half, keep, read_rows, run_name, same_list
+from ladder_swaps import swap_columns
 from robustness import Recordings, degraded_paths, score, static_codes
 
 from rwae_audio.commands.runs import read_plan
@@ -36,14 +37,24 @@ COPIED = ("codes", "collapsed", "partial", "parameters", "elsewhere")  # entries
 UNTRAINED, FEATURES = "untrained", ("log-mel", "log-mel-mvn")  # the untrained rows
 
 
+class Further(NamedTuple):
+    """What is measured of each run besides its rates and probes.
+
+    Attributes:
+        elsewhere: Further corpora for tests. Those on which the run was trained are left out.
+        degraded: A folder for degraded recordings, if the static EER on them is measured as well.
+        judged: Whether independent models judge swaps.
+        progress: Whether progress bars are shown.
+    """
+
+    elsewhere: tuple[Source, ...] = ()
+    degraded: Path | None = None
+    judged: bool = False
+    progress: bool = False
+
+
 def collect(
-    run: Path,
-    into: Path,
-    data: Sequence[Source],
-    elsewhere: Sequence[Source],
-    label: str | None = None,
-    degraded: Path | None = None,
-    progress: bool = False,
+    run: Path, into: Path, data: Sequence[Source], further: Further, label: str | None = None
 ) -> list[tuple[str, str]]:
     """Measure a finished run, and add it to the ladder of each corpus on which it was tested.
 
@@ -53,10 +64,8 @@ def collect(
         run: The run folder.
         into: The folder of the ladders, which are in into/CORPUS.
         data: New folders of the run's corpora, if they have moved.
-        elsewhere: Further corpora for tests. Those on which the run was trained are left out.
+        further: What is measured besides.
         label: The name of the row, if it is not that of the configuration.
-        degraded: A folder for degraded recordings, if the static EER on them is measured as well.
-        progress: Whether progress bars are shown.
 
     Returns:
         The corpus and the name of each run that was added.
@@ -74,7 +83,8 @@ def collect(
         names |= {UNTRAINED: (UNTRAINED, seed), **{name: (name, None) for name in FEATURES}}
     plan["data"] = relocated(planned_sources(plan), data)
     trained_on = by_corpus(plan["data"])
-    new = [source for source in elsewhere if source.corpus not in trained_on]
+    unheard = tuple(source for source in further.elsewhere if source.corpus not in trained_on)
+    further = further._replace(elsewhere=unheard)
     added = []
     for test in plan["test"]:
         table, place = tables[test], into / test
@@ -84,7 +94,7 @@ def collect(
         for trials, _ in scores.values():
             same_list(run, digest(trials), place)
         check_config(place, *names[own], config)
-        columns = model_columns(run, plan, test, new, degraded and degraded / test, progress)
+        columns = model_columns(run, plan, test, further)
         rows = []
         for key, (trials, values) in scores.items():
             row = {"name": names[key][0], "seed": names[key][1], "test": test, "trial_list": digest(trials)}
@@ -116,21 +126,19 @@ def training_columns(run: Path, plan: Mapping[str, Any], test: str, table: Mappi
 
 
 def model_columns(
-    run: Path, plan: dict[str, Any], test: str, elsewhere: Sequence[Source], degraded: Path | None, progress: bool
+    run: Path, plan: dict[str, Any], test: str, further: Further
 ) -> dict[str, Callable[[], dict[str, Any]]]:
     """Return a function for each row that computes the columns which need the model and speech.
 
     The trained and the untrained model have the columns `phone` and `speaker` (see probes.py), `parameters`, `elsewhere`,
-    and `degraded` if there is a folder for degraded recordings.
+    and `degraded` if there is a folder for degraded recordings. The trained model has `swaps` if these are judged.
     Log-mels have `elsewhere` alone. A run without a bundle has no such columns.
 
     Args:
         run: The run folder.
         plan: The plan of the run.
         test: The tested corpus.
-        elsewhere: Further corpora for tests.
-        degraded: The folder of the corpus's degraded recordings, which are written if it does not exist, or None.
-        progress: Whether progress bars are shown.
+        further: What is measured besides.
     """
     if not (run / "bundle").is_dir():
         return {}
@@ -138,11 +146,11 @@ def model_columns(
     ready = prepare_planned(bundle.config, plan)
     corpus = next(corpus for corpus in ready.corpora if corpus.name == test)
     has_labels = any(u.text or u.phones for u in corpus.utterances)
-    phones = phones_of(corpus, progress=progress).phones if has_labels else {}
+    phones = phones_of(corpus, progress=further.progress).phones if has_labels else {}
     mel, normaliser = bundle.config.mel, bundle.normaliser
 
     def elsewhere_columns(row: Callable[[Benchmark], Row]) -> dict[str, Any]:
-        benches = {name: unseen_benchmark(folders, mel) for name, folders in by_corpus(elsewhere).items()}
+        benches = {name: unseen_benchmark(folders, mel) for name, folders in by_corpus(further.elsewhere).items()}
         return {
             "elsewhere": {name: report_row(row(bench), bench, damaged) for name, (bench, damaged) in benches.items()}
         }
@@ -150,8 +158,14 @@ def model_columns(
     def columns(model: RWAE, mean: np.ndarray) -> dict[str, Any]:
         probes = probe_report(ready.store, ready.train_rows, ready.test[test], model, normaliser, mel, phones)
         unseen = elsewhere_columns(lambda bench: model_row(bench, embed_rows(bench, model, normaliser, mel), mean, 0))
-        robust = degraded_rates(replace(bundle, model=model), corpus, ready.test[test], degraded) if degraded else {}
-        return {**probes, **unseen, **robust, "parameters": parameters(model)}
+        if further.degraded:
+            own = replace(bundle, model=model)
+            unseen |= degraded_rates(own, corpus, ready.test[test], further.degraded / test)
+        return {**probes, **unseen, "parameters": parameters(model)}
+
+    def trained() -> dict[str, Any]:
+        judged = swap_columns(bundle, corpus) if further.judged else {}
+        return {**columns(bundle.model, bundle.dynamic_mean), **judged}
 
     def untrained() -> dict[str, Any]:
         model = new_model(bundle.config).eval()
@@ -160,8 +174,7 @@ def model_columns(
     def features(name: str) -> Callable[[], dict[str, Any]]:
         return lambda: elsewhere_columns(lambda bench: log_mel_rows(bench, normaliser, 0)[name])
 
-    own = {plan["name"]: lambda: columns(bundle.model, bundle.dynamic_mean), UNTRAINED: untrained}
-    return {**own, **{name: features(name) for name in FEATURES}}
+    return {plan["name"]: trained, UNTRAINED: untrained, **{name: features(name) for name in FEATURES}}
 
 
 def degraded_rates(bundle: Bundle, corpus: Corpus, bench: Benchmark, folder: Path) -> dict[str, Any]:

@@ -58,6 +58,7 @@ COLUMNS = {  # column of ladder.csv → its path in a report
     **{name: f"codes.{name}" for name in ("static_effect", "dynamic_effect")},
     "non_speech_static_eer": "non_speech.eer",
     **{f"degraded_{side}_eer": f"degraded.{side}.eer" for side in ("test", "both")},
+    **{f"swaps_{name}": f"swaps.{name}" for name in ("phones_own", "phones_swap", "taken", "cosine", "steadiness")},
     **{name: name for name in ("parameters", "updates", "seconds_per_1000")},
 }
 
@@ -191,6 +192,7 @@ def table_md(rows: Sequence[Row], corpus: str) -> str:
     note = "degraded: mean static EER over the degradations of robustness.py, of the second recording / of both."
     parts += [note] if any(row.report.get("degraded") for row in rows) else []
     parts += ["## What the codes hold", markdown_table(HOLDS, map(content_cells, rows)), LEGEND]
+    parts += swaps_section(rows)
     parts += elsewhere_section(rows)
     lines = [f"- {line}" for line in terms(rows)]
     parts += ["## Rows with other settings than most", "\n".join(lines)] if lines else []
@@ -230,6 +232,14 @@ LEGEND = (
 )
 
 
+SWAPS = (
+    "Utterances decoded as they are, and with the static code of another speaker, by the vocoder in the package. Models of "
+    "others judge them. Phone errors: edits between the phones that hama recognises in the recording and in the decoding, "
+    "over the number of the former. Voice taken: share of swaps whose voice resemblyzer finds nearer to the other speaker "
+    "than to that of the utterance; cosine: with the other speaker; steadiness: cosine of both halves of a swap."
+)
+
+
 def rate_cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
     """Yield the cells of each row of the first table; only ranked rows have a rank."""
     for number, row in enumerate(rows, 1):
@@ -264,6 +274,21 @@ def content_cells(row: Row) -> tuple[str, ...]:
         "" if count is None else f"{count:,.0f}",
         speed,
     )
+
+
+def swaps_section(rows: Sequence[Row]) -> list[str]:
+    """Return a section with what outside judges make of decodings, empty unless a row was judged."""
+    header = ("system", "phone errors %", "phone errors of swaps %", "voice taken %", "cosine", "steadiness")
+    judged = [(row.name, row.report["swaps"]) for row in rows if row.report.get("swaps")]
+    cells = [
+        (
+            name,
+            *(percent(swaps[key]) for key in ("phones_own", "phones_swap", "taken")),
+            *(number_of(swaps[key], 3) for key in ("cosine", "steadiness")),
+        )
+        for name, swaps in judged
+    ]
+    return ["## Swaps, heard by others", SWAPS, markdown_table(header, cells)] if judged else []
 
 
 def elsewhere_section(rows: Sequence[Row]) -> list[str]:

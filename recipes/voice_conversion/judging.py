@@ -58,10 +58,11 @@ class Judges:
         self.utterances, self.pairs, self.errors, self.models = utterances, pairs, errors, models
         self.embed = {name: models.SPEAKERS[name]() for name in ENCODERS}
         self.transcribe = models.whisper(torch.get_num_threads())
-        self.rate, self.rate_by_distillmos = models.dnsmos(), models.distillmos()
+        self.rate, self.rate_by_distillmos, self.recognise = models.dnsmos(), models.distillmos(), models.hama()
         self.samples: dict[str, np.ndarray] = {}
         self.vectors: dict[tuple[str, str], np.ndarray] = {}
         self.contours: dict[str, np.ndarray] = {}
+        self.phones_of: dict[str, list[str]] = {}
 
     def recording(self, name: str) -> np.ndarray:
         """Return the samples (N,) of an utterance."""
@@ -82,6 +83,12 @@ class Judges:
         if name not in self.contours:
             self.contours[name] = self.models.fundamental(self.recording(name))
         return self.contours[name]
+
+    def phones(self, name: str) -> list[str]:
+        """Return the phones that are recognised in an utterance."""
+        if name not in self.phones_of:
+            self.phones_of[name] = self.recognise(self.recording(name))
+        return self.phones_of[name]
 
     def voice(self, encoder: str, names: Sequence[str]) -> np.ndarray:
         """Return the mean embedding of utterances by an encoder, scaled to length 1, (256,)."""
@@ -149,6 +156,7 @@ class Judges:
             )
         errors = self.models.character_errors(self.utterances[spoken_id].text or "", self.transcribe(converted))
         measures |= {"cer": errors.rate, **errors._asdict()}
+        measures["phones"] = self.models.phone_error_rate(self.phones(spoken_id), self.recognise(converted))
         measures |= {**self.rate(converted)._asdict(), "distillmos": self.rate_by_distillmos(converted)}
         target_f0 = np.concatenate([self.f0(name) for name in pair.references])
         measures |= self.models.pitch(self.f0(spoken_id), self.models.fundamental(converted), target_f0)._asdict()

@@ -39,6 +39,7 @@ MORE = {  # measure → the title of its column, in table.md alone
     "substitutions": "substituted %",
     "deletions": "deleted %",
     "insertions": "inserted %",
+    "phones": "phone errors %",
     "like": "like the target %",
     "accepted_voicefilter": "accepted by voicefilter %",
     "nearer": "nearer the target %",
@@ -67,7 +68,7 @@ COLUMNS = (
     *("correlation", "register", "voiced"),  # judges.Pitch
     *("seconds", "wanted_seconds", "mcd"),
     *("letters", *EDITS),  # judges.CharacterErrors
-    "distillmos",
+    *("distillmos", "phones"),
 )
 
 
@@ -144,6 +145,8 @@ def write_table(folder: Path, name: str) -> Path:
         "Like the target: resemblyzer takes it for the target, whatever it says. Nearer: its cosine with other recordings of",
         "the target is above that with others of the source, by either encoder and by both. Understood: a CER of 40 % or less.",
         "CER: all edits over all characters, and the parts of it; a row without these parts has the mean over its pairs.",
+        "Phone errors: edits between the phones that hama recognises in the conversion and in the recording of its words, over",
+        "the number of the latter; the mean over the pairs. A row without them is older.",
         "DNSMOS (overall) and DistillMOS: 1 to 5. F0: correlation of the log-F0 with the source's, where both have a voice;",
         "register: how far its mean is from the target's, in semitones. MCD: of what is understood, from the source's own",
         "recording, in dB; a voice that is converted is not to come near 0.",
@@ -191,6 +194,8 @@ def cell(values: Mapping[str, Any], key: str) -> str:
         values: The measures of a row, from `measures`.
         key: The measure of the column.
     """
+    if np.isnan(values[key]).all():  # an older row
+        return ""
     if key in SHARES:
         mean, *ends = bracketed(values, key, 100)
         return with_interval(mean, ends, scale=1)

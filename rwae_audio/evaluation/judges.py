@@ -9,6 +9,7 @@ stay comparable. No judge needs a network. Samples are (N,), at 16 kHz, with pea
     speechmos 0.0.1.1              DNSMOS P.835, Reddy et al. 2022
     distillmos 0.9.1               DistillMOS, Stahl & Gamper, "Distillation and pruning for scalable self-supervised
                                    representation-based speech quality assessment", ICASSP 2025
+    hama 1.7.0                     phones, by its recogniser of phonemes
     pyworld 0.3.5                  F0 by Harvest, Morise 2017
 """
 
@@ -20,7 +21,7 @@ import importlib.metadata
 import importlib.util
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +38,7 @@ VERSIONS = {  # module → its distribution, and the version that all published 
     "speechmos": ("speechmos", "0.0.1.1"),
     "pyworld": ("pyworld", "0.3.5"),
     "distillmos": ("distillmos", "0.9.1"),
+    "hama": ("hama", "1.7.0"),
 }
 WEIGHTS = {  # package → the files that the numbers of a judge depend on, and their SHA-256
     "resemblyzer": {"pretrained.pt": "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e"},
@@ -56,12 +58,17 @@ WEIGHTS = {  # package → the files that the numbers of a judge depend on, and 
     "distillmos": {
         "weights/distill_mos_v7.pt": "b18b3ac60227267cfb91e5d00ce22cc7b73716fd92f269484da1446e27031a40",
     },
+    "hama": {
+        "assets/asr_waveform.hama": "a9fcfe73e179ca48e399cd76a90a6b3e1887bf5037ecc52b778d13a149563328",
+        "assets/g2p_vocab.json": "520d19e4e6ae58658eed53594e0feab8ea8e1b4b04a7746e25e50c16c29b91bf",
+    },
 }
 DIGITS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE"]
 ACCEPTED_CER, ACCEPTED_DURATION = 0.40, 0.03  # largest character error rate; largest relative change of the duration
 
 Embed = Callable[[np.ndarray], np.ndarray]  # samples (N,) → a speaker embedding, a unit vector (d,)
 Transcribe = Callable[[np.ndarray], str]  # samples (N,) → the words, in Whisper's spelling
+Phones = Callable[[np.ndarray], list[str]]  # samples (N,) → the phones, in IPA
 
 
 class Quality(NamedTuple):
@@ -163,6 +170,21 @@ def whisper(threads: int = 1) -> Transcribe:
         return " ".join(segment.text.strip() for segment in segments)
 
     return transcribe
+
+
+def hama() -> Phones:
+    """Return a function that recognises the phones of English speech, without a dictionary.
+
+    Raises:
+        InputError: The judge is not installed.
+    """
+    checked_weights("hama")
+    model = _judge("hama").ASRModel()
+
+    def recognise(samples: np.ndarray) -> list[str]:
+        return model(np.asarray(samples, dtype=np.float32), RATE).phonemes
+
+    return recognise
 
 
 def dnsmos() -> Callable[[np.ndarray], Quality]:
@@ -293,17 +315,37 @@ def character_errors(text: str, transcript: str) -> CharacterErrors:
     reference = letters(text)
     if not reference:
         raise InputError(f"{text!r} has no letters; expected a text to compare with")
-    try:
-        import jiwer
-    except ImportError as error:
-        raise InputError(f"jiwer cannot be imported ({error}); expected {EXTRA}") from error
-    edits = jiwer.process_characters(reference, letters(transcript))
+    edits = _jiwer().process_characters(reference, letters(transcript))
     return CharacterErrors(len(reference), edits.substitutions, edits.deletions, edits.insertions)
 
 
 def character_error_rate(text: str, transcript: str) -> float:
     """Return the character error rate of a transcript; arguments and errors are those of `character_errors`."""
     return character_errors(text, transcript).rate
+
+
+def phone_error_rate(expected: Sequence[str], recognised: Sequence[str]) -> float:
+    """Return the phone error rate: the edits between two sequences of phones, divided by the length of the first one.
+
+    It is NaN if the first one is empty. Raises InputError if jiwer is not installed.
+
+    Args:
+        expected: The phones of the original.
+        recognised: The phones of its conversion.
+    """
+    if not expected:
+        return float("nan")
+    edits = _jiwer().process_words(" ".join(expected), " ".join(recognised))
+    return (edits.substitutions + edits.deletions + edits.insertions) / len(expected)
+
+
+def _jiwer() -> Any:
+    """Import jiwer. Raises InputError if it is not installed."""
+    try:
+        import jiwer
+    except ImportError as error:
+        raise InputError(f"jiwer cannot be imported ({error}); expected {EXTRA}") from error
+    return jiwer
 
 
 def mel_cepstral_distortion(first: np.ndarray, second: np.ndarray) -> float:
