@@ -1,4 +1,4 @@
-"""The devices on which networks can run, their support of bfloat16, and the way back to float32."""
+"""The devices on which networks can run, whether they have bfloat16, and its conversion to float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of the documentation's build that mkdocs.yml cannot express.
+"""Hooks of the documentation's build with mkdocs: which pages and files it has, and where their links lead.
 
 Every page of the repository is brought in under its path there. So a relative link holds on the site as it does in the
 repository, and each page has one home. ADDRESSES and PREFIXES give the pages short addresses.

@@ -1,6 +1,6 @@
 """Run the speaker benchmark of a corpus with a bundle. On TIMIT it is the core test: 24 speakers, 18,336 trials.
 
-    python recipes/timit/eer.py --data timit=DIR --bundle runs/timit-rwae-mmd/bundle
+    python recipes/timit/eer.py --data timit=DIR --bundle runs/timit-paper-mmd/bundle
     python recipes/timit/eer.py --data timit=nltk_data/corpora/timit        NLTK's free sample; the table is marked as partial
 
 The static embedding of an utterance is the mean over its segments, which do not overlap except for the last one. The dynamic

@@ -1,4 +1,4 @@
-"""Helpers of the checks of audio formats: a view of a file for the decoder, tags before the audio, unknown lengths."""
+"""Helpers for checks of audio files: a view of a part of a file, tags before the audio, lengths that a header leaves open."""
 
 from __future__ import annotations
 

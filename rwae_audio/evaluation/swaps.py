@@ -1,4 +1,4 @@
-"""Swaps: utterances of some speakers, and each of them in the voice of each."""
+"""A grid of swaps: an utterance of each of a few speakers, decoded in the voice of each speaker."""
 
 from __future__ import annotations
 

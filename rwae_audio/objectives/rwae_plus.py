@@ -1,4 +1,4 @@
-"""The objective R-WAE+: the paper's, with a contrast that holds a sequence to *one* static code.
+"""The objective R-WAE+: R-WAE's with MMD penalties, and a contrast between the static codes of two windows of an utterance.
 
 Any two windows of an utterance must give the same code. The paper's model implies it, and its objective never uses it.
 """
