@@ -45,7 +45,7 @@ def random_trainer(path: Path, precision: str, device: torch.device) -> Trainer:
     sampler = Sampler(store, np.arange(400), config.mel.segment, config.model, pairs)
     held_out = sampler.draw(8, generator(0, "held-out"))
     folder = Path(tempfile.mkdtemp())
-    normaliser = Normaliser.fit(frames[:3000], config.mel.envelope)
+    normaliser = Normaliser.fit(frames[:3000])
     trainer = Trainer(config, sampler, normaliser, held_out, lambda model: {"score": 0.0}, folder, device=device)
     trainer.begin(resume=False)
     return trainer

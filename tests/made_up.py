@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +69,16 @@ def tiny_bundle(
     *,
     synthetic: bool = False,
     objective: str = "rwae-mmd",
-    mel: Mapping[str, Any] | None = None,
     **switches: Any,
 ) -> Path:
     """Save an untrained model with tiny layers as a bundle, for this objective, with these of ModelConfig's switches;
     returns its folder."""
     model = {**TINY, **SWITCHES[objective], **switches}
-    config = RunConfig.of({"mel": {"preset": preset, **(mel or {})}, "model": model, "objective": {"name": objective}})
+    config = RunConfig.of({"mel": {"preset": preset}, "model": model, "objective": {"name": objective}})
     torch.manual_seed(0)
     frames = [log_mel(torch.from_numpy(speech(seed)), config.mel) for seed in range(4)]
     text = card(config, corpora(synthetic), 1.5, {"command": "made up"})
     mean = np.linspace(-0.1, 0.1, config.model.dynamic_dim)
-    model, normaliser = RWAE(config.model), Normaliser.fit(frames, config.mel.envelope)
+    model, normaliser = RWAE(config.model), Normaliser.fit(frames)
     save_bundle(folder, config, model, normaliser, mean, synthetic=synthetic, meta={"command": "made up"}, card=text)
     return folder

@@ -158,7 +158,7 @@ def prepare(plan: dict[str, Any], config: RunConfig, folder: str | None = None) 
         count = int(store.lengths[store.utterances.index(wrong[0])])
         raise InputError(f"{wrong[0].path} has {count} frames; expected {size}, [mel] segment, of every recording")
     rows = store.indices("train")
-    normaliser = store.normaliser(rows, config.mel.envelope)
+    normaliser = store.normaliser(rows)
     frames = normaliser(torch.from_numpy(store.frames.reshape(len(store.utterances), size, -1).astype(np.float32)))
     return Digits(corpus, store, normaliser, frames)
 

@@ -116,21 +116,21 @@ class OnnxConverter:
         low, middle, high = np.quantile(np.log(f0[f0 > 0][loud]), [0.25, 0.5, 0.75])
         return f0, (int(loud.sum()), middle, (high - low) / 1.349)
 
-    def moved(self, source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the F0 contour of a source, and moved into the register of a target, each (T,); zeros without `pitch`.
+    def moved(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Return the F0 contour of a source, moved into the register of a target, (T,); zeros without `pitch`.
 
         Args:
             source: The source at the nominal level, (N,).
             target: The target at the nominal level, (M,).
         """
         if not self.pitch:
-            return (np.zeros(1 + len(source) // self.mel["hop_length"]),) * 2
+            return np.zeros(1 + len(source) // self.mel["hop_length"])
         (f0, (own_count, own_mean, own_deviation)), (_, (count, mean, deviation)) = self.f0(source), self.f0(target)
         if not (own_count and count):
-            return f0, f0
+            return f0
         factor = np.clip(deviation / max(own_deviation, 1e-3) if count >= 50 else 1.0, 1 / 6, 6)
         logs = (np.log(np.maximum(f0, 1)) - own_mean) * factor + mean
-        return f0, np.where(f0 > 0, np.exp(logs).clip(60, 500), 0)
+        return np.where(f0 > 0, np.exp(logs).clip(60, 500), 0)
 
     def buzz(self, f0: np.ndarray) -> np.ndarray:
         """Return the harmonic source for F0 (T,), ((T - 1) * hop,); its level in voiced frames is that of white noise."""
@@ -166,10 +166,7 @@ class OnnxConverter:
         codes, voice, own = self.codes(frames)[None], self.voice(self.frames(target_speech)), self.voice(frames)
         means = [self.run("decoder", one, codes[:, : beyond["frames"]])[0].mean(0) for one in (voice, own)]
         log_mels = self.run("decoder", voice, codes)[0] + beyond["share"] * (means[0] - means[1])
-        f0, new_f0 = self.moved(source_speech, target_speech)
-        if "harmonics" in self.networks:
-            log_mels = self.run("harmonics", log_mels, frames, f0, new_f0)
-        samples = self.vocode(log_mels, new_f0)
+        samples = self.vocode(log_mels, self.moved(source_speech, target_speech))
         return np.pad(samples, (0, len(source) - len(samples))) * level / self.active(samples)
 
 

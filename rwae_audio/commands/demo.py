@@ -207,7 +207,7 @@ def convert(converters: Mapping[str, Converter], order: Order) -> Answer:
     bundle, mel = converter.bundle, converter.bundle.config.mel
     source, target = recording(order.source, "source", mel), recording(order.target, "target", mel)
     readings = {"source": source, "conversion": source, "target": target}  # in the order of the picture
-    moves = converter.takes_pitch and order.pitch == "target"
+    moves = converter.vocoder.takes_pitch and order.pitch == "target"
     voice = voice_of(bundle, target, moves)
     if order.second:
         readings["second target"] = second = recording(order.second, "second target", mel)

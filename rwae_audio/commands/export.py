@@ -17,7 +17,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         prog=NAME,
         description=__doc__,
         epilog="OUT has static.onnx, dynamic.onnx, decoder.onnx, vocoder.onnx (whose output is a spectrum), settings.json and "
-        "arrays.npz, and harmonics.onnx for a model of envelopes. The results of each network are compared with PyTorch on "
+        "arrays.npz. The results of each network are compared with PyTorch on "
         "recordings of three lengths. The extra `onnx` is needed. recipes/voice_conversion/onnx_convert.py is an example of a "
         "program that converts with OUT.",
     )

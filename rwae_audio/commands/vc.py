@@ -130,7 +130,7 @@ def convert_files(options: argparse.Namespace, files: Pipes) -> int:
     plan = new_plan(options)
     files.fill()
     converter = load_converter(options)
-    moves = converter.takes_pitch and options.pitch != "keep"
+    moves = converter.vocoder.takes_pitch and options.pitch != "keep"
     voices: dict[Target, TargetVoice] = {}
     if not options.voices:  # an error in the only voice ends the command
         voices = {(target := single_target(options)): read_target(converter, target, moves, options.adapt)}
@@ -175,7 +175,7 @@ def load_converter(options: argparse.Namespace) -> Converter:
     from rwae_audio.conversion.converter import Converter
 
     converter = Converter.load(options.bundle, options.device, options.vocoder)
-    if options.pitch and not converter.takes_pitch:
+    if options.pitch and not converter.vocoder.takes_pitch:
         raise InputError(
             f"--pitch {options.pitch} is for the neural vocoder, which reads other log-mels than this bundle's; "
             "expected no --pitch"
@@ -222,7 +222,7 @@ def convert_each(
                     raise
                 failed.append(Failure(str(job.source), str(error), job.target.name))
                 continue
-            pitch = target.pitch if converter.takes_pitch else None
+            pitch = target.pitch if converter.vocoder.takes_pitch else None
             done.append(entry(job, pitch, converted, converter.sample_rate, time.perf_counter() - began))
     except KeyboardInterrupt:
         return done, sorted(failed), True
@@ -279,7 +279,7 @@ def report(
         "voice": None if options.voice is None else str(options.voice),
         "sample_rate": converter.sample_rate,
         "vocoder": converter.vocoder.name,
-        "pitch": pitch if converter.takes_pitch else None,
+        "pitch": pitch if converter.vocoder.takes_pitch else None,
         "seed": options.seed,
         "adapt": options.adapt,
         "converted": done,

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from rwae_audio.conversion.adaptation import STEPS, adapted
-from rwae_audio.conversion.harmonics import Harmonics
 from rwae_audio.conversion.pitch import moved
 from rwae_audio.conversion.reading import Reading, read_file, read_waveform
 from rwae_audio.conversion.vocoders import AnyVocoder, check_vocoder, new_vocoder
@@ -68,7 +67,6 @@ class Converter:
     Attributes:
         bundle: The trained model, from the log-mels of a source to log-mels in another voice.
         vocoder: The vocoder, from log-mels to a waveform.
-        harmonics: The harmonics that converted envelopes get, or None for a model of whole log-mels.
     """
 
     def __init__(self, bundle: Bundle, vocoder: AnyVocoder | None = None) -> None:
@@ -85,7 +83,6 @@ class Converter:
         self.bundle = bundle
         self.vocoder = new_vocoder(None, bundle.config.mel) if vocoder is None else vocoder
         check_vocoder(self.vocoder, bundle.config.mel)
-        self.harmonics = Harmonics(bundle.config.mel) if bundle.normaliser.envelope else None
 
     @classmethod
     def load(
@@ -157,11 +154,6 @@ class Converter:
         """The sample rate of converted waveforms in Hz."""
         return self.bundle.sample_rate
 
-    @property
-    def takes_pitch(self) -> bool:
-        """Whether conversions get a given F0, from the vocoder or from the harmonics of their log-mels."""
-        return self.vocoder.takes_pitch or self.harmonics is not None
-
     def voice(self, recordings: Recording | Sequence[Recording], sample_rate: int | None = None) -> Voice:
         """Return the voice of a speaker from one or more recordings, which are weighted by their durations.
 
@@ -174,7 +166,7 @@ class Converter:
                 waveforms come without a sample rate.
         """
         readings = self._readings(recordings, sample_rate)
-        return pooled_voices(voice_of(self.bundle, reading, self.takes_pitch) for reading in readings)
+        return pooled_voices(voice_of(self.bundle, reading, self.vocoder.takes_pitch) for reading in readings)
 
     def adapt(
         self,
@@ -299,9 +291,7 @@ class Converter:
 
     def _speech(self, source: Reading, voice: Voice, pitch: str, seed: int) -> Iterator[np.ndarray]:
         frames = self._decoded(source, voice)
-        f0 = self._contour(source, voice, pitch) if self.takes_pitch else None
-        if self.harmonics is not None and f0 is not None:
-            frames = self.harmonics.chunks(frames, source.log_mels(), source.f0, f0)
+        f0 = self._contour(source, voice, pitch) if self.vocoder.takes_pitch else None
         remaining = source.level.count
         for samples in self.vocoder.chunks(frames, f0, seed):
             yield samples.numpy()

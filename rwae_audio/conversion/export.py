@@ -1,15 +1,13 @@
 """Export of a converter as ONNX networks, for programs without PyTorch.
 
-The exported folder has up to five networks, for any number B of windows or recordings and any number T of frames:
+The exported folder has up to four networks, for any number B of windows or recordings and any number T of frames:
 
     static.onnx    frames (B, T, n_mels)                                      → static (B, static_dim)
     dynamic.onnx   frames (B, T, n_mels)[, static (B, static_dim)]            → codes (B, T, dynamic_dim)
     decoder.onnx   static (B, static_dim), codes (B, T, dynamic_dim)          → frames (B, T, n_mels)
-    harmonics.onnx decoded frames (T, n_mels), source (T, n_mels), f0 (T,), new_f0 (T,) in Hz → frames (T, n_mels)
     vocoder.onnx   frames, f0 (B, T) in Hz, buzz and hiss (B, T, bins, 2)     → spectrum (B, T, bins, 2)
 
-harmonics.onnx gives decoded envelopes the harmonics of a new F0; a model of whole log-mels has none. Frames are log-mels, not
-normalised. The last dimension of spectra has the real and the imaginary part. The program itself
+Frames are log-mels, not normalised. The last dimension of spectra has the real and the imaginary part. The program itself
 computes the vocoder's sources (buzz and hiss) and the inverse transform. Log-mels and windows are described in settings.json
 and arrays.npz.
 """
@@ -31,7 +29,7 @@ from rwae_audio.conversion.converter import BEYOND, HEAD, Converter
 from rwae_audio.conversion.pitch import fundamental
 from rwae_audio.conversion.vocoders.neural import Vocoder, buzz
 from rwae_audio.data.audio import load_audio
-from rwae_audio.data.features import envelope_projection, mel_filters
+from rwae_audio.data.features import mel_filters
 from rwae_audio.data.level import CUTOFF, GATE, GATE_BLOCK, MEMORY, NOMINAL, QUALITIES, high_pass_section
 from rwae_audio.files import ASSETS, InputError, whole_folder, write_json
 from rwae_audio.inference.bundle import Bundle
@@ -40,9 +38,7 @@ from rwae_audio.inference.streaming import shared_frames
 OPSET = 17
 TOLERANCE = 1e-4  # relative to the largest magnitude in a result, or to 1 if that is larger
 LENGTHS = (0.5, 1.7, 4.0)  # seconds, the durations of the recordings on which the networks are checked
-RESULTS = {  # network → its output
-    **{"static": "static", "dynamic": "codes", "decoder": "frames", "harmonics": "frames", "vocoder": "spectrum"}
-}
+RESULTS = {"static": "static", "dynamic": "codes", "decoder": "frames", "vocoder": "spectrum"}  # network → its output
 
 
 class _Network(nn.Module):
@@ -50,20 +46,16 @@ class _Network(nn.Module):
 
     mean: Tensor
     deviation: Tensor
-    projection: Tensor
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
         self.model = bundle.model
-        mean, deviation, n_mels = bundle.normaliser.mean, bundle.normaliser.deviation, bundle.config.mel.n_mels
-        self.register_buffer("mean", mean)
-        self.register_buffer("deviation", deviation)
-        projection = envelope_projection(n_mels) if bundle.normaliser.envelope else torch.eye(n_mels)
-        self.register_buffer("projection", projection.float())
+        self.register_buffer("mean", bundle.normaliser.mean)
+        self.register_buffer("deviation", bundle.normaliser.deviation)
 
     def normalised(self, frames: Tensor) -> Tensor:
         """Return normalised frames, (B, T, n_mels)."""
-        return (frames @ self.projection - self.mean) / self.deviation
+        return (frames - self.mean) / self.deviation
 
 
 class StaticNetwork(_Network):
@@ -134,8 +126,6 @@ def export(converter: Converter, folder: str | Path) -> dict[str, float]:
         "dynamic": DynamicNetwork(bundle),
         "decoder": DecoderNetwork(bundle),
     }
-    if converter.harmonics is not None:
-        networks["harmonics"] = converter.harmonics
     if isinstance(converter.vocoder, Vocoder):
         networks["vocoder"] = VocoderNetwork(converter.vocoder)
     examples = [_example(converter, seconds) for seconds in LENGTHS]
@@ -213,9 +203,6 @@ def _example(converter: Converter, seconds: float) -> dict[str, dict[str, Tensor
         "decoder": {"static": voice, "codes": bundle.encode(frames)[None]},
     }
     f0 = torch.from_numpy(fundamental(samples, mel)).float()[None]
-    if converter.harmonics is not None:
-        envelope = bundle.reconstruct(frames)
-        example["harmonics"] = {"decoded": envelope, "source": frames, "f0": f0[0], "new_f0": 1.2 * f0[0]}
     if isinstance(converter.vocoder, Vocoder):
         harmonics = buzz(f0, mel, torch.zeros(1, 1))[0]
         noise = torch.randn(harmonics.shape, generator=torch.Generator().manual_seed(0))
@@ -231,8 +218,6 @@ def _write(network: nn.Module, inputs: Mapping[str, Tensor], path: Path) -> None
     """
     result = RESULTS[path.stem]
     axes = {name: {0: "batch"} | ({1: "time"} if name != "static" else {}) for name in [*inputs, result]}
-    if path.stem == "harmonics":
-        axes = {name: {0: "time"} for name in [*inputs, result]}
     with torch.no_grad(), _quiet():
         torch.onnx.export(
             network,

@@ -18,7 +18,6 @@ from rwae_audio.settings import nearest, resolve
 
 FRAMES = 4096  # frames that are computed at once when a waveform comes in blocks
 SILENT_POWER = 1e-8  # mel power of silence (−80 dB)
-COSINES = 20  # of an envelope; harmonics of an F0 up to 250 Hz are faster over 80 mel bins
 MIN_DEVIATION = 0.1  # least standard deviation of a bin in nats; that of speech is 2 to 4 in every bin
 
 
@@ -41,8 +40,7 @@ class MelConfig:
         n_fft: Samples in a window and in its Fourier transform, an even number.
         hop_length: Samples between two frames, at most `n_fft`.
         n_mels: Mel bins of a frame.
-        spectrum: What the mels of a frame are taken from: the `power` spectrum, the `magnitude` spectrum, or the latter, of
-            which a model sees the `envelope` alone, without the harmonics of F0.
+        spectrum: What the mels of a frame are taken from: the `power` spectrum or the `magnitude` spectrum.
         segment: Frames in a training segment.
     """
 
@@ -52,7 +50,7 @@ class MelConfig:
     n_fft: int = 400
     hop_length: int = 160
     n_mels: int = 80
-    spectrum: Literal["power", "magnitude", "envelope"] = "power"
+    spectrum: Literal["power", "magnitude"] = "power"
     segment: int = 20
 
     def __post_init__(self) -> None:
@@ -65,11 +63,6 @@ class MelConfig:
     def power(self) -> float:
         """The power of the magnitudes that the mel filters sum: 2 or 1."""
         return 2.0 if self.spectrum == "power" else 1.0
-
-    @property
-    def envelope(self) -> bool:
-        """Whether a model sees the envelopes of log-mels alone."""
-        return self.spectrum == "envelope"
 
     @property
     def win_length(self) -> int:
@@ -106,12 +99,8 @@ class MelConfig:
         return dataclasses.asdict(self)
 
     def frames(self) -> MelConfig:
-        """Return the settings on which log-mels depend: all except `segment`, which gets its default.
-
-        Models that see envelopes read them from log-mels of the magnitude spectrum.
-        """
-        spectrum: Any = "magnitude" if self.envelope else self.spectrum
-        return dataclasses.replace(self, segment=MelConfig.segment, spectrum=spectrum)
+        """Return the settings on which log-mels depend: all except `segment`, which gets its default."""
+        return dataclasses.replace(self, segment=MelConfig.segment)
 
     @property
     def shortest(self) -> int:
@@ -262,18 +251,6 @@ def non_speech_mask(log_mels: np.ndarray | torch.Tensor, config: MelConfig) -> n
     return np.maximum(np.maximum(padded[:-2], padded[2:]), level) <= threshold
 
 
-@functools.cache
-def envelope_projection(n_mels: int) -> torch.Tensor:
-    """Return the matrix (n_mels, n_mels), float64, that maps log-mels (..., n_mels) to their envelope, from the right.
-
-    The envelope is the part in the first COSINES cosines over the mel bins (a liftered cepstrum: Oppenheim & Schafer,
-    "Discrete-Time Signal Processing"). Windows of 64 ms resolve the harmonics of F0, which are faster over the bins.
-    """
-    bins, orders = (torch.arange(count, dtype=torch.float64) for count in (n_mels, COSINES))
-    cosines = torch.nn.functional.normalize(torch.cos(torch.pi * orders[:, None] * (bins + 0.5) / n_mels))
-    return cosines.T @ cosines
-
-
 @dataclass(frozen=True, eq=False)
 class Normaliser:
     """Normalisation of each mel bin to zero mean and unit variance.
@@ -281,22 +258,17 @@ class Normaliser:
     Attributes:
         mean: The mean of each bin, (n_mels,), float32.
         deviation: The standard deviation of each bin, (n_mels,), float32.
-        envelope: Whether normalised frames have the envelope of the log-mels alone.
     """
 
     mean: torch.Tensor
     deviation: torch.Tensor
-    envelope: bool = False
 
     @classmethod
-    def fit(
-        cls, frames: np.ndarray | torch.Tensor | Iterable[np.ndarray | torch.Tensor], envelope: bool = False
-    ) -> Normaliser:
+    def fit(cls, frames: np.ndarray | torch.Tensor | Iterable[np.ndarray | torch.Tensor]) -> Normaliser:
         """Return the normaliser of some log-mels.
 
         Args:
             frames: An array (N, n_mels) or several such arrays. They are read in chunks, so they can be memory-mapped.
-            envelope: Whether normalised frames have the envelope of the log-mels alone.
 
         Raises:
             InputError: There are no frames.
@@ -306,18 +278,15 @@ class Normaliser:
         for array in arrays:
             for start in range(0, len(array), 65536):
                 chunk = np.asarray(array[start : start + 65536], dtype=np.float64)
-                chunk = chunk @ envelope_projection(chunk.shape[1]).numpy() if envelope else chunk
                 count, total, squares = count + len(chunk), total + chunk.sum(0), squares + np.square(chunk).sum(0)
         if count == 0:
             raise InputError("no frames to normalise by; expected at least one")
         mean = total / count
         deviation = np.sqrt(np.maximum(squares / count - mean**2, MIN_DEVIATION**2))
-        return cls(torch.from_numpy(mean).float(), torch.from_numpy(deviation).float(), envelope)
+        return cls(torch.from_numpy(mean).float(), torch.from_numpy(deviation).float())
 
     def __call__(self, log_mels: torch.Tensor) -> torch.Tensor:
         """Normalise log-mels (..., n_mels)."""
-        if self.envelope:
-            log_mels = log_mels @ envelope_projection(log_mels.shape[-1]).to(log_mels)
         return (log_mels - self.mean) / self.deviation
 
     def inverse(self, frames: torch.Tensor) -> torch.Tensor:
@@ -326,4 +295,4 @@ class Normaliser:
 
     def to(self, device: torch.device | str) -> Normaliser:
         """Return the normaliser on another device."""
-        return Normaliser(self.mean.to(device), self.deviation.to(device), self.envelope)
+        return Normaliser(self.mean.to(device), self.deviation.to(device))

@@ -77,15 +77,15 @@ class FrameStore:
         read_ahead(self.frames, starts, length)
         return in_float32(torch.from_numpy(self.frames[np.asarray(starts)[:, None] + np.arange(length)]))
 
-    def normaliser(self, utterances: np.ndarray, envelope: bool = False) -> Normaliser:
-        """Return the normaliser of some utterances, given as indices into `utterances`, with `envelope` for `Normaliser`.
+    def normaliser(self, utterances: np.ndarray) -> Normaliser:
+        """Return the normaliser of some utterances, given as indices into `utterances`.
 
         With more than NORMALISED frames only every second utterance, or fewer, is read: the statistics are as good.
         """
         total = int(self.lengths[utterances].sum())
         chosen = utterances[:: -(-total // NORMALISED)] if total else utterances
         parts = (self.frames[self.offsets[row] : self.offsets[row + 1]] for row in chosen)
-        return Normaliser.fit(parts, envelope)
+        return Normaliser.fit(parts)
 
     def indices(self, split: str) -> np.ndarray:
         """Return the indices of a split's utterances in `utterances`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -161,10 +161,7 @@ def prepare(
     with first_process_first():  # so that the store is built once
         store = open_store(corpora, config.mel, progress=progress)
     rows = store.indices("train")
-    if initial is None:
-        normaliser = store.normaliser(rows, config.mel.envelope)
-    else:
-        normaliser = replace(initial.normaliser, envelope=config.mel.envelope)
+    normaliser = store.normaliser(rows) if initial is None else initial.normaliser
     pairs = objective_class(config.objective.name).pairs
     sampler = Sampler(store, rows, config.mel.segment, config.model, pairs)
     dev, test = (benchmarks(store, corpora, tested, split) for split in ("dev", "test"))

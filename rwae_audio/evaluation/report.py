@@ -186,14 +186,11 @@ def _training(folder: Path) -> Iterator[Html]:
 
 def _swaps(experiment: Experiment, bundle: Bundle, sound: Sound | None) -> Iterator[Html]:
     """Yield a table for each tested corpus: sources in rows, target voices in columns, a picture and a player a cell."""
-    whispers = (
-        "Decoded envelopes have no pitch, so they whisper; rwae-vc adds it. " if bundle.normaliser.envelope else ""
-    )
     yield element(
         "p",
         "Each row is an utterance of a development speaker, at most two seconds long, and each column is a voice. Pictures "
         "are log-mels: time to the right, low frequencies at the bottom. All sounds, also the sources, are made by "
-        f"Griffin-Lim; the neural vocoder of rwae-vc sounds better. {whispers}The speech is a corpus's: mind its licence "
+        "Griffin-Lim; the neural vocoder of rwae-vc sounds better. The speech is a corpus's: mind its licence "
         "before this page is passed on.",
     )
     count = next(n for n in (4, 3, 2) if n == 2 or len(experiment.dev) * n * (n + 1) <= SOUNDS)

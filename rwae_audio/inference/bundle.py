@@ -274,7 +274,7 @@ def load_bundle(folder: str | Path | None = None, device: str | torch.device = "
     if digest != expected:
         raise InputError(f"{weights} has SHA-256 {digest[:12]}…; expected {expected[:12]}… (the file was altered)")
     model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
-    normaliser = Normaliser(tensors["normaliser.mean"], tensors["normaliser.deviation"], config.mel.envelope)
+    normaliser = Normaliser(tensors["normaliser.mean"], tensors["normaliser.deviation"])
     mean = tensors["dynamic_mean"].numpy().astype(np.float64)
     synthetic, meta = bool(description.get("synthetic")), description.get("meta", {})
     card = folder / "README.md"
