@@ -131,6 +131,18 @@ def test_another_trial_list_is_refused(place: Path, tmp_path: Path, capsys: pyte
     assert "dsvae-0 was scored on another trial list (0)" in capsys.readouterr().err
 
 
+def test_what_judges_make_of_swaps_has_a_table(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place, tmp_path / "ladder/an4")
+    swaps = {"phones_own": 0.25, "phones_swap": 0.5, "taken": 0.75, "cosine": 0.6251, "steadiness": 0.8}
+    change_row(tmp_path / "ladder/an4", "dsvae-0", swaps=swaps)
+    change_row(tmp_path / "ladder/an4", "dsvae-1", swaps=swaps)
+    assert call("--no-train", "--into", tmp_path / "ladder") == 0
+    assert "| dsvae | 25.0 | 50.0 | 75.0 | 0.625 | 0.800 |" in (tmp_path / "ladder/an4/ladder.md").read_text()
+    rows = list(csv.DictReader((tmp_path / "ladder/an4/ladder.csv").open()))
+    assert {row["row"]: row["swaps_taken"] for row in rows}["dsvae"] == "0.75"
+    assert all(row["swaps_taken"] == "" for row in rows if row["row"] != "dsvae")
+
+
 def test_a_killed_collect_leaves_nothing_half(place: Path, tmp_path: Path) -> None:
     into, run = tmp_path / "ladder", made_up_run(tmp_path / "run", "dbse")
     shutil.copytree(place, into / "an4")

@@ -74,3 +74,9 @@ def test_a_swap_that_takes_the_voice_and_one_that_does_not(corpus: Corpus, monke
     turns = [np.cos(LEVELS[one] - LEVELS[other]) for one, other in ("ab", "bc", "ca")]
     expected = {"phones_own": 0, "phones_swap": 0, "taken": 0, "cosine": np.mean(turns), "steadiness": 1}
     assert swaps == pytest.approx(expected, abs=1e-5)
+
+
+def test_too_few_speakers_have_no_column(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ladder_swaps, "Converter", Obedient)
+    alone = tuple(utterance for utterance in corpus.utterances if utterance.speaker in ("a", "few"))
+    assert ladder_swaps.swap_columns(None, Corpus("toy", alone), JUDGES) == {}

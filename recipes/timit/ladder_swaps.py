@@ -24,7 +24,8 @@ def swap_columns(bundle: Bundle, corpus: Corpus, models: Any = judges) -> dict[s
     """Return the column `swaps` of a run, with the means over EACH utterances of each test speaker of a corpus.
 
     The other speaker is the next one in the sorted order, so every speaker is a source and a target. Of each speaker the
-    longest utterances are used: the first EACH are decoded, and the next two are references for the voice.
+    longest utterances are used: the first EACH are decoded, and the next two are references for the voice. With fewer than two
+    speakers that have so many utterances there is no column.
 
         phones_own     phone error rate of utterances that are decoded with their own static code
         phones_swap    phone error rate of swaps
@@ -42,6 +43,8 @@ def swap_columns(bundle: Bundle, corpus: Corpus, models: Any = judges) -> dict[s
     recognise, embed, converter = models.hama(), models.resemblyzer(), Converter(bundle)
     recordings = longest_recordings(corpus, EACH + 2)
     speakers = sorted(recordings)
+    if len(speakers) < 2:
+        return {}
     references = {speaker: unit(sum(map(embed, recordings[speaker][EACH:]))) for speaker in speakers}
     voices = {speaker: converter.voice(recordings[speaker][0], models.RATE) for speaker in speakers}
     rows = []
