@@ -38,7 +38,7 @@ UNTRAINED, FEATURES = "untrained", ("log-mel", "log-mel-mvn")  # the untrained r
 
 
 class Further(NamedTuple):
-    """What is measured of each run besides its rates and probes.
+    """The measurements of a run besides its rates and probes.
 
     Attributes:
         elsewhere: Further corpora for tests. Those on which the run was trained are left out.
