@@ -231,7 +231,9 @@ def test_a_table_of_other_utterances_is_refused(tmp_path: Path) -> None:
     run(tmp_path, config)
     latest = tmp_path / "checkpoints/latest.safetensors"
     fewer = Sampler(store(), np.arange(11), config.mel.segment, config.model)
-    state = RunState(new_model(config), objective=new_objective(config, fewer))
+    state = RunState(
+        new_model(config), objective=new_objective(config, (fewer, Normaliser(torch.zeros(8), torch.ones(8))))
+    )
     with pytest.raises(InputError, match=r"objective.means has shape \(12, 4\), in this run \(11, 4\)"):
         load_checkpoint(latest, config, state)
 

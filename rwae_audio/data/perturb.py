@@ -51,8 +51,12 @@ def warp_frequencies(frames: Tensor, limit: float, generator: torch.Generator, m
         generator: The generator of the factors.
         mel: The settings of the log-mels.
     """
-    factor = _factors(frames, limit, generator).double().numpy()
-    positions = torch.from_numpy(bin_positions(bin_centres(mel) * factor, mel))
+    return stretched(frames, _factors(frames, limit, generator)[:, 0], mel)
+
+
+def stretched(frames: Tensor, factors: Tensor, mel: MelConfig) -> Tensor:
+    """Stretch the frequency axis in Hz of each sequence (B, T, n_mels) by its factor (B,); see `warp_frequencies`."""
+    positions = torch.from_numpy(bin_positions(bin_centres(mel) * factors.double().numpy()[:, None], mel))
     return _interpolated(frames, positions.to(frames.device, frames.dtype))
 
 

@@ -310,7 +310,7 @@ def phone_report(
     segment = mel.segment if model.config.dynamic_per == "segment" else 1
     rows = (_enough(with_phones[0], store.lengths, segment), with_phones[1])
     folded = folding({phone.label for labels in phones.values() for phone in labels})
-    classes = [np.concatenate(list(_classes(store, split, mel, phones, folded))) for split in rows]
+    classes = [np.concatenate(list(frame_classes(store, split, mel, phones, folded))) for split in rows]
     codes, static = ([get(store, split, model, normaliser, mel) for split in rows] for get in (_codes, _static_codes))
     mels = [np.concatenate([store.of(row).numpy() for row in split]) for split in rows]
     centres = [_centres(store.lengths[split], segment) for split in rows]
@@ -374,7 +374,7 @@ def _enough(rows: np.ndarray, lengths: np.ndarray, segment: int) -> np.ndarray:
     return np.sort(order[: np.searchsorted(np.cumsum(lengths[order]), 2 * MOST_FRAMES * segment) + 1])
 
 
-def _classes(
+def frame_classes(
     store: FrameStore,
     rows: np.ndarray,
     mel: MelConfig,

@@ -22,6 +22,7 @@ from rwae_audio.randomness import generator as random_numbers
 from rwae_audio.settings import at_least
 
 if TYPE_CHECKING:
+    from rwae_audio.data.features import Normaliser
     from rwae_audio.data.store import Sampler
 
 AGREEMENT = 200.0  # weight of the agreement between the actions of neighbours
@@ -85,8 +86,8 @@ class Actions(Objective):
         super().__init__(inner.config, model)
         self.inner, self.count, self.step = inner, model.actions, 0
 
-    def meet(self, sampler: Sampler, seed: int) -> None:
-        self.inner.meet(sampler, seed)
+    def meet(self, sampler: Sampler, normaliser: Normaliser, seed: int) -> None:
+        self.inner.meet(sampler, normaliser, seed)
         self.register_buffer("clusters", shape_clusters(sampler, self.count, seed), persistent=False)
 
     def begin(self, model: RWAE, step: int, updates: int) -> None:

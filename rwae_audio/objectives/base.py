@@ -12,6 +12,7 @@ from rwae_audio.model import RWAE, ModelConfig, Output
 from rwae_audio.settings import Settings, at_least
 
 if TYPE_CHECKING:
+    from rwae_audio.data.features import Normaliser
     from rwae_audio.data.store import Sampler
 
 
@@ -60,11 +61,12 @@ class Objective(nn.Module):
             )
         self.config = config
 
-    def meet(self, sampler: Sampler, seed: int) -> None:
+    def meet(self, sampler: Sampler, normaliser: Normaliser, seed: int) -> None:
         """Set up what depends on the training utterances, such as a parameter for each of them. Called before training.
 
         Args:
             sampler: The sampler of the training utterances.
+            normaliser: The normaliser of the frames.
             seed: The seed of the run.
         """
 

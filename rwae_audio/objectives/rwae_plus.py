@@ -6,6 +6,7 @@ Any two windows of an utterance must give the same code. The paper's model impli
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,12 +17,15 @@ from rwae_audio.model import RWAE, ModelConfig, Output
 from rwae_audio.objectives.base import Objective, ObjectiveSettings, squared_error
 from rwae_audio.objectives.divergences import frozen
 from rwae_audio.objectives.frame_critic import FrameCritic
+from rwae_audio.objectives.listeners import Listeners, read_listeners
 from rwae_audio.objectives.rwae_mmd import dynamic_penalty, static_penalty
 from rwae_audio.settings import at_least
 
+if TYPE_CHECKING:
+    from rwae_audio.data.features import Normaliser
+    from rwae_audio.data.store import Sampler
+
 TEMPERATURE = 0.1  # of both contrasts
-
-
 FEATURES = 2.0  # the weight of the matching of features, against 1 for the critic's score
 
 
@@ -36,6 +40,9 @@ class PlusSettings(ObjectiveSettings):
         swap_weight: Weight of the contrast between the static code of a swap and the static code that it was decoded with.
         back_weight: Weight of the squared error of speech that is decoded from the dynamic codes of its swap.
         critic_weight: Weight of a critic that tells speech from reconstructions and swaps.
+        listeners: The file of the listeners, from recipes/voice_conversion/train_listeners.py.
+        phone_weight: Weight of the phones that reconstructions and swaps lose, as a listener hears them.
+        voice_weight: Weight of the distance of their voices from the wanted ones, as a listener hears them.
     """
 
     name: str = "rwae-plus"
@@ -43,6 +50,9 @@ class PlusSettings(ObjectiveSettings):
     swap_weight: float = at_least(0, 0.0)
     back_weight: float = at_least(0, 0.0)
     critic_weight: float = at_least(0, 0.0)
+    listeners: str = ""
+    phone_weight: float = at_least(0, 0.0)
+    voice_weight: float = at_least(0, 0.0)
 
 
 class RwaePlus(Objective):
@@ -51,9 +61,10 @@ class RwaePlus(Objective):
     L = Σ_t E c(x_t, G) + β1 · MMD²(Q_{z^c}, N(0, I)) + β2 · Σ_t MMD²(Q_{z^m_t}, P_{z^m_t}) + β3 · NCE(z^c, z^c') [+ swaps]
 
     z^c' is the code of another window of the same utterance. With swaps x' = G(z^c of another utterance, z^m) there are up to
-    three more terms: NCE(z^c(x'), z^c of the other), Σ_t c(x_t, G(z^c, z^m(x'))), and a critic's loss on G and x'.
+    five more terms: NCE(z^c(x'), z^c of the other), Σ_t c(x_t, G(z^c, z^m(x'))), a critic's loss on G and x', and what two
+    listeners miss in G and x', the phones of x and the wanted voice.
 
-    Raises ValueError where the static code does not come from `another` window.
+    Raises ValueError where the static code does not come from `another` window, or a listener has a weight but no file.
     """
 
     Settings = PlusSettings
@@ -65,7 +76,14 @@ class RwaePlus(Objective):
             raise ValueError(
                 f'[model] static_from is "{model.static_from}"; expected "another" for the objective rwae-plus'
             )
+        if (config.phone_weight or config.voice_weight) and not config.listeners:
+            raise ValueError("[objective] phone_weight and voice_weight need listeners; expected the file of listeners")
         self.critic = FrameCritic(model.n_mels, model.static_dim) if config.critic_weight else None
+        self.listeners: Listeners | None = None
+
+    def meet(self, sampler: Sampler, normaliser: Normaliser, seed: int) -> None:
+        if self.config.phone_weight or self.config.voice_weight:
+            self.listeners = read_listeners(self.config.listeners, normaliser)
 
     def step_critics(
         self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator
@@ -89,7 +107,7 @@ class RwaePlus(Objective):
             "dynamic": config.dynamic_weight * dynamic,
             "pair": config.pair_weight * contrast(first, second, TEMPERATURE),
         }
-        if config.swap_weight or config.back_weight or config.critic_weight:
+        if config.swap_weight or config.back_weight or config.critic_weight or self.listeners is not None:
             terms |= self.swap_terms(model, output, frames, generator)
         return terms
 
@@ -114,11 +132,30 @@ class RwaePlus(Objective):
             terms["features"] = FEATURES * config.critic_weight * torch.stack(distances).mean()
             for name, score in {"critic_own": scores.score, "critic_swap": swap_scores.score}.items():
                 terms[name] = config.critic_weight * (1 - score).square().mean()
+        return {**terms, **self.listener_terms(output, swapped, frames)}
+
+    def listener_terms(self, output: Output, swapped: Tensor, frames: Tensor) -> dict[str, Tensor]:
+        """Return the terms of the listeners that have a weight.
+
+        Args:
+            output: The output of a pass.
+            swapped: The swap of each utterance, with the static code of the one before it, (B, T, n_mels).
+            frames: The normalised frames to reconstruct, (B, T, n_mels).
+        """
+        config, windows, terms = self.config, output.static_frames, dict[str, Tensor]()
+        if self.listeners is None:
+            return terms
+        assert windows is not None
+        for name, decoded, voices in (("own", output.reconstruction, windows), ("swap", swapped, of_others(windows))):
+            if config.phone_weight:
+                terms[f"phones_{name}"] = config.phone_weight * self.listeners.lost_words(decoded, frames)
+            if config.voice_weight:
+                terms[f"voice_{name}"] = config.voice_weight * self.listeners.lost_voices(decoded, voices)
         return terms
 
 
 def of_others(codes: Tensor) -> Tensor:
-    """Return the codes (B, d) of other utterances of the global batch, one for each of the codes (B, d)."""
+    """Return the codes or windows (B, ...) of other utterances of the global batch, one for each of the B utterances."""
     return gather(codes).roll(1, 0)[local(len(codes) * world_size())]
 
 

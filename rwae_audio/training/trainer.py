@@ -178,7 +178,7 @@ class Trainer:
         if initial is not None:
             self.model.load_state_dict(initial.state_dict())
         self.model.to(self.device).train()
-        self.objective = new_objective(config, sampler).to(self.device)
+        self.objective = new_objective(config, (sampler, normaliser)).to(self.device)
         self.learned = [*self.model.parameters(), *self.objective.joint_parameters()]
         self.optimizer = torch.optim.Adam(self.learned, lr=settings.learning_rate, fused=True)
         self.state = RunState(self.model, self.optimizer, self.objective)
@@ -273,16 +273,19 @@ def new_model(config: RunConfig) -> RWAE:
         return RWAE(config.model)
 
 
-def new_objective(config: RunConfig, sampler: Sampler | None = None) -> Objective:
+def new_objective(config: RunConfig, speech: tuple[Sampler, Normaliser] | None = None) -> Objective:
     """Return the objective as it is before its first step.
 
-    sampler: The training utterances; None where there is nothing to train on yet.
+    Args:
+        config: The configuration.
+        speech: The sampler of the training utterances and the normaliser of their frames. None if there is nothing to train
+            on yet.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(config.train.seed, "critics").initial_seed() % 2**31)
         objective = build_objective(config.objective, config.model)
-        if sampler is not None:
-            objective.meet(sampler, config.train.seed)
+        if speech is not None:
+            objective.meet(*speech, config.train.seed)
         return objective
 
 

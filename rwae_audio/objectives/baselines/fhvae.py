@@ -19,6 +19,7 @@ from rwae_audio.objectives.baselines.dsvae import Dsvae
 from rwae_audio.objectives.divergences import kl_gaussians, squared_distances
 
 if TYPE_CHECKING:
+    from rwae_audio.data.features import Normaliser
     from rwae_audio.data.store import Sampler
 
 DISCRIMINATION = 10.0  # α, the weight of the classification of utterances by their static codes
@@ -67,7 +68,7 @@ class Fhvae(Dsvae):
         self.dim = model.static_dim
         self.initialise(torch.ones(1))
 
-    def meet(self, sampler: Sampler, seed: int) -> None:
+    def meet(self, sampler: Sampler, normaliser: Normaliser, seed: int) -> None:
         self.initialise(sampler.segments)
 
     def initialise(self, segments: Tensor) -> None:
