@@ -45,7 +45,7 @@ CASES = {
     "smmd-joint": (objective_settings("rwae-smmd", dynamic_match="joint"), {"posterior": "learned"}),
     "gan": (objective_settings("rwae-gan"), {}),
     "plus": (objective_settings("rwae-plus"), {}),
-    "plus-swap": (objective_settings("rwae-plus", swap_weight=2.0, back_weight=1.0, critic_weight=1.0), {}),
+    "plus-swap": (objective_settings("rwae-plus", swap_weight=2.0, critic_weight=1.0), {}),
     "dbse": (objective_settings("dbse"), SWITCHES["dbse"]),
     "c-dsvae": (objective_settings("c-dsvae"), SWITCHES["c-dsvae"]),
     "skd": (objective_settings("skd"), SWITCHES["skd"]),

@@ -22,10 +22,9 @@ from rwae_audio.files import InputError
 from rwae_audio.model import RWAE, ModelConfig
 from rwae_audio.objectives import objective_settings
 from rwae_audio.objectives.listeners import Listeners, read_listeners, write_listeners
-from rwae_audio.objectives.rwae_plus import RwaePlus
+from rwae_audio.objectives.rwae_plus import PHONES, VOICES, RwaePlus
 from rwae_audio.randomness import generator
 from rwae_audio.training.loop import Interrupted
-from rwae_audio.training.trainer import RunConfig
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/voice_conversion"))
 import train_listeners
@@ -77,16 +76,16 @@ def test_terms_of_the_listeners() -> None:
     model = RWAE(ModelConfig(n_mels=8, static_dim=4, dynamic_dim=3, static_hidden=8, dynamic_hidden=8)).train()
     frames, windows = frames_of("speech"), frames_of("window", 20)
     output = model(frames, windows, generator(0, "noise"), second_frames=windows + 0.5)._replace(static_frames=windows)
-    settings = objective_settings("rwae-plus", listeners="x", phone_weight=3.0, voice_weight=5.0)
+    settings = objective_settings("rwae-plus", listeners="x")
     objective = RwaePlus(settings, model.config)
     objective.listeners = listeners = made(plain())
     terms = objective(model, output, frames, generator(0, "prior"))
     swapped = model.decoder(output.static.sample.roll(1, 0), output.dynamic.sample)
     expected = {
-        "phones_own": 3 * listeners.lost_words(output.reconstruction, frames),
-        "phones_swap": 3 * listeners.lost_words(swapped, frames),
-        "voice_own": 5 * listeners.lost_voices(output.reconstruction, windows),
-        "voice_swap": 5 * listeners.lost_voices(swapped, windows.roll(1, 0)),
+        "phones_own": PHONES * listeners.lost_words(output.reconstruction, frames),
+        "phones_swap": PHONES * listeners.lost_words(swapped, frames),
+        "voice_own": VOICES * listeners.lost_voices(output.reconstruction, windows),
+        "voice_swap": VOICES * listeners.lost_voices(swapped, windows.roll(1, 0)),
     }
     assert set(terms) == {"reconstruction", "static", "dynamic", "pair", *expected}
     for name, term in expected.items():
@@ -94,11 +93,6 @@ def test_terms_of_the_listeners() -> None:
     torch.stack([terms[name] for name in expected]).sum().backward()
     assert model.decoder.lstm.weight_ih_l0.grad.any()
     assert all(weight.grad is None for weight in listeners.parameters())
-
-
-def test_a_weight_needs_listeners() -> None:
-    with pytest.raises(InputError, match="need listeners; expected the file of listeners"):
-        RunConfig.of({"objective": {"name": "rwae-plus", "phone_weight": 1.0}})
 
 
 def test_a_file_of_listeners_is_read_again_for_its_own_normaliser_alone(tmp_path: Path) -> None:
@@ -124,7 +118,7 @@ def test_a_file_of_listeners_is_read_again_for_its_own_normaliser_alone(tmp_path
 def test_a_resumed_run_with_listeners_equals_the_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
     path = tmp_path / "listeners.safetensors"
     write_listeners(path, made(Normaliser.fit(store().frames)), "train_listeners.py")
-    objective = objective_settings("rwae-plus", listeners=str(path), phone_weight=1.0, voice_weight=1.0)
+    objective = objective_settings("rwae-plus", listeners=str(path))
     config = replace(CONFIG, objective=objective)
     whole = run(tmp_path / "whole", config)
     with pytest.raises(Interrupted):

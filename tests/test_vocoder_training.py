@@ -139,7 +139,9 @@ def test_what_a_run_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     more = ["--init", str(whole / "vocoder"), "--set", "train.updates=1", "--set", "train.learning_rate=1e-7"]
     assert call(*words, *more, "--out", str(tmp_path / "more")) == 0, capsys.readouterr().err
     begun = load_vocoder(tmp_path / "more/vocoder")
-    assert (tmp_path / "more/vocoder/README.md").read_text().count("    python recipes/voice_conversion/") == 2
+    assert (tmp_path / "more/vocoder/README.md").read_text().count(
+        "    python recipes/voice_conversion/train_vocoder.py"
+    ) == 2
     for (name, one), other in zip(vocoder.state_dict().items(), begun.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5, msg=name)
     capsys.readouterr()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 TEMPERATURE = 0.1  # of both contrasts
 FEATURES = 2.0  # the weight of the matching of features, against 1 for the critic's score
+PHONES, VOICES = 300.0, 800.0  # the weights of what each listener misses (recipes/voice_conversion/NOTES.md)
 
 
 @dataclass(frozen=True)
@@ -38,21 +39,17 @@ class PlusSettings(ObjectiveSettings):
     Attributes:
         pair_weight: β3, the weight of the contrast between the static codes of two windows of an utterance.
         swap_weight: Weight of the contrast between the static code of a swap and the static code that it was decoded with.
-        back_weight: Weight of the squared error of speech that is decoded from the dynamic codes of its swap.
+            With it, speech must also be decoded again from the dynamic codes of its swap.
         critic_weight: Weight of a critic that tells speech from reconstructions and swaps.
-        listeners: The file of the listeners, from recipes/voice_conversion/train_listeners.py.
-        phone_weight: Weight of the phones that reconstructions and swaps lose, as a listener hears them.
-        voice_weight: Weight of the distance of their voices from the wanted ones, as a listener hears them.
+        listeners: The file of two listeners, from recipes/voice_conversion/train_listeners.py. They hear whether
+            reconstructions and swaps keep the phones and have the wanted voice. "" for none.
     """
 
     name: str = "rwae-plus"
     pair_weight: float = at_least(0, 100.0)
     swap_weight: float = at_least(0, 0.0)
-    back_weight: float = at_least(0, 0.0)
     critic_weight: float = at_least(0, 0.0)
     listeners: str = ""
-    phone_weight: float = at_least(0, 0.0)
-    voice_weight: float = at_least(0, 0.0)
 
 
 class RwaePlus(Objective):
@@ -64,7 +61,7 @@ class RwaePlus(Objective):
     five more terms: NCE(z^c(x'), z^c of the other), Σ_t c(x_t, G(z^c, z^m(x'))), a critic's loss on G and x', and what two
     listeners miss in G and x', the phones of x and the wanted voice.
 
-    Raises ValueError where the static code does not come from `another` window, or a listener has a weight but no file.
+    Raises ValueError where the static code does not come from `another` window.
     """
 
     Settings = PlusSettings
@@ -76,13 +73,11 @@ class RwaePlus(Objective):
             raise ValueError(
                 f'[model] static_from is "{model.static_from}"; expected "another" for the objective rwae-plus'
             )
-        if (config.phone_weight or config.voice_weight) and not config.listeners:
-            raise ValueError("[objective] phone_weight and voice_weight need listeners; expected the file of listeners")
         self.critic = FrameCritic(model.n_mels, model.static_dim) if config.critic_weight else None
         self.listeners: Listeners | None = None
 
     def meet(self, sampler: Sampler, normaliser: Normaliser, seed: int) -> None:
-        if self.config.phone_weight or self.config.voice_weight:
+        if self.config.listeners:
             self.listeners = read_listeners(self.config.listeners, normaliser)
 
     def step_critics(
@@ -107,21 +102,20 @@ class RwaePlus(Objective):
             "dynamic": config.dynamic_weight * dynamic,
             "pair": config.pair_weight * contrast(first, second, TEMPERATURE),
         }
-        if config.swap_weight or config.back_weight or config.critic_weight or self.listeners is not None:
+        if config.swap_weight or config.critic_weight or self.listeners is not None:
             terms |= self.swap_terms(model, output, frames, generator)
         return terms
 
     def swap_terms(self, model: RWAE, output: Output, frames: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the terms of swaps that have a weight."""
+        """Return the terms of swaps that have a weight, and those of the listeners."""
         config, own = self.config, output.static.sample
         other = of_others(own)
         swapped, terms = model.decoder(other, output.dynamic.sample), {}
         if config.swap_weight:
             decoded_static = gather(read_back(model, swapped))
             terms["swap"] = config.swap_weight * contrast(decoded_static, gather(other.detach()), TEMPERATURE)
-        if config.back_weight:
             dynamic = model.encode_dynamic(swapped.detach(), own, generator).sample
-            terms["back"] = config.back_weight * squared_error(model.decoder(own, dynamic), frames)
+            terms["back"] = squared_error(model.decoder(own, dynamic), frames)
         if self.critic is not None:
             with torch.no_grad():
                 wanted = self.critic(frames, own).features
@@ -135,22 +129,20 @@ class RwaePlus(Objective):
         return {**terms, **self.listener_terms(output, swapped, frames)}
 
     def listener_terms(self, output: Output, swapped: Tensor, frames: Tensor) -> dict[str, Tensor]:
-        """Return the terms of the listeners that have a weight.
+        """Return the terms of the listeners, {} without listeners.
 
         Args:
             output: The output of a pass.
             swapped: The swap of each utterance, with the static code of the one before it, (B, T, n_mels).
             frames: The normalised frames to reconstruct, (B, T, n_mels).
         """
-        config, windows, terms = self.config, output.static_frames, dict[str, Tensor]()
+        windows, terms = output.static_frames, dict[str, Tensor]()
         if self.listeners is None:
             return terms
         assert windows is not None
         for name, decoded, voices in (("own", output.reconstruction, windows), ("swap", swapped, of_others(windows))):
-            if config.phone_weight:
-                terms[f"phones_{name}"] = config.phone_weight * self.listeners.lost_words(decoded, frames)
-            if config.voice_weight:
-                terms[f"voice_{name}"] = config.voice_weight * self.listeners.lost_voices(decoded, voices)
+            terms[f"phones_{name}"] = PHONES * self.listeners.lost_words(decoded, frames)
+            terms[f"voice_{name}"] = VOICES * self.listeners.lost_voices(decoded, voices)
         return terms
 
 
