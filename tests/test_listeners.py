@@ -51,22 +51,23 @@ def test_lost_words_against_sums_by_hand() -> None:
     p, q = (part.logits.softmax(-1) for part in (wanted, heard))
     divergence = sum(p[..., k] * (p[..., k] / q[..., k]).log() for k in range(len(NAMES))).mean()
     distances = [((a - b).abs().sum() / b.abs().sum()) for a, b in zip(heard.states, wanted.states, strict=True)]
-    lost = listeners.lost_words(decoded, speech)
+    lost = listeners.lost_words(decoded, wanted)
     torch.testing.assert_close(lost, divergence + sum(distances) / len(distances))
-    assert listeners.lost_words(speech, speech).item() == pytest.approx(0, abs=1e-6)
+    assert listeners.lost_words(speech, wanted).item() == pytest.approx(0, abs=1e-6)
     lost.backward()
-    assert listeners.lost_words(decoded - 0.5 * decoded.grad / decoded.grad.norm(), speech) < lost
+    assert listeners.lost_words(decoded - 0.5 * decoded.grad / decoded.grad.norm(), wanted) < lost
     assert all(weight.grad is None for weight in listeners.parameters())
 
 
 def test_lost_voices_against_cosines_by_hand() -> None:
     listeners, decoded, windows = made(plain()), frames_of("decoded").requires_grad_(), frames_of("window", 20)
     one, other = (listeners.voice.encoder(part, None).mean for part in (decoded, windows))
-    lost = listeners.lost_voices(decoded, windows)
+    wanted = listeners.voice(windows)
+    lost = listeners.lost_voices(decoded, wanted)
     torch.testing.assert_close(lost, 1 - F.cosine_similarity(one, other).mean())
-    assert listeners.lost_voices(windows, windows).item() == pytest.approx(0, abs=1e-6)
+    assert listeners.lost_voices(windows, wanted).item() == pytest.approx(0, abs=1e-6)
     lost.backward()
-    assert listeners.lost_voices(decoded - 0.5 * decoded.grad / decoded.grad.norm(), windows) < lost
+    assert listeners.lost_voices(decoded - 0.5 * decoded.grad / decoded.grad.norm(), wanted) < lost
     assert all(weight.grad is None for weight in listeners.parameters())
 
 
@@ -81,11 +82,12 @@ def test_terms_of_the_listeners() -> None:
     objective.listeners = listeners = made(plain())
     terms = objective(model, output, frames, generator(0, "prior"))
     swapped = model.decoder(output.static.sample.roll(1, 0), output.dynamic.sample)
+    phones, voices = listeners.phone(frames), listeners.voice(windows)
     expected = {
-        "phones_own": PHONES * listeners.lost_words(output.reconstruction, frames),
-        "phones_swap": PHONES * listeners.lost_words(swapped, frames),
-        "voice_own": VOICES * listeners.lost_voices(output.reconstruction, windows),
-        "voice_swap": VOICES * listeners.lost_voices(swapped, windows.roll(1, 0)),
+        "phones_own": PHONES * listeners.lost_words(output.reconstruction, phones),
+        "phones_swap": PHONES * listeners.lost_words(swapped, phones),
+        "voice_own": VOICES * listeners.lost_voices(output.reconstruction, voices),
+        "voice_swap": VOICES * listeners.lost_voices(swapped, voices.roll(1, 0)),
     }
     assert set(terms) == {"reconstruction", "static", "dynamic", "pair", *expected}
     for name, term in expected.items():

@@ -31,11 +31,8 @@ from rwae_audio.randomness import generator
 CPU = torch.device("cpu")
 CROP = 96  # frames, the segment of converter-swaps.toml
 TRACT = 0.2  # largest change of the frequency axis for the phone listener
-TRACTS = (
-    1.0,
-    0.87,
-    1.15,
-)  # stretches of the frequency axis, each of which makes another speaker for the voice listener
+TRACTS = (1.0, 0.87, 1.15)  # stretches of the frequency axis; each makes another speaker for the voice listener
+PHONE_BATCH, VOICE_BATCH = 64, 112  # crops in an update
 MARGIN, SCALE = 0.2, 30.0  # of the additive angular margin softmax
 WARMUP, CLIP = 100, 5.0  # updates until the highest rate, largest norm of the gradient
 EVERY = 200  # updates between two tests on development speakers
@@ -160,7 +157,7 @@ def phone_lesson(ready: Experiment, listeners: Listeners, classes: np.ndarray, s
 
     def loss(step: int) -> Tensor:
         frames, wanted = (
-            sampler.draw(64, generator(seed, "phone crops", step)).frames for sampler in (speech, targets)
+            sampler.draw(PHONE_BATCH, generator(seed, "phone crops", step)).frames for sampler in (speech, targets)
         )
         noise = generator(seed, "phone channels", step)
         frames = channelled(warp_frequencies(frames, TRACT, noise, mel), tuple(CHANNELS), noise, mel)
@@ -205,7 +202,10 @@ def voice_lesson(ready: Experiment, listeners: Listeners, seed: int) -> Lesson:
     loss_of = LogSoftmaxWrapper(AdditiveAngularMargin(MARGIN, SCALE))
 
     def loss(step: int) -> Tensor:
-        batch, noise = speech.draw(112, generator(seed, "voice crops", step)), generator(seed, "voice channels", step)
+        batch, noise = (
+            speech.draw(VOICE_BATCH, generator(seed, "voice crops", step)),
+            generator(seed, "voice channels", step),
+        )
         tracts = torch.randint(len(TRACTS), (len(batch.frames),), generator=noise)
         frames = stretched(batch.frames, torch.tensor(TRACTS)[tracts], mel)
         vectors = network(ready.normaliser(channelled(frames, ("equaliser",), noise, mel)))

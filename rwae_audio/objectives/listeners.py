@@ -32,7 +32,7 @@ EXPECTED = "the listeners that train_listeners.py writes"
 
 
 class Heard(NamedTuple):
-    """What the phone listener hears.
+    """The output of the phone listener.
 
     Attributes:
         logits: The logits of the phones, (B, T, P).
@@ -103,7 +103,7 @@ class Listeners(nn.Module):
         self.register_buffer("deviation", normaliser.deviation.clone())
         self.phone, self.voice = PhoneListener(n_mels, len(phones)), VoiceListener(n_mels)
 
-    def lost_words(self, decoded: Tensor, frames: Tensor) -> Tensor:
+    def lost_words(self, decoded: Tensor, wanted: Heard) -> Tensor:
         """Return how much of the phones a decoding loses, a scalar, at least 0.
 
         It is the KL divergence from the phones in the decoding to those in the speech, in nats a frame, and the mean
@@ -111,10 +111,8 @@ class Listeners(nn.Module):
 
         Args:
             decoded: Decoded frames, (B, T, n_mels).
-            frames: The speech with the same words, (B, T, n_mels).
+            wanted: The output of the phone listener for speech with the same words.
         """
-        with torch.no_grad():
-            wanted = self.phone(frames)
         heard = self.phone(decoded)
         pairs = zip(heard.states, wanted.states, strict=True)
         distances = torch.stack([(a - b).abs().mean() / b.abs().mean() for a, b in pairs])
@@ -122,15 +120,13 @@ class Listeners(nn.Module):
         lost = log_wanted.exp() * (log_wanted - log_heard)
         return lost.sum(-1).mean() + distances.mean()
 
-    def lost_voices(self, decoded: Tensor, windows: Tensor) -> Tensor:
-        """Return one minus the mean cosine between the voices of decoded frames and those of windows of speech.
+    def lost_voices(self, decoded: Tensor, wanted: Tensor) -> Tensor:
+        """Return one minus the mean cosine between the voices of decoded frames and the wanted voices.
 
         Args:
             decoded: Decoded frames, (B, T, n_mels).
-            windows: A window of speech in the wanted voice for each, (B, S, n_mels).
+            wanted: The output of the voice listener for speech in the wanted voices, (B, VOICE_DIM).
         """
-        with torch.no_grad():
-            wanted = self.voice(windows)
         return 1 - (self.voice(decoded) * wanted).sum(1).mean()
 
 

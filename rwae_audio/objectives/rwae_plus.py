@@ -136,18 +136,22 @@ class RwaePlus(Objective):
             swapped: The swap of each utterance, with the static code of the one before it, (B, T, n_mels).
             frames: The normalised frames to reconstruct, (B, T, n_mels).
         """
-        windows, terms = output.static_frames, dict[str, Tensor]()
-        if self.listeners is None:
-            return terms
-        assert windows is not None
-        for name, decoded, voices in (("own", output.reconstruction, windows), ("swap", swapped, of_others(windows))):
-            terms[f"phones_{name}"] = PHONES * self.listeners.lost_words(decoded, frames)
-            terms[f"voice_{name}"] = VOICES * self.listeners.lost_voices(decoded, voices)
-        return terms
+        listeners = self.listeners
+        if listeners is None:
+            return {}
+        assert output.static_frames is not None
+        with torch.no_grad():
+            phones, voices = listeners.phone(frames), listeners.voice(output.static_frames)
+        return {
+            "phones_own": PHONES * listeners.lost_words(output.reconstruction, phones),
+            "phones_swap": PHONES * listeners.lost_words(swapped, phones),
+            "voice_own": VOICES * listeners.lost_voices(output.reconstruction, voices),
+            "voice_swap": VOICES * listeners.lost_voices(swapped, of_others(voices)),
+        }
 
 
 def of_others(codes: Tensor) -> Tensor:
-    """Return the codes or windows (B, ...) of other utterances of the global batch, one for each of the B utterances."""
+    """Return the codes (B, d) of other utterances of the global batch, one for each of the codes (B, d)."""
     return gather(codes).roll(1, 0)[local(len(codes) * world_size())]
 
 
