@@ -93,15 +93,19 @@ def test_the_distance_of_log_mels_is_that_of_its_definition() -> None:
 
 
 def numbered(counts: list[int]) -> Speech:
-    """Recordings of so many frames, whose samples, log-mels and F0 say which frame they are of; decoded ones the negative."""
+    """Recordings of so many frames, whose samples, log-mels and F0 say which frame they are of.
+
+    Decoded log-mels have the opposite sign, and those of another pitch are larger by a half.
+    """
     frames = np.arange(sum(counts), dtype=np.float32)
     log_mels = np.repeat(frames[:, None], 80, axis=1)
+    kinds = np.stack([log_mels, -log_mels, log_mels + 0.5, -log_mels - 0.5])
     offsets = np.cumsum([0, *counts])
-    return Speech(frames.repeat(256), log_mels, -log_mels, frames, offsets, MEL, ("",) * len(counts))
+    return Speech(frames.repeat(256), kinds, frames, offsets, MEL, ("",) * len(counts))
 
 
 def test_crops_lie_within_a_recording_and_are_drawn_alike() -> None:
-    heard, settings = numbered([9, 4, 7]), TrainConfig(batch=3000, frames=5, decoded=0.25)
+    heard, settings = numbered([9, 4, 7]), TrainConfig(batch=3000, frames=5, decoded=0.25, moved=0.4)
     log_mels, f0, samples = draw(heard, settings, 0)
     assert (log_mels.shape, f0.shape, samples.shape) == ((3000, 5, 80), (3000, 5), (3000, 4 * 256))
     assert log_mels.dtype == f0.dtype == samples.dtype == torch.float32
@@ -110,9 +114,11 @@ def test_crops_lie_within_a_recording_and_are_drawn_alike() -> None:
     assert counts.min() > 0.8 * 3000 / 8
     assert torch.equal(f0, f0[:, :1] + torch.arange(5))
     assert torch.equal(samples, f0[:, :-1].repeat_interleave(256, dim=1))
-    assert torch.equal(log_mels.abs(), f0[..., None].expand(-1, -1, 80))
-    decoded = (log_mels < 0).any(-1).any(-1)
+    assert torch.equal(log_mels.abs().floor(), f0[..., None].expand(-1, -1, 80))
+    decoded, moved = (log_mels < 0).any(-1).any(-1), (log_mels % 1 > 0).any(-1).any(-1)
     assert float(decoded.float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert float(moved.float().mean()) == pytest.approx(0.4, abs=0.03)
+    assert float((decoded & moved).float().mean()) == pytest.approx(0.1, abs=0.02)
     for mine, again, other in zip((log_mels, f0), draw(heard, settings, 0), draw(heard, settings, 1), strict=False):
         assert torch.equal(mine, again)
         assert not torch.equal(mine, other)

@@ -17,9 +17,10 @@ from made_up_commands import recordings
 from torch import nn
 
 from rwae_audio.commands.common import guarded
+from rwae_audio.conversion.pitch import HIGHEST, LOWEST
 from rwae_audio.conversion.vocoders import speech as vocoder_speech
 from rwae_audio.conversion.vocoders import training
-from rwae_audio.conversion.vocoders.neural import Vocoder, VocoderConfig, load_vocoder
+from rwae_audio.conversion.vocoders.neural import Vocoder, VocoderConfig, load_vocoder, vocode
 from rwae_audio.conversion.vocoders.settings import RunConfig
 from rwae_audio.conversion.vocoders.speech import Speech
 from rwae_audio.data.corpora import an4, folder
@@ -32,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/voice_conversion"
 import train_vocoder
 
 CPU = torch.device("cpu")
-AGAINST = ("train.adversarial=0.1", "train.matching=0.1", "train.width=4")
+AGAINST = ("train.adversarial=0.1", "train.matching=0.1", "train.width=4", "train.moved=0.5")
 needs_bf16 = pytest.mark.skipif(not has_bf16(CPU), reason="this CPU has no bfloat16 arithmetic")
 
 
@@ -105,6 +106,8 @@ def test_a_vocoder_is_trained_and_goes_on(
     ]
     assert [name for name in log[0] if name.startswith("train/")] == [f"train/{name}" for name in names]
     assert all(math.isfinite(value) for line in log for value in line.values())
+    kinds = ("natural", "decoded", *(("moved", "moved_decoded") if judged_by else ()))
+    assert {name for name in log[0] if name.startswith("dev/")} == {f"dev/{kind}" for kind in kinds}
     assert "of 4 updates" in (whole / "vocoder/README.md").read_text()
     vocoder = load_vocoder(whole / "vocoder")
     assert (vocoder.config.width, vocoder.training) == (8, False)
@@ -216,6 +219,30 @@ def test_the_log_of_a_vocoder_has_what_judges_hear(
     assert an4.CREDIT not in card
 
 
+def test_copies_at_another_pitch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F0 is moved by one factor for a recording, within its range; unvoiced frames stay unvoiced."""
+    contours = []
+    vocoder = Vocoder(VocoderConfig(width=8, blocks=1))
+    monkeypatch.setattr(vocoder_speech, "vocode", lambda *words: contours.append(words[2]) or vocode(*words))
+    f0 = np.array([0, 100, 120, 0, 150, 90, 0, 450], dtype=np.float32)
+    log_mels = torch.zeros(len(f0), 80)
+    copies = [
+        vocoder_speech.at_another_pitch(vocoder, log_mels, f0, torch.Generator().manual_seed(seed))
+        for seed in range(40)
+    ]
+    assert {copy.shape for copy in copies} == {log_mels.shape}
+    assert not torch.equal(copies[0], copies[1])
+    moves = np.log(np.stack([contour.numpy()[[1, 2, 4, 5]] / f0[[1, 2, 4, 5]] for contour in contours]))
+    inside = np.stack([contour.numpy()[5] > LOWEST for contour in contours])
+    assert np.ptp(moves[inside], axis=1).max() < 1e-5
+    assert -0.6 <= moves[inside].min() < -0.2
+    assert 0.4 < moves.max() <= 0.6 + 1e-6
+    for contour in contours:
+        assert (contour.numpy()[f0 == 0] == 0).all()
+        assert contour[f0 > 0].min() >= LOWEST
+        assert contour.max() <= HIGHEST
+
+
 def test_a_vocoder_needs_recordings_that_are_long_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recordings(tmp_path / "data", "s{s}/{u}.wav", 8, 2)
     words = ["--data", f"folder={tmp_path / 'data'}", "--set", "train.frames=200", "--out", str(tmp_path / "run")]
@@ -234,10 +261,10 @@ def test_what_judges_hear_of_a_vocoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judges, "dnsmos", lambda: rate)
     monkeypatch.setattr(judges, "whisper", lambda: lambda sound: "ABCX")
     mel, frames = PRESETS["vocoder"], 12
-    parts = {name: np.zeros((3 * frames, 80), np.float16) for name in ("log_mels", "decoded")}
+    log_mels = np.zeros((2, 3 * frames, 80), np.float16)
     offsets = frames * np.arange(4)
     silence, f0 = np.zeros(3 * frames * 256, np.float16), np.zeros(3 * frames, np.float32)
-    heard = Speech(silence, **parts, f0=f0, offsets=offsets, mel=mel, texts=("ABCD", "", "ABCD"))
+    heard = Speech(silence, log_mels, f0, offsets, mel, texts=("ABCD", "", "ABCD"))
     vocoder, judge = Vocoder(VocoderConfig(width=8, blocks=1)), training.Judges()
     found = judge.judge(vocoder, heard, 2)
     assert len(asked) == 8  # two recordings that have a text, two kinds of frames, two vocoders

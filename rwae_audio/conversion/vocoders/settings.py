@@ -23,6 +23,7 @@ class TrainConfig(Settings):
         batch: The number of crops of an update.
         frames: The number of frames of a crop.
         decoded: The share of crops with log-mels that the bundle's model has encoded and decoded.
+        moved: The share of crops with the log-mels of a copy at another pitch. With 0 no copies are made.
         learning_rate: The largest learning rate.
         warmup: The number of updates over which the learning rate rises from 0.
         mel_weight: The weight of the distance of log-mels.
@@ -44,6 +45,7 @@ class TrainConfig(Settings):
     batch: int = at_least(1, 16)
     frames: int = at_least(2, 48)
     decoded: float = field(default=0.5, metadata={"bounds": Bounds(0, 1)})
+    moved: float = field(default=0.0, metadata={"bounds": Bounds(0, 1)})
     learning_rate: float = between(0, 1, 1e-3, open_low=True)
     warmup: int = at_least(1, 100)
     mel_weight: float = at_least(0, 2.0)

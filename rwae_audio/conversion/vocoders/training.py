@@ -17,7 +17,7 @@ from rwae_audio.conversion.vocoders.griffin_lim import griffin_lim
 from rwae_audio.conversion.vocoders.neural import Vocoder, load_vocoder, save_vocoder, vocode
 from rwae_audio.conversion.vocoders.settings import RunConfig, TrainConfig
 from rwae_audio.conversion.vocoders.spectra import Spectra, mel_distance, spectral_distance
-from rwae_audio.conversion.vocoders.speech import Speech, draw
+from rwae_audio.conversion.vocoders.speech import KINDS, Speech, draw
 from rwae_audio.data.corpora import by_corpus, planned_sources
 from rwae_audio.devices import bf16_or_float32
 from rwae_audio.files import InputError, read_json
@@ -44,6 +44,7 @@ def card(config: RunConfig, data: list[str], credit_lines: Sequence[str], hours:
     """
     mel, train = config.vocoder.mel, config.train
     against = " against discriminators" if train.against else ""
+    moved = f", and {train.moved:.0%} are of a copy at another pitch" if train.moved else ""
     quality = (
         "Consonants are soft and a voice can buzz"
         if against
@@ -58,7 +59,7 @@ speech: a ConvNeXt that filters a buzz and a hiss (`rwae_audio/conversion/vocode
 
 - **Data**: {hours:.1f} hours of the training speakers of {", ".join(sorted(data))}.
 - **Training**: after {meta["step"]} of {train.updates} updates{against}; {train.decoded:.0%} of the crops are log-mels that
-  an R-WAE has decoded. Made with, in this order:
+  an R-WAE has decoded{moved}. Made with, in this order:
 
 {command_lines}
 
@@ -169,7 +170,7 @@ class Training:
         position, speech = self.position, self.speech["dev"]
         self.autocast(False)
         measures = on_dev(self.vocoder, speech)
-        score = -measures["natural"] - measures["decoded"]
+        score = -sum(measures.values())
         if self.discriminators is not None:
             score = float(position.step)
         if self.judges is not None:
@@ -207,14 +208,12 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 @torch.no_grad()
 def on_dev(vocoder: Vocoder, speech: Speech) -> dict[str, float]:
-    """Return the mean spectral losses on whole recordings, from `natural` log-mels and from `decoded` log-mels."""
+    """Return the mean spectral losses on whole recordings, for each kind of log-mels (see KINDS in speech.py)."""
     vocoder.eval()
-    totals = {"natural": 0.0, "decoded": 0.0}
+    totals = dict.fromkeys(KINDS[: len(speech.log_mels)], 0.0)
     for begin, end in zip(speech.offsets[:-1], speech.offsets[1:], strict=True):
         for kind in totals:
-            log_mels, f0, samples = (
-                part[None] for part in speech.crop(int(begin), int(end - begin), kind == "decoded")
-            )
+            log_mels, f0, samples = (part[None] for part in speech.crop(int(begin), int(end - begin), kind))
             output, target = Spectra(vocoder(log_mels, f0, generator(0, "dev"))), Spectra(samples)
             totals[kind] += float(spectral_distance(output, target) + mel_distance(output, target, speech.mel))
     vocoder.train()
@@ -280,7 +279,7 @@ class Judges:
         ratings = []
         for number in chosen:
             begin, end = (int(offset) for offset in speech.offsets[number : number + 2])
-            log_mels, f0, _ = speech.crop(begin, end - begin, kind == "decoded")
+            log_mels, f0, _ = speech.crop(begin, end - begin, kind)
             samples = vocoder(log_mels, f0).numpy()
             error_rate = self.error_rate(speech.texts[number], self.transcribe(samples))
             ratings.append((self.rate(samples).overall, error_rate))
