@@ -243,6 +243,15 @@ def test_copies_at_another_pitch(monkeypatch: pytest.MonkeyPatch) -> None:
         assert contour.max() <= HIGHEST
 
 
+def test_copies_need_a_vocoder_of_the_same_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Vocoder(VocoderConfig(mel=replace(PRESETS["vocoder"], hop_length=160), width=8, blocks=1))
+    monkeypatch.setattr(vocoder_speech, "load_vocoder", lambda folder: other)
+    assert call(*words_of(tmp_path, "train.moved=0.5"), "--out", str(tmp_path / "run")) == 2
+    assert "copies at another pitch has frames of another kind; expected one of those of" in capsys.readouterr().err
+
+
 def test_a_vocoder_needs_recordings_that_are_long_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recordings(tmp_path / "data", "s{s}/{u}.wav", 8, 2)
     words = ["--data", f"folder={tmp_path / 'data'}", "--set", "train.frames=200", "--out", str(tmp_path / "run")]

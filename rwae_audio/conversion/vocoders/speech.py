@@ -108,12 +108,18 @@ def read_speech(plan: dict[str, Any], split: str, config: RunConfig) -> Speech:
         config: The configuration.
 
     Raises:
-        InputError: No recording is long enough, or the frames of the bundle have other settings.
+        InputError: No recording is long enough, or the frames of the bundle or of the vocoder of the copies have other
+            settings.
     """
     bundle, mel = load_bundle(plan.get("bundle")), config.vocoder.mel
     mover = load_vocoder(Path(plan["init"]) if plan.get("init") else None) if config.train.moved else None
     if bundle.config.mel.frames() != mel.frames():
         raise InputError("the bundle has frames of another kind; expected those of [vocoder] mel")
+    if mover is not None and mover.mel.frames() != mel.frames():
+        raise InputError(
+            "the vocoder that makes copies at another pitch has frames of another kind; expected one of those of "
+            "[vocoder] mel as --init, or train.moved = 0"
+        )
     corpora = read_planned(plan)
     parts: dict[str, list[np.ndarray]] = {"samples": [], "f0": []}
     log_mels: list[np.ndarray] = []
