@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -211,6 +212,11 @@ def read_header(path: str | Path) -> dict[str, str]:
 
     with safe_open(path, "pt") as file:
         return file.metadata() or {}
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_text(path: str | Path, expected: str) -> str:

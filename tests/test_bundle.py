@@ -17,8 +17,8 @@ import rwae_audio
 from rwae_audio.data.corpora.base import Corpus
 from rwae_audio.data.features import Normaliser, log_mel
 from rwae_audio.data.level import levelled
-from rwae_audio.files import InputError
-from rwae_audio.inference.bundle import Bundle, _sha256, load_bundle, save_bundle
+from rwae_audio.files import InputError, sha256
+from rwae_audio.inference.bundle import Bundle, load_bundle, save_bundle
 from rwae_audio.inference.card import card
 from rwae_audio.model import RWAE
 from rwae_audio.training.trainer import RunConfig
@@ -88,7 +88,7 @@ def change_weights(change: Callable[[dict[str, torch.Tensor]], object], vouch: b
         change(tensors)
         save_file(tensors, path)
         if vouch:
-            change_config(sha256=_sha256(path))(folder)
+            change_config(sha256=sha256(path))(folder)
 
     return write
 

@@ -9,10 +9,10 @@ from made_up import speech
 from torch import nn
 
 from rwae_audio.conversion.vocoders import discriminators
+from rwae_audio.conversion.vocoders.crops import Speech, draw
 from rwae_audio.conversion.vocoders.neural import Vocoder, VocoderConfig, load_vocoder
 from rwae_audio.conversion.vocoders.settings import TrainConfig
 from rwae_audio.conversion.vocoders.spectra import SIZES, Spectra, mel_distance, overlapped, spectral_distance
-from rwae_audio.conversion.vocoders.speech import Speech, draw
 from rwae_audio.data.features import PRESETS, log_mel, mel_filters
 from rwae_audio.devices import has_bf16
 from rwae_audio.model.posterior import run_in_bf16

@@ -18,16 +18,17 @@ from torch import nn
 
 from rwae_audio.commands.common import guarded
 from rwae_audio.conversion.pitch import HIGHEST, LOWEST
+from rwae_audio.conversion.vocoders import crops, training
 from rwae_audio.conversion.vocoders import speech as vocoder_speech
-from rwae_audio.conversion.vocoders import training
-from rwae_audio.conversion.vocoders.neural import Vocoder, VocoderConfig, load_vocoder, vocode
+from rwae_audio.conversion.vocoders.crops import Speech
+from rwae_audio.conversion.vocoders.neural import Vocoder, VocoderConfig, load_vocoder, save_vocoder, vocode
 from rwae_audio.conversion.vocoders.settings import RunConfig
-from rwae_audio.conversion.vocoders.speech import Speech
 from rwae_audio.data.corpora import an4, folder
 from rwae_audio.data.features import PRESETS
 from rwae_audio.devices import has_bf16
 from rwae_audio.evaluation import judges
-from rwae_audio.files import read_tensors
+from rwae_audio.files import InputError, read_tensors
+from rwae_audio.inference.bundle import load_bundle
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/voice_conversion"))
 import train_vocoder
@@ -106,7 +107,7 @@ def test_a_vocoder_is_trained_and_goes_on(
     ]
     assert [name for name in log[0] if name.startswith("train/")] == [f"train/{name}" for name in names]
     assert all(math.isfinite(value) for line in log for value in line.values())
-    kinds = ("natural", "decoded", *(("moved", "moved_decoded") if judged_by else ()))
+    kinds = ("natural", "decoded", *(("moved", "returned") if judged_by else ()))
     assert {name for name in log[0] if name.startswith("dev/")} == {f"dev/{kind}" for kind in kinds}
     assert "of 4 updates" in (whole / "vocoder/README.md").read_text()
     vocoder = load_vocoder(whole / "vocoder")
@@ -149,7 +150,7 @@ def test_what_a_run_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5, msg=name)
     capsys.readouterr()
     assert call(*words, *more, "--set", "vocoder.width=4", "--out", str(tmp_path / "other")) == 2
-    assert "has other sizes; expected those of [vocoder]" in capsys.readouterr().err
+    assert "has 1 blocks and a width of 8; expected the sizes of [vocoder], or fewer blocks" in capsys.readouterr().err
     (whole / "run.json").write_text("{}")
     assert call("--resume", str(whole)) == 2
     assert "is not the plan of a run" in capsys.readouterr().err
@@ -223,13 +224,10 @@ def test_copies_at_another_pitch(monkeypatch: pytest.MonkeyPatch) -> None:
     """F0 is moved by one factor for a recording, within its range; unvoiced frames stay unvoiced."""
     contours = []
     vocoder = Vocoder(VocoderConfig(width=8, blocks=1))
-    monkeypatch.setattr(vocoder_speech, "vocode", lambda *words: contours.append(words[2]) or vocode(*words))
+    monkeypatch.setattr(crops, "vocode", lambda *words: contours.append(words[2]) or vocode(*words))
     f0 = np.array([0, 100, 120, 0, 150, 90, 0, 450], dtype=np.float32)
     log_mels = torch.zeros(len(f0), 80)
-    copies = [
-        vocoder_speech.at_another_pitch(vocoder, log_mels, f0, torch.Generator().manual_seed(seed))
-        for seed in range(40)
-    ]
+    copies = [crops.at_another_pitch(vocoder, log_mels, f0, torch.Generator().manual_seed(seed)) for seed in range(40)]
     assert {copy.shape for copy in copies} == {log_mels.shape}
     assert not torch.equal(copies[0], copies[1])
     moves = np.log(np.stack([contour.numpy()[[1, 2, 4, 5]] / f0[[1, 2, 4, 5]] for contour in contours]))
@@ -241,6 +239,63 @@ def test_copies_at_another_pitch(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (contour.numpy()[f0 == 0] == 0).all()
         assert contour[f0 > 0].min() >= LOWEST
         assert contour.max() <= HIGHEST
+
+
+def test_a_deeper_vocoder_begins_as_the_one_that_it_is_made_from(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shallow, deep = (Vocoder(VocoderConfig(width=8, blocks=blocks)).eval() for blocks in (2, 4))
+    nn.init.normal_(shallow.network.head.weight)
+    save_vocoder(tmp_path / "shallow", shallow, {"command": "made with"})
+    assert training.begin_with(deep, tmp_path / "shallow") == ["made with"]
+    log_mels, f0 = torch.randn(30, 80), torch.full((30,), 120.0)
+    expected = vocode(load_vocoder(tmp_path / "shallow"), log_mels, f0)
+    torch.testing.assert_close(vocode(deep, log_mels, f0), expected)
+    deep.network.blocks[3].scale.data.fill_(1)
+    assert not torch.allclose(vocode(deep, log_mels, f0), expected, rtol=1e-2)
+    with pytest.raises(InputError, match="has 2 blocks and a width of 8; expected the sizes"):
+        training.begin_with(Vocoder(VocoderConfig(width=8, blocks=1)), tmp_path / "shallow")
+
+
+def test_conversions_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their dynamic codes are those of a conversion into a voice read before, and their voice is that of the recording."""
+    options = train_vocoder.arguments(words_of(tmp_path, "train.moved=0.5"))
+    plan = train_vocoder.new_plan(options)
+    shipped, decoded, copied = load_bundle(), [], []
+    copy = vocoder_speech.at_another_pitch
+
+    class Watched:
+        config, voice, encode = shipped.config, shipped.voice, shipped.encode
+
+        def decode(self, voice: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+            decoded.append((voice, codes, shipped.decode(voice, codes)))
+            return decoded[-1][2]
+
+    def watched_copy(vocoder: Vocoder, log_mels: torch.Tensor, *more: object) -> torch.Tensor:
+        copied.append((log_mels, copy(vocoder, log_mels, *more)))
+        return copied[-1][1]
+
+    monkeypatch.setattr(vocoder_speech, "load_bundle", lambda folder: Watched())
+    monkeypatch.setattr(vocoder_speech, "at_another_pitch", watched_copy)
+    heard = vocoder_speech.read_speech(plan, "train", RunConfig.of(plan["config"]))
+    recordings_read = len(heard.offsets) - 1
+    assert (len(decoded), len(copied)) == (3 * recordings_read, 2 * recordings_read)
+    own = [voice for voice, _, _ in decoded[::3]]
+    strangers = 0
+    for number in range(recordings_read):
+        part = slice(*heard.offsets[number : number + 2])
+        (voice, codes, reconstruction), (other, same_codes, there), (back_voice, back_codes, back) = decoded[
+            3 * number : 3 * number + 3
+        ]
+        (converted, copy_of_converted), (natural, moved) = copied[2 * number : 2 * number + 2]
+        assert same_codes is codes
+        assert back_voice is voice
+        assert converted is there
+        assert any(other is known for known in own[: number + 1])
+        strangers += other is not voice
+        torch.testing.assert_close(back_codes, shipped.encode(copy_of_converted))
+        for kind, log_mels in enumerate((natural, reconstruction, moved, back)):
+            np.testing.assert_array_equal(heard.log_mels[kind, part], log_mels.half().numpy())
+    assert strangers > recordings_read / 2
 
 
 def test_copies_need_a_vocoder_of_the_same_frames(

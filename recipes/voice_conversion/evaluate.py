@@ -35,11 +35,11 @@ from typing import Any
 
 from judging import Judges, spoken
 from pairs import LISTS, Pair, heard_errors, heard_in, read_pairs
-from systems import System, named_systems, sha256
+from systems import System, named_systems
 from tables import as_csv, read_csv, write_table
 
 from rwae_audio.commands.common import Parser, guarded, say
-from rwae_audio.files import InputError, read_json, write_json, write_text
+from rwae_audio.files import InputError, read_json, sha256, write_json, write_text
 from rwae_audio.settings import nearest
 
 NAME = "evaluate.py"

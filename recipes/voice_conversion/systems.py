@@ -5,7 +5,6 @@ A system is a function from a source and recordings of the target to a waveform.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,10 +19,10 @@ from rwae_audio.conversion.converter import Converter
 from rwae_audio.conversion.vocoders import AnyVocoder
 from rwae_audio.conversion.vocoders.griffin_lim import GriffinLim
 from rwae_audio.conversion.vocoders.hifigan import load_hifigan, weights_path
-from rwae_audio.conversion.vocoders.neural import SHIPPED, Vocoder, load_vocoder, vocode
+from rwae_audio.conversion.vocoders.neural import Vocoder, load_vocoder, vocode
 from rwae_audio.data.level import active_level, speech_of
 from rwae_audio.evaluation.judges import RATE, fundamental
-from rwae_audio.files import InputError
+from rwae_audio.files import InputError, sha256
 from rwae_audio.inference.bundle import Bundle, load_bundle
 
 Convert = Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]  # source, recordings of the target → samples
@@ -60,7 +59,7 @@ def named_systems(
         InputError: A model cannot be read, or two rows have the same name.
     """
     bundle, neural = load_bundle(), load_vocoder(vocoder_folder)
-    neural_weights = {"vocoder": sha256((vocoder_folder or SHIPPED) / "vocoder.safetensors")}
+    neural_weights = {"vocoder": neural.digest}
     rows = {"source": System(unchanged), "target": System(target_recording), "world": System(world)}
     vocoders: dict[str, tuple[AnyVocoder, Mapping[str, str]]] = {
         "griffin-lim": (GriffinLim(bundle.config.mel), {}),
@@ -122,11 +121,6 @@ def check_unused(names: Iterable[str], rows: Mapping[str, System], option: str) 
     for name in names:
         if name in rows or name == "natural":
             raise InputError(f"{option} is the name of another row, {name}; expected a new one")
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def unchanged(source: np.ndarray, recordings: Sequence[np.ndarray]) -> np.ndarray:

@@ -6,6 +6,7 @@
 The losses are the multi-resolution STFT loss (Yamamoto, Song, Kim, "Parallel WaveGAN", ICASSP 2020) and the L1 distance of
 log-mels. Every second crop has decoded log-mels, so that the vocoder learns to add the details that a decoder leaves out.
 With `--set train.moved=0.5` every second crop has the log-mels of a copy at another pitch, so that it learns to follow F0.
+If they are decoded as well, the copy is a conversion into another voice, and it is decoded in the own voice.
 
 RUN/vocoder/ always has the best vocoder so far. It is the one with the smallest losses on development speakers, or with the
 best ratings of judges (`--set train.judged=12`, extra `judge`). With discriminators and without judges it is the last one.
@@ -48,7 +49,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--bundle", type=Path, metavar="DIR", help="the bundle that decodes log-mels (default: the one in the package)"
     )
-    parser.add_argument("--init", type=Path, metavar="DIR", help="start from the weights of the vocoder in this folder")
+    parser.add_argument(
+        "--init",
+        type=Path,
+        metavar="DIR",
+        help="start from the weights of the vocoder in this folder, which may have fewer blocks",
+    )
     options = parser.parse_args(argv)
     check_beside_resume(parser, options)
     return options

@@ -16,6 +16,7 @@ from rwae_audio.files import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rwae_audio.conversion.vocoders.crops import Recorded
     from rwae_audio.conversion.voice import Voice
     from rwae_audio.inference.bundle import Bundle
 
@@ -27,11 +28,12 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog=NAME,
         description=__doc__,
-        epilog="FILE has the tensors static/AUDIO, (static_dim,), and with --dynamic dynamic/AUDIO, (frames, dynamic_dim). A "
-        "recording in a folder is named DIR/its/path. The metadata are the SHA-256 of the bundle, the version, and the "
-        "number of frames and the pitch range (voiced frames, mean and deviation of ln F0) of each recording. `rwae-vc SOURCE "
-        "--voice FILE` converts into the voice of all recordings together. Exit status: 0 after success, 1 if files of a "
-        "folder could not be read (they are named), 2 if the input is wrong.",
+        epilog="FILE has the tensors static/AUDIO, (static_dim,), and with --dynamic dynamic/AUDIO, (frames, dynamic_dim). "
+        "With --adapt it has the vocoder's last layer besides, filters/weight and filters/bias. A recording in a folder is "
+        "named DIR/its/path. The metadata are the SHA-256 of the bundle, the version, and the number of frames and the pitch "
+        "range (voiced frames, mean and deviation of ln F0) of each recording. `rwae-vc SOURCE --voice FILE` converts into the "
+        "voice of all recordings together. Exit status: 0 after success, 1 if files of a folder could not be read (they are "
+        "named), 2 if the input is wrong.",
     )
     parser.add_argument(
         "audio", nargs="+", metavar="AUDIO", help="recordings, each with one speaker, or folders of them"
@@ -45,8 +47,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         type=int,
         default=0,
         metavar="N",
-        help="adapt the voice of all recordings together to them, in N steps, for `rwae-vc --voice FILE`; a minute of speech "
-        "is enough, and 60 steps take about 20 s (default: 0)",
+        help="adapt the vocoder to the voice of all recordings together, in N steps, for `rwae-vc --voice FILE`; a minute of "
+        "speech is enough, and 150 steps take about 20 s (default: 0)",
     )
     parser.add_argument("--bundle", type=Path, metavar="DIR", help="a trained model (default: the one in the package)")
     parser.add_argument("--device", default="cpu", help=DEVICE_HELP)
@@ -69,16 +71,17 @@ def embed(options: argparse.Namespace) -> int:
     free_output(options.output, options.force)
     names, others = names_of(options.audio)
 
-    from rwae_audio.conversion.adaptation import adapted
-    from rwae_audio.conversion.voice import modulation_shape, pooled_voices, write_voices
-    from rwae_audio.inference.bundle import load_bundle
+    from rwae_audio.conversion.adaptation import adapted, neural
+    from rwae_audio.conversion.converter import Converter
+    from rwae_audio.conversion.voice import pooled_voices, write_voices
 
-    bundle = load_bundle(options.bundle, options.device)
+    converter = Converter.load(options.bundle, options.device)
+    bundle = converter.bundle
     if options.adapt:
-        modulation_shape(bundle)
+        neural(converter)
     voices: dict[str, Voice] = {}
     dynamic: dict[str, Tensor] = {}
-    notes, failed, frames = [], [], []
+    notes, failed, examples = [], [], []
     for name, in_folder in names.items():
         try:
             codes = codes_of(bundle, name, options)
@@ -89,13 +92,13 @@ def embed(options: argparse.Namespace) -> int:
             continue
         voices[name] = codes.voice
         dynamic |= {name: codes.dynamic} if codes.dynamic is not None else {}
-        frames += [codes.frames] if codes.frames is not None else []
+        examples += [codes.example] if codes.example is not None else []
         notes += codes.notes
     if voices:
-        modulation = None
+        filters = None
         if options.adapt:
-            modulation = adapted(bundle, frames, pooled_voices(voices.values()), options.adapt).modulation
-        write_voices(options.output, bundle, voices, dynamic, modulation)
+            filters = adapted(converter, pooled_voices(voices.values()), examples, options.adapt).filters
+        write_voices(options.output, bundle, voices, dynamic, filters)
     for line in [*failed, *notes]:
         say(NAME, line)
     kinds = "static and dynamic codes" if options.dynamic else "static codes"
@@ -150,13 +153,13 @@ class Codes(NamedTuple):
     Attributes:
         voice: The static code, with the pitch range.
         dynamic: The dynamic codes (T, dynamic_dim), or None.
-        frames: The log-mels, not normalised, (T, n_mels), or None unless the voice is adapted.
+        example: What an adaptation needs of the recording, or None.
         notes: Messages for the user.
     """
 
     voice: Voice
     dynamic: Tensor | None
-    frames: Tensor | None
+    example: Recorded | None
     notes: list[str]
 
 
@@ -174,14 +177,15 @@ def codes_of(bundle: Bundle, name: str, options: argparse.Namespace) -> Codes:
     import numpy as np
     import torch
 
+    from rwae_audio.conversion.adaptation import example
     from rwae_audio.conversion.reading import read_file
     from rwae_audio.conversion.voice import voice_of
 
     check_name(name)
     reading = read_file(name, bundle.config.mel)
     codes = torch.from_numpy(bundle.embed(np.concatenate([*reading.samples()])).codes) if options.dynamic else None
-    frames = torch.cat([*reading.log_mels()]) if options.adapt else None
-    return Codes(voice_of(bundle, reading), codes, frames, notes_on(name, reading))
+    recording = example(reading) if options.adapt else None
+    return Codes(voice_of(bundle, reading), codes, recording, notes_on(name, reading))
 
 
 if __name__ == "__main__":

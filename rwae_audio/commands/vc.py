@@ -72,8 +72,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         type=int,
         default=0,
         metavar="N",
-        help="adapt the voice to the TARGET recordings in N steps; a minute of speech is enough, and 60 steps take about 20 s "
-        "(default: 0)",
+        help="adapt the vocoder to the TARGET recordings in N steps; a minute of speech is enough, and 150 steps take about "
+        "20 s (default: 0)",
     )
     parser.add_argument("--seed", type=int, default=0, help="the seed of the vocoder's random numbers (default: 0)")
     parser.add_argument("--json", action="store_true", help="print a report as one JSON object")
@@ -103,6 +103,8 @@ def check(parser: Parser, options: argparse.Namespace) -> None:
         parser.error(f"--adapt {options.adapt}; expected 0 or more steps")
     if options.adapt and options.voice:
         parser.error("--adapt adapts a voice to recordings; expected TARGET with it, or rwae-embed --adapt")
+    if options.adapt and options.vocoder in ("griffin-lim", "hifigan"):
+        parser.error(f"--adapt adapts the neural vocoder to a voice; got --vocoder {options.vocoder}")
     if options.pitch and options.vocoder in ("griffin-lim", "hifigan"):
         parser.error(f"--pitch {options.pitch} is for the neural vocoder; got --vocoder {options.vocoder}")
 

@@ -90,27 +90,27 @@ def read_target(converter: Converter, target: Target, moves: bool, steps: int = 
         steps: The number of updates of the voice's adaptation to its recordings, 0 for no adaptation.
 
     Raises:
-        InputError: A file cannot be read, or a recording is silent or too short.
+        InputError: A file cannot be read, a recording is silent or too short, or the vocoder cannot be adapted.
     """
-    import torch
-
-    from rwae_audio.conversion.adaptation import adapted
+    from rwae_audio.conversion.adaptation import adapted, example, neural
     from rwae_audio.conversion.reading import read_file
     from rwae_audio.conversion.voice import pooled_voices, voice_of
 
+    if steps:
+        neural(converter)
     notes: list[str] = []
     if target.saved:
         voice = converter.load_voice(target.files[0])
     else:
-        voices, frames = [], []
+        voices, examples = [], []
         for path in target.files:
             reading = read_file(path, converter.bundle.config.mel)  # not kept, since each reading has an open file
             voices.append(voice_of(converter.bundle, reading, moves))
-            frames += [torch.cat([*reading.log_mels()])] if steps else []
+            examples += [example(reading)] if steps else []
             notes += notes_on(path, reading)
         voice = pooled_voices(voices)
         if steps:
-            voice = adapted(converter.bundle, frames, voice, steps)
+            voice = adapted(converter, voice, examples, steps)
     if not moves or voice.register is not None:
         return TargetVoice(voice, "target" if moves else "keep", notes=tuple(notes))
     names = ", ".join(map(str, target.files))

@@ -1,83 +1,115 @@
-"""Adaptation of a voice to about a minute of its recordings, by a few updates of numbers that belong to the voice.
+"""Adaptation of a voice to its recordings: the last layer of the vocoder learns how they sound.
 
-The static code z^c of a voice modulates the decoder: it sets gains and shifts of the decoder's states (FiLM). An adapted
-voice adds learned numbers, its *modulation*, to these gains and shifts. The weights of the model do not change.
+The vocoder restores what a decoder blurs, and knows voices in general. For one voice its last layer, which sets the filters of
+each frame, is trained on recordings of it. Their log-mels are decoded from codes, as those of conversions are. For every second
+crop the codes are those of a copy at another pitch, since a source has another pitch as well. The losses are the spectral ones
+of the vocoder's training.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from rwae_audio.conversion.voice import Voice, modulation_shape
-from rwae_audio.data.store import Batch
+from rwae_audio.conversion.reading import Reading
+from rwae_audio.conversion.vocoders.crops import (
+    Recorded,
+    at_another_pitch,
+    draw,
+    joined,
+    recorded,
+    shortest_for_training,
+)
+from rwae_audio.conversion.vocoders.neural import Vocoder
+from rwae_audio.conversion.vocoders.settings import TrainConfig
+from rwae_audio.conversion.vocoders.spectra import Spectra, mel_distance, spectral_distance
+from rwae_audio.conversion.voice import Filters, Voice
 from rwae_audio.files import InputError
 from rwae_audio.inference.bundle import Bundle
 from rwae_audio.randomness import generator
-from rwae_audio.training.perturbations import Colour, Mel, perturbed_views
 
-STEPS = 60  # updates
-BATCH = 8  # segments of an update
-LEARNING_RATE = 0.01
+if TYPE_CHECKING:
+    from rwae_audio.conversion.converter import Converter
+
+SETTINGS = TrainConfig(batch=8, frames=48, decoded=1.0, moved=0.5, learning_rate=3e-4)
 
 
-def adapted(bundle: Bundle, recordings: Sequence[Tensor], voice: Voice, steps: int = STEPS, seed: int = 0) -> Voice:
-    """Return a voice with a modulation that reduces the reconstruction error of its recordings.
+def neural(converter: Converter) -> Vocoder:
+    """Return the vocoder of a converter. Raises InputError if it is not the neural one, which alone can be adapted."""
+    if not isinstance(converter.vocoder, Vocoder):
+        raise InputError(f"the vocoder is {converter.vocoder.name}; expected the neural one to adapt a voice")
+    return converter.vocoder
 
-    Segments of the recordings are encoded as in training: the input of the dynamic encoder is perturbed, and its codes are
-    noisy. So the voice has to come from the modulation, since the dynamic codes have little of it.
+
+def example(reading: Reading) -> Recorded:
+    """Return what an adaptation needs of a recording: its samples, F0 and log-mels."""
+    log_mels = torch.cat([*reading.log_mels()])
+    return recorded(np.concatenate([*reading.speech()]), reading.f0.numpy(), [log_mels], reading.mel)
+
+
+def with_decoded(one: Recorded, voice: Voice, bundle: Bundle, vocoder: Vocoder, draws: torch.Generator) -> Recorded:
+    """Return a recording with all log-mels that the adaptation draws.
 
     Args:
+        one: The recording, from `example`.
+        voice: The voice, with which it is decoded.
         bundle: The bundle.
-        recordings: The log-mels of recordings of the voice, not normalised, (T, n_mels) each.
-        voice: The voice without modulation.
-        steps: The number of updates of the modulation, by Adam.
-        seed: The seed of the drawn segments, of their perturbations and of the noise.
-
-    Raises:
-        InputError: No recording is as long as a training segment, or the decoder of the bundle has no modulation.
-    """
-    config, model, segment = bundle.config, bundle.model, bundle.config.mel.segment
-    shape, device = modulation_shape(bundle), next(bundle.model.parameters()).device
-    recordings = [frames for frames in recordings if len(frames) >= segment]
-    if not recordings:
-        raise InputError(f"no recording has {segment} frames; expected longer recordings, best a minute in all")
-    perturbations = [perturbation for perturbation in config.train.perturb if isinstance(perturbation, (Colour, Mel))]
-    modulation = torch.zeros(shape, device=device, requires_grad=True)
-    optimizer = torch.optim.Adam([modulation], lr=LEARNING_RATE)
-    static = voice.code.to(device).expand(BATCH, -1)
-    for step in range(steps):
-        frames = draw_segments(recordings, segment, generator(seed, "adapt", step))
-        batch = Batch(frames, None, None, torch.zeros(BATCH, dtype=torch.long))
-        views = perturbed_views(batch, perturbations, bundle.normaliser, config.mel, seed, step).each(
-            lambda part: part.to(device)
-        )
-        with torch.no_grad():
-            codes = model.encode_dynamic(views.dynamic_input, static, generator(seed, "noise", step)).sample
-        error = (model.decoder(static, codes, None, modulation) - views.frames).square().mean()
-        (modulation.grad,) = torch.autograd.grad(error, [modulation])
-        optimizer.step()
-    return voice._replace(modulation=modulation.detach().cpu())
-
-
-def draw_segments(recordings: Sequence[Tensor], segment: int, draw: torch.Generator) -> Tensor:
-    """Draw segments of recordings. Each possible segment has the same probability.
-
-    Args:
-        recordings: The log-mels of the recordings, (T, n_mels) each.
-        segment: The number of frames of a segment.
-        draw: The random numbers.
+        vocoder: The vocoder, which makes a copy of the recording at another pitch.
+        draws: The random numbers of this pitch.
 
     Returns:
-        The segments, (BATCH, segment, n_mels).
+        The recording with log-mels (4, T, n_mels): its own, decoded ones, those of the copy, and the copy's decoded.
     """
-    counts = torch.tensor([len(frames) - segment + 1 for frames in recordings])  # possible segments of each recording
-    numbers = torch.randint(int(counts.sum()), (BATCH,), generator=draw)
-    ends = counts.cumsum(0)
-    rows = torch.searchsorted(ends, numbers, right=True)
-    starts = numbers - (ends - counts)[rows]
-    return torch.stack(
-        [recordings[row][start : start + segment] for row, start in zip(rows.tolist(), starts.tolist(), strict=True)]
-    )
+    natural = torch.from_numpy(one.log_mels[0]).float()
+    moved = at_another_pitch(vocoder, natural, one.f0, draws)
+    natural_decoded, moved_decoded = (bundle.decode(voice.code, bundle.encode(frames)) for frames in (natural, moved))
+    return one._replace(log_mels=torch.stack([natural, natural_decoded, moved, moved_decoded]).half().numpy())
+
+
+def with_filters(vocoder: Vocoder, filters: Filters) -> Vocoder:
+    """Return a copy of a vocoder with the last layer of an adapted voice. Raises InputError if it has another shape."""
+    adapted, head = copy.deepcopy(vocoder), vocoder.network.head
+    if (filters.weight.shape, filters.bias.shape) != (head.weight.shape, head.bias.shape):
+        raise InputError(f"the filters have the shape {(*filters.weight.shape,)}; expected {(*head.weight.shape,)}")
+    adapted.network.head.load_state_dict({"weight": filters.weight, "bias": filters.bias})
+    return adapted
+
+
+def adapted(converter: Converter, voice: Voice, examples: Sequence[Recorded], steps: int, seed: int = 0) -> Voice:
+    """Return a voice with filters that are adapted to its recordings.
+
+    Args:
+        converter: The converter, whose weights stay as they are.
+        voice: The voice.
+        examples: Its recordings, from `example`. Those that are shorter than a crop are left out.
+        steps: The number of updates, by Adam.
+        seed: The seed of the drawn crops and of the vocoder's random numbers.
+
+    Raises:
+        InputError: All recordings are too short, or the vocoder is not the neural one.
+    """
+    vocoder, mel = neural(converter), converter.bundle.config.mel
+    least = max(SETTINGS.frames, 1 + shortest_for_training(mel) // mel.hop_length)
+    examples = [one for one in examples if len(one.f0) >= least]
+    if not examples:
+        raise InputError(f"no recording has {least} frames; expected longer recordings, best a minute in all")
+    draws, settings = generator(seed, "moved"), replace(SETTINGS, seed=seed)
+    speech = joined([with_decoded(one, voice, converter.bundle, vocoder, draws) for one in examples], mel)
+    trained = copy.deepcopy(vocoder).requires_grad_(False)
+    head = trained.network.head.requires_grad_(True)
+    optimizer = torch.optim.Adam(head.parameters(), lr=settings.learning_rate, betas=(0.8, 0.99))
+    for step in range(steps):
+        log_mels, f0, samples = (part.to(head.weight.device) for part in draw(speech, settings, step))
+        output = Spectra(trained(log_mels, f0, generator(seed, "sources", step)))
+        target = Spectra(samples)
+        loss = spectral_distance(output, target) + settings.mel_weight * mel_distance(output, target, mel)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    weight, bias = (part.detach().half().cpu() for part in (head.weight, head.bias))
+    return voice._replace(filters=Filters(vocoder.digest, weight, bias))

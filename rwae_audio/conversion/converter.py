@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rwae_audio.conversion.adaptation import STEPS, adapted
 from rwae_audio.conversion.pitch import moved
 from rwae_audio.conversion.reading import Reading, read_file, read_waveform
 from rwae_audio.conversion.vocoders import AnyVocoder, check_vocoder, new_vocoder
@@ -37,6 +36,7 @@ Waveform = TypeVar("Waveform", np.ndarray, Tensor)
 Recording = str | PathLike | np.ndarray | Tensor
 PITCHES = ("target", "keep")
 BEYOND = 0.4  # chosen on development pairs (recipes/voice_conversion/NOTES.md)
+STEPS = 150  # updates of an adaptation
 HEAD = 2000  # first frames of a source, over which the mean of decoded frames is taken
 
 
@@ -187,23 +187,46 @@ class Converter:
             seed: The seed of all random numbers.
 
         Raises:
-            InputError: All recordings are too short, the decoder of the bundle has no modulation, and for the reasons of
-                `voice`.
+            InputError: All recordings are too short, the vocoder is not the neural one, and for the reasons of `voice`.
         """
-        frames = [torch.cat([*reading.log_mels()]) for reading in self._readings(recordings, sample_rate)]
-        return adapted(self.bundle, frames, voice, steps, seed)
+        from rwae_audio.conversion.adaptation import adapted, example  # it takes a while, and few need it
+
+        examples = [example(reading) for reading in self._readings(recordings, sample_rate)]
+        return adapted(self, voice, examples, steps, seed)
 
     def load_voice(self, path: str | Path) -> Voice:
         """Read a voice that `save_voice` or rwae-embed wrote.
 
         Raises:
-            InputError: The file is of another kind, or its voice is for another bundle.
+            InputError: The file is of another kind, its voice is for another bundle, or it is adapted to another vocoder.
         """
-        return read_voice(path, self.bundle)
+        voice = read_voice(path, self.bundle)
+        try:
+            self.vocoder_of(voice)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        return voice
+
+    def vocoder_of(self, voice: Voice) -> AnyVocoder:
+        """Return the vocoder for a voice, whose filters are those of an adapted voice.
+
+        Raises:
+            InputError: The voice is adapted to another vocoder.
+        """
+        if voice.filters is None:
+            return self.vocoder
+        if not isinstance(self.vocoder, Vocoder) or self.vocoder.digest != voice.filters.vocoder:
+            here = f"{self.vocoder.digest[:12]}…" if isinstance(self.vocoder, Vocoder) else self.vocoder.name
+            raise InputError(
+                f"the voice is adapted to vocoder {voice.filters.vocoder[:12]}…; expected one adapted to this one, {here}"
+            )
+        from rwae_audio.conversion.adaptation import with_filters
+
+        return with_filters(self.vocoder, voice.filters)
 
     def save_voice(self, path: str | Path, voice: Voice) -> None:
         """Write a voice into a safetensors file for `load_voice` and `rwae-vc --voice`."""
-        write_voices(path, self.bundle, {"voice": voice}, modulation=voice.modulation)
+        write_voices(path, self.bundle, {"voice": voice}, filters=voice.filters)
 
     def convert(
         self, waveform: Waveform, sample_rate: int, voice: Voice, *, pitch: str = "target", seed: int = 0
@@ -290,10 +313,10 @@ class Converter:
         return (np.zeros(len(block), dtype=np.float32) for block in source.samples())
 
     def _speech(self, source: Reading, voice: Voice, pitch: str, seed: int) -> Iterator[np.ndarray]:
-        frames = self._decoded(source, voice)
-        f0 = self._contour(source, voice, pitch) if self.vocoder.takes_pitch else None
+        frames, vocoder = self._decoded(source, voice), self.vocoder_of(voice)
+        f0 = self._contour(source, voice, pitch) if vocoder.takes_pitch else None
         remaining = source.level.count
-        for samples in self.vocoder.chunks(frames, f0, seed):
+        for samples in vocoder.chunks(frames, f0, seed):
             yield samples.numpy()
             remaining -= len(samples)
         yield np.zeros(remaining, dtype=np.float32)  # the samples after the centre of the last frame, fewer than a hop
@@ -308,12 +331,10 @@ class Converter:
         codes, head = bundle.encode_chunks(source.log_mels), list[Tensor]()
         while sum(map(len, head)) < HEAD and (chunk := next(codes, None)) is not None:
             head.append(chunk)
-        start = [torch.cat(head)[:HEAD]]
-        mean, own_mean = (
-            torch.cat([*bundle.decode_chunks(one.code, start, one.modulation)]).mean(0) for one in (voice, own)
-        )
+        start = torch.cat(head)[:HEAD]
+        mean, own_mean = (bundle.decode(one.code, start).mean(0) for one in (voice, own))
         offset = BEYOND * (mean - own_mean)
-        for frames in bundle.decode_chunks(voice.code, itertools.chain(head, codes), voice.modulation):
+        for frames in bundle.decode_chunks(voice.code, itertools.chain(head, codes)):
             yield frames + offset
 
     def _contour(self, source: Reading, voice: Voice, pitch: str) -> Tensor:

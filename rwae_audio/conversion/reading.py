@@ -55,6 +55,10 @@ class Reading:
         """Yield the samples without any gain, (n,) at a time."""
         return iter(self._speech.read())
 
+    def speech(self) -> Iterator[np.ndarray]:
+        """Yield the samples after the front end, at the nominal level, (n,) at a time."""
+        return self._speech.blocks()
+
     def log_mels(self) -> Iterator[Tensor]:
         """Yield the log-mels in chunks (n, n_mels)."""
         return self._speech.log_mels(self.mel)

@@ -18,6 +18,20 @@ from rwae_audio.files import InputError, read_header, read_tensors, write_tensor
 from rwae_audio.inference.bundle import Bundle, pooled_voice
 
 
+class Filters(NamedTuple):
+    """The last layer of a vocoder, which sets the filters of a frame, adapted to a voice. Weights are in float16.
+
+    Attributes:
+        vocoder: The digest of the vocoder.
+        weight: The weights, (4 · bins, width).
+        bias: The bias, (4 · bins,).
+    """
+
+    vocoder: str
+    weight: Tensor
+    bias: Tensor
+
+
 class Voice(NamedTuple):
     """The voice of a speaker, which a converter gives to other recordings.
 
@@ -25,14 +39,13 @@ class Voice(NamedTuple):
         code: The static code, (static_dim,).
         frames: The number of log-mel frames from which it was computed.
         register: The pitch range, or None if it is unknown.
-        modulation: The numbers that an adapted voice adds to gains and shifts of the decoder, (blocks, 2 · decoder_hidden),
-            or None if the voice is not adapted.
+        filters: The last layer of the vocoder for an adapted voice, or None if the voice is not adapted.
     """
 
     code: Tensor
     frames: int
     register: Register | None = None
-    modulation: Tensor | None = None
+    filters: Filters | None = None
 
 
 def voice_of(bundle: Bundle, reading: Reading, register: bool = True) -> Voice:
@@ -55,7 +68,7 @@ def pooled_voices(voices: Iterable[Voice]) -> Voice:
 
 
 def between(first: Voice, second: Voice, position: float) -> Voice:
-    """Return a voice on the straight line between two voices, without the modulation of an adapted one.
+    """Return a voice on the straight line between two voices, without the filters of an adapted one.
 
     The median and the deviation of ln F0 are interpolated like the static code. Where one voice has no register, the
     register of the nearer voice is taken.
@@ -84,7 +97,7 @@ def write_voices(
     bundle: Bundle,
     voices: Mapping[str, Voice],
     dynamic: Mapping[str, Tensor] | None = None,
-    modulation: Tensor | None = None,
+    filters: Filters | None = None,
 ) -> None:
     """Write the voices of recordings into a safetensors file, whole or not at all.
 
@@ -93,18 +106,20 @@ def write_voices(
         bundle: The bundle that computed the voices.
         voices: The voice of each recording by its name.
         dynamic: The dynamic codes (T, dynamic_dim) of each recording by its name, which are written as well.
-        modulation: The modulation of the pooled voice of all recordings, if it is adapted.
+        filters: The filters of the pooled voice of all recordings, if it is adapted.
     """
     tensors = {f"static/{name}": voice.code for name, voice in voices.items()}
     tensors |= {f"dynamic/{name}": codes for name, codes in (dynamic or {}).items()}
-    if modulation is not None:
-        tensors["modulation"] = modulation
+    if filters is not None:
+        tensors |= {"filters/weight": filters.weight, "filters/bias": filters.bias}
     header = {
         "bundle": bundle.digest,
         "version": __version__,
         "frames": json.dumps({name: voice.frames for name, voice in voices.items()}),
         "registers": json.dumps({name: voice.register for name, voice in voices.items()}),
     }
+    if filters is not None:
+        header["vocoder"] = filters.vocoder
     write_tensors(Path(path), tensors, header)
 
 
@@ -138,21 +153,9 @@ def read_voice(path: str | Path, bundle: Bundle) -> Voice:
         raise InputError(f"{path} has no valid numbers of frames or pitch ranges; expected {expected}") from error
     if voice.code.shape != (bundle.config.model.static_dim,) or not torch.isfinite(voice.code).all():
         raise InputError(f"{path} has codes that do not fit this bundle; expected {expected}")
-    modulation = tensors.get("modulation")
-    if modulation is not None and (
-        modulation.shape != modulation_shape(bundle) or not torch.isfinite(modulation).all()
-    ):
-        raise InputError(f"{path} has a modulation that does not fit this bundle; expected {expected}")
-    return voice._replace(modulation=modulation)
-
-
-def modulation_shape(bundle: Bundle) -> tuple[int, int]:
-    """Return the shape of the modulation of an adapted voice, (blocks, 2 · decoder_hidden).
-
-    Raises:
-        InputError: The decoder of the bundle has no modulation.
-    """
-    config = bundle.config.model
-    if config.decoder != "convolutional":
-        raise InputError(f"the decoder of this bundle is {config.decoder!r}; expected a convolutional one to adapt")
-    return bundle.model.decoder.BLOCKS, 2 * config.decoder_hidden
+    if "vocoder" not in header:
+        return voice
+    weight, bias = (tensors.get(f"filters/{name}", torch.zeros(0)) for name in ("weight", "bias"))
+    if weight.ndim != 2 or bias.shape != weight.shape[:1] or not (weight.isfinite().all() and bias.isfinite().all()):
+        raise InputError(f"{path} has no valid filters of an adapted voice; expected {expected}")
+    return voice._replace(filters=Filters(header["vocoder"], weight, bias))

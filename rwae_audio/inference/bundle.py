@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from rwae_audio.files import (
     read_json,
     read_tensors,
     read_text,
+    sha256,
     whole_folder,
     write_tensors,
 )
@@ -133,17 +133,14 @@ class Bundle:
         """
         return voice_of(self.model, self.normaliser, self.config.mel.segment, target)
 
-    def decode_chunks(
-        self, voice: Tensor, codes: Iterable[Tensor], modulation: Tensor | None = None
-    ) -> Iterator[Tensor]:
+    def decode_chunks(self, voice: Tensor, codes: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield the log-mels of `decode` in chunks (n, n_mels).
 
         Args:
             voice: The static code, (static_dim,).
             codes: The dynamic codes, in chunks (n, dynamic_dim).
-            modulation: The modulation of an adapted voice, as in `Decoder.forward`, or None.
         """
-        return frames_of(self.model, self.normaliser, voice, codes, modulation)
+        return frames_of(self.model, self.normaliser, voice, codes)
 
     def convert(self, source: Tensor, *targets: Tensor) -> Tensor:
         """Return log-mels (T, n_mels) with the content of `source` in the voice of `targets`.
@@ -219,7 +216,7 @@ def _write_files(
     write_tensors(folder / "model.safetensors", tensors)
     description = {
         "format": FORMAT,
-        "sha256": _sha256(folder / "model.safetensors"),
+        "sha256": sha256(folder / "model.safetensors"),
         "synthetic": synthetic,
         **config.tables(),
         "meta": dict(meta),
@@ -270,7 +267,7 @@ def load_bundle(folder: str | Path | None = None, device: str | torch.device = "
             raise InputError(f"{weights}: {name} has shape {tuple(tensors[name].shape)}; expected {tuple(shape)}")
     if unknown := set(tensors) - set(sizes):
         raise InputError(f"{weights} has a tensor {min(unknown)}; expected only the tensors of its configuration")
-    digest, expected = _sha256(weights), str(description["sha256"])
+    digest, expected = sha256(weights), str(description["sha256"])
     if digest != expected:
         raise InputError(f"{weights} has SHA-256 {digest[:12]}…; expected {expected[:12]}… (the file was altered)")
     model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
@@ -280,7 +277,3 @@ def load_bundle(folder: str | Path | None = None, device: str | torch.device = "
     card = folder / "README.md"
     text = read_text(card, "a bundle's card") if card.exists() else ""
     return Bundle(config, model.eval().to(device), normaliser, mean, digest, synthetic, meta, text)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

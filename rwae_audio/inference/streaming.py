@@ -146,9 +146,7 @@ def codes_of(model: RWAE, normaliser: Normaliser, segment: int, recording: Recor
 
 
 @torch.no_grad()
-def frames_of(
-    model: RWAE, normaliser: Normaliser, voice: Tensor, codes: Iterable[Tensor], modulation: Tensor | None = None
-) -> Iterator[Tensor]:
+def frames_of(model: RWAE, normaliser: Normaliser, voice: Tensor, codes: Iterable[Tensor]) -> Iterator[Tensor]:
     """Decode codes that come in chunks.
 
     Args:
@@ -156,7 +154,6 @@ def frames_of(
         normaliser: The normaliser of log-mels.
         voice: A static code, (static_dim,).
         codes: Dynamic codes, in chunks (n, dynamic_dim).
-        modulation: An addition to the gains and shifts of the decoder, as in `Decoder.forward`, or None.
 
     Yields:
         Log-mels, in chunks (n, n_mels).
@@ -167,10 +164,9 @@ def frames_of(
     if model.config.actions:
         raise InputError(f"the model has {model.config.actions} actions; expected a model without actions to convert")
     device, memory = next(model.parameters()).device, None
-    modulation = None if modulation is None else modulation.to(device)
     if model.decoder.context:
         decoded = in_context(
-            lambda part: model.decoder(voice[None].to(device), part[None].to(device), None, modulation)[0].cpu(),
+            lambda part: model.decoder(voice[None].to(device), part[None].to(device))[0].cpu(),
             codes,
             model.decoder.context,
         )

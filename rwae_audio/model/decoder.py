@@ -53,27 +53,18 @@ class Decoder(Network):
                 nn.Linear(hidden, config.n_mels),
             )
 
-    def forward(
-        self, static: Tensor, dynamic: Tensor, action: Tensor | None = None, modulation: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, static: Tensor, dynamic: Tensor, action: Tensor | None = None) -> Tensor:
         """Return the decoded frames (B, T, n_mels).
 
         Args:
             static: z^c, (B, static_dim).
             dynamic: z^m, (B, T, dynamic_dim).
             action: The action of each sequence, (B, A), or None in a model without actions.
-            modulation: An addition (BLOCKS, 2 · decoder_hidden) to the gains and shifts of the convolutional blocks, which
-                adapts them to one voice, or None.
         """
-        return self.advance(static, dynamic, action=action, modulation=modulation)[0]
+        return self.advance(static, dynamic, action=action)[0]
 
     def advance(
-        self,
-        static: Tensor,
-        dynamic: Tensor,
-        memory: Any = None,
-        action: Tensor | None = None,
-        modulation: Tensor | None = None,
+        self, static: Tensor, dynamic: Tensor, memory: Any = None, action: Tensor | None = None
     ) -> tuple[Tensor, Any]:
         """Decode the next frames of sequences that come in chunks.
 
@@ -85,7 +76,6 @@ class Decoder(Network):
             dynamic: The codes of the chunk, (B, T, dynamic_dim).
             memory: The state of the LSTM after the chunk before, or None at the start.
             action: As in `forward`.
-            modulation: As in `forward`.
 
         Returns:
             The frames (B, T, n_mels), and the state of the LSTM after them.
@@ -95,6 +85,6 @@ class Decoder(Network):
             codes, memory = self.lstm(codes, memory)
         elif self.kind == "convolutional":
             codes = over_time(self.first, codes)
-            for index, block in enumerate(self.blocks):
-                codes = block(codes, static, None if modulation is None else modulation[index])
+            for block in self.blocks:
+                codes = block(codes, static)
         return self.frame(codes), memory

@@ -147,18 +147,16 @@ class ConvNeXtBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), share))
         self.modulate = nn.Linear(condition, 2 * width) if condition else None
 
-    def forward(self, states: Tensor, condition: Tensor | None = None, modulation: Tensor | None = None) -> Tensor:
+    def forward(self, states: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return the block's output.
 
         Args:
             states: (B, T, width).
             condition: (B, condition), for a block with a condition.
-            modulation: An addition (2 · width,) to the gain and the shift that follow from the condition, or None.
         """
         hidden = self.norm(over_time(self.time, states))
         if self.modulate is not None:
-            factors = self.modulate(condition)
-            gain, shift = (factors if modulation is None else factors + modulation)[:, None].chunk(2, dim=-1)
+            gain, shift = self.modulate(condition)[:, None].chunk(2, dim=-1)
             hidden = torch.addcmul(shift.to(hidden), hidden, (1 + gain).to(hidden))
         # the scale is applied to the weights of the last layer, which are fewer than its outputs
         weight, bias = self.scale[:, None] * self.narrow.weight, self.scale * self.narrow.bias

@@ -29,6 +29,7 @@ from rwae_audio.files import (
     read_json,
     read_tensors,
     read_text,
+    sha256,
     whole_folder,
     write_json,
     write_tensors,
@@ -108,6 +109,7 @@ class Vocoder(nn.Module):
         config: The sizes.
         mel: The settings of the log-mels.
         network: The network with all weights. It may run in bfloat16 (see Network); all other operations are in float32.
+        digest: The SHA-256 of vocoder.safetensors of a vocoder that was read from a folder.
         meta: The metadata of a vocoder that was read from a folder.
         card: The README.md of a vocoder that was read from a folder.
     """
@@ -123,7 +125,7 @@ class Vocoder(nn.Module):
         super().__init__()
         self.config, self.mel = config, config.mel
         self.meta: Mapping[str, Any] = {}
-        self.card = ""
+        self.card = self.digest = ""
         self.network = Backbone(config)
         window = torch.hann_window(config.mel.win_length)
         level = window.square().sum().sqrt()  # the RMS magnitude of the spectrum of white noise
@@ -381,6 +383,7 @@ def load_vocoder(folder: Path | None = None) -> Vocoder:
     sizes = asdict(resolve(VocoderConfig, table, f"{folder / 'config.json'} vocoder"))
     vocoder = Vocoder(VocoderConfig(**{**sizes, "mel": mel}))
     weights = read_tensors(folder / "vocoder.safetensors", "the weights of a vocoder")
+    vocoder.digest = sha256(folder / "vocoder.safetensors")
     try:
         vocoder.network.load_state_dict(weights)
     except RuntimeError as error:

@@ -23,7 +23,8 @@ class TrainConfig(Settings):
         batch: The number of crops of an update.
         frames: The number of frames of a crop.
         decoded: The share of crops with log-mels that the bundle's model has encoded and decoded.
-        moved: The share of crops with the log-mels of a copy at another pitch. With 0 no copies are made.
+        moved: The share of crops with the log-mels of a copy at another pitch: where they are decoded as well, of a conversion
+            into another voice, converted back. With 0 no copies are made.
         learning_rate: The largest learning rate.
         warmup: The number of updates over which the learning rate rises from 0.
         mel_weight: The weight of the distance of log-mels.

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from rwae_audio.conversion.vocoders.crops import KINDS, Speech, draw
 from rwae_audio.conversion.vocoders.discriminators import Discriminators
 from rwae_audio.conversion.vocoders.griffin_lim import griffin_lim
 from rwae_audio.conversion.vocoders.neural import Vocoder, load_vocoder, save_vocoder, vocode
 from rwae_audio.conversion.vocoders.settings import RunConfig, TrainConfig
 from rwae_audio.conversion.vocoders.spectra import Spectra, mel_distance, spectral_distance
-from rwae_audio.conversion.vocoders.speech import KINDS, Speech, draw
 from rwae_audio.data.corpora import by_corpus, planned_sources
 from rwae_audio.devices import bf16_or_float32
 from rwae_audio.files import InputError, read_json
@@ -44,7 +45,7 @@ def card(config: RunConfig, data: list[str], credit_lines: Sequence[str], hours:
     """
     mel, train = config.vocoder.mel, config.train
     against = " against discriminators" if train.against else ""
-    moved = f", and {train.moved:.0%} are of a copy at another pitch" if train.moved else ""
+    moved = f", and {train.moved:.0%} are of copies at another pitch" if train.moved else ""
     quality = (
         "Consonants are soft and a voice can buzz"
         if against
@@ -223,13 +224,21 @@ def on_dev(vocoder: Vocoder, speech: Speech) -> dict[str, float]:
 def begin_with(vocoder: Vocoder, folder: Path) -> list[str]:
     """Copy the weights of the vocoder in `folder` into a vocoder, and return the commands that trained them.
 
+    The vocoder may have more blocks than that in `folder`: each of them begins as the identity.
+
     Raises:
-        InputError: The sizes of the two vocoders differ.
+        InputError: The vocoder has fewer blocks, or the other sizes of the two vocoders differ.
     """
     initial = load_vocoder(folder)
-    if initial.config != vocoder.config:
-        raise InputError(f"the vocoder in {folder} has other sizes; expected those of [vocoder]")
-    vocoder.load_state_dict(initial.state_dict())
+    blocks = initial.config.blocks
+    if blocks > vocoder.config.blocks or replace(initial.config, blocks=vocoder.config.blocks) != vocoder.config:
+        raise InputError(
+            f"the vocoder in {folder} has {blocks} blocks and a width of {initial.config.width}; expected the sizes of "
+            "[vocoder], or fewer blocks"
+        )
+    vocoder.load_state_dict(initial.state_dict(), strict=False)
+    for block in [*vocoder.network.blocks][blocks:]:
+        nn.init.zeros_(block.scale)
     return commands(read_json(folder / "config.json", "the folder of a vocoder").get("meta", {}))
 
 
