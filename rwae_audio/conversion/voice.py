@@ -110,8 +110,6 @@ def write_voices(
     """
     tensors = {f"static/{name}": voice.code for name, voice in voices.items()}
     tensors |= {f"dynamic/{name}": codes for name, codes in (dynamic or {}).items()}
-    if filters is not None:
-        tensors |= {"filters/weight": filters.weight, "filters/bias": filters.bias}
     header = {
         "bundle": bundle.digest,
         "version": __version__,
@@ -119,6 +117,7 @@ def write_voices(
         "registers": json.dumps({name: voice.register for name, voice in voices.items()}),
     }
     if filters is not None:
+        tensors |= {"filters/weight": filters.weight, "filters/bias": filters.bias}
         header["vocoder"] = filters.vocoder
     write_tensors(Path(path), tensors, header)
 
