@@ -11,12 +11,13 @@ import pytest
 import soundfile
 import torch
 from made_up import speech, tiny_bundle
+from torch import nn
 
 from rwae_audio.conversion.converter import BEYOND, Converter
 from rwae_audio.conversion.pitch import Register, fundamental, moved, pooled, register, register_of, tracked
 from rwae_audio.conversion.vocoders.griffin_lim import GriffinLim, griffin_lim
 from rwae_audio.conversion.vocoders.neural import Vocoder, VocoderConfig, vocode
-from rwae_audio.conversion.voice import Voice, between
+from rwae_audio.conversion.voice import Filters, Voice, between
 from rwae_audio.data import audio
 from rwae_audio.data.audio import load_audio
 from rwae_audio.data.features import PRESETS
@@ -265,6 +266,25 @@ def test_the_neural_sound_is_that_of_the_converted_frames_at_the_targets_pitch(n
         assert heard is not None
         wanted = other if kind == "target" else own
         assert heard.mean == pytest.approx(wanted.mean, abs=0.1)
+
+
+def test_the_vocoder_knows_the_voice_of_the_target(neural: tuple[Bundle, Vocoder]) -> None:
+    """With the filters of an adapted voice as well."""
+    bundle, _ = neural
+    vocoder = Vocoder(VocoderConfig(width=16, blocks=1, voice=bundle.config.model.static_dim)).eval()
+    nn.init.normal_(vocoder.network.constant.weight)
+    vocoder.bundle, vocoder.digest = bundle.digest, "v1"
+    converter, head = Converter(bundle, vocoder), vocoder.network.head
+    voice = converter.voice(speech(3, 1.0), 16000)
+    filters = Filters("v1", head.weight.detach(), head.bias.detach())
+    for one in (voice, voice._replace(filters=filters)):
+        assert torch.equal(converter.vocoder_of(one).voice, voice.code[None])
+    sound, other = (converter.convert(speech(0), 16000, one) for one in (voice, voice._replace(code=-voice.code)))
+    vocoder.bundle = "of another bundle"
+    without = converter.convert(speech(0), 16000, voice)
+    assert converter.vocoder_of(voice).voice is None
+    assert not np.allclose(sound, without, rtol=0, atol=0.1 * np.abs(sound).max())
+    assert not np.allclose(sound, other, rtol=0, atol=0.1 * np.abs(sound).max())
 
 
 def test_a_voice_into_itself_is_its_reconstruction_at_its_own_pitch(neural: tuple[Bundle, Vocoder]) -> None:

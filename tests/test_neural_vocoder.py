@@ -13,15 +13,8 @@ import torch
 from made_up import speech
 
 from rwae_audio.conversion.pitch import fundamental
-from rwae_audio.conversion.vocoders.neural import (
-    Vocoder,
-    VocoderConfig,
-    buzz,
-    envelope_matrix,
-    load_vocoder,
-    save_vocoder,
-    vocode,
-)
+from rwae_audio.conversion.vocoders.filters import envelope_matrix
+from rwae_audio.conversion.vocoders.neural import Vocoder, VocoderConfig, buzz, load_vocoder, save_vocoder, vocode
 from rwae_audio.data.features import PRESETS, log_mel, mel_filters
 from rwae_audio.files import InputError
 from rwae_audio.inference import streaming
@@ -153,3 +146,42 @@ def test_saved_and_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected the folder of a vocoder"):
         load_vocoder(tmp_path / "nothing")
     assert replace(SMALL, blocks=5).context > SMALL.context
+
+
+# ---- voices
+
+
+def knowing(bundle: str = "b1") -> Vocoder:
+    """A vocoder that knows the voices of a bundle, whose weights are not those of the beginning."""
+    vocoder = small(replace(SMALL, voice=3))
+    for weight in vocoder.parameters():
+        weight.data = torch.randn(weight.shape).mul(0.1).half().float()
+    vocoder.bundle = bundle
+    return vocoder
+
+
+def test_a_vocoder_knows_the_voices_of_its_bundle_alone(tmp_path: Path) -> None:
+    """A code of 0 stands for codes of another bundle and for no code. The folder of the vocoder names the bundle."""
+    vocoder, (_, log_mels, f0) = knowing(), heard()
+    save_vocoder(tmp_path / "vocoder", vocoder, {})
+    again = load_vocoder(tmp_path / "vocoder")
+    codes = torch.tensor([[1.0, 2.0, -1.0], [0.0, 0.0, 0.0], [1.0, 2.0, -1.1]])
+    first, none, near = (vocode(again.of(code, "b1"), log_mels, f0) for code in codes)
+    unknown = vocode(again, log_mels, f0)
+    assert torch.equal(none, unknown)
+    assert torch.equal(vocode(again.of(codes[0], "b2"), log_mels, f0), unknown)
+    distance, small_distance = ((first - other).square().mean() / first.square().mean() for other in (none, near))
+    assert 1e-6 < small_distance < 0.1 * distance
+    assert again.voice is None  # `of` has left it alone
+    with torch.no_grad():
+        sources = torch.randn(2, 1, (len(f0) - 1) * MEL.hop_length)
+        parts = log_mels[None], f0[None], *sources
+        both = again.filtered(*(part.expand(2, *part.shape[1:]) for part in parts), codes[:2])
+        alone = [again.filtered(*parts, code[None]) for code in codes[:2]]
+    torch.testing.assert_close(both, torch.cat(alone))
+
+
+def test_before_training_the_voice_changes_nothing() -> None:
+    vocoder, (_, log_mels, f0) = small(replace(SMALL, voice=3)), heard()
+    vocoder.bundle = "b1"
+    assert torch.equal(vocode(vocoder.of(torch.ones(3), "b1"), log_mels, f0), vocode(vocoder, log_mels, f0))

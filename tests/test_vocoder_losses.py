@@ -101,12 +101,13 @@ def numbered(counts: list[int]) -> Speech:
     log_mels = np.repeat(frames[:, None], 80, axis=1)
     kinds = np.stack([log_mels, -log_mels, log_mels + 0.5, -log_mels - 0.5])
     offsets = np.cumsum([0, *counts])
-    return Speech(frames.repeat(256), kinds, frames, offsets, MEL, ("",) * len(counts))
+    voices = np.arange(1.0, 1 + len(counts), dtype=np.float32)[:, None]  # the number of the recording, from 1 on
+    return Speech(frames.repeat(256), kinds, frames, offsets, voices, MEL, ("",) * len(counts))
 
 
 def test_crops_lie_within_a_recording_and_are_drawn_alike() -> None:
     heard, settings = numbered([9, 4, 7]), TrainConfig(batch=3000, frames=5, decoded=0.25, moved=0.4)
-    log_mels, f0, samples = draw(heard, settings, 0)
+    log_mels, f0, samples, voices = draw(heard, settings, 0)
     assert (log_mels.shape, f0.shape, samples.shape) == ((3000, 5, 80), (3000, 5), (3000, 4 * 256))
     assert log_mels.dtype == f0.dtype == samples.dtype == torch.float32
     begins, counts = f0[:, 0].unique(return_counts=True)
@@ -119,6 +120,10 @@ def test_crops_lie_within_a_recording_and_are_drawn_alike() -> None:
     assert float(decoded.float().mean()) == pytest.approx(0.25, abs=0.03)
     assert float(moved.float().mean()) == pytest.approx(0.4, abs=0.03)
     assert float((decoded & moved).float().mean()) == pytest.approx(0.1, abs=0.02)
+    known = voices[:, 0] > 0
+    assert float(known.float().mean()) == pytest.approx(0.8, abs=0.03)
+    recordings = 1 + (f0[known, 0] >= 9).float() + (f0[known, 0] >= 13).float()
+    assert torch.equal(voices[known, 0], recordings)
     for mine, again, other in zip((log_mels, f0), draw(heard, settings, 0), draw(heard, settings, 1), strict=False):
         assert torch.equal(mine, again)
         assert not torch.equal(mine, other)
@@ -225,7 +230,7 @@ def test_the_filters_have_the_derivative_of_their_definition() -> None:
     buzz, noise = torch.randn(2, 1, (len(f0[0]) - 1) * 256, dtype=torch.float64)
 
     class Said(nn.Module):
-        def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        def forward(self, frames: torch.Tensor, voice: object) -> torch.Tensor:
             assert frames.shape == (1, len(f0[0]), 82)
             return said
 

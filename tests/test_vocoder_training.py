@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "recipes/voice_conversion"
 import train_vocoder
 
 CPU = torch.device("cpu")
-AGAINST = ("train.adversarial=0.1", "train.matching=0.1", "train.width=4", "train.moved=0.5")
+AGAINST = ("train.adversarial=0.1", "train.matching=0.1", "train.width=4", "train.moved=0.5", "vocoder.voice=64")
 needs_bf16 = pytest.mark.skipif(not has_bf16(CPU), reason="this CPU has no bfloat16 arithmetic")
 
 
@@ -112,6 +112,8 @@ def test_a_vocoder_is_trained_and_goes_on(
     assert "of 4 updates" in (whole / "vocoder/README.md").read_text()
     vocoder = load_vocoder(whole / "vocoder")
     assert (vocoder.config.width, vocoder.training) == (8, False)
+    assert vocoder.bundle == (load_bundle().digest if judged_by else "")
+    assert not judged_by or vocoder.network.constant.weight.abs().max() > 0
     plan = (whole / "run.json").read_text()
     assert stopped(tmp_path / "parts", plan) == 130
     on = "continue with: python recipes/voice_conversion/train_vocoder.py --resume"
@@ -264,7 +266,7 @@ def test_conversions_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     copy = vocoder_speech.at_another_pitch
 
     class Watched:
-        config, voice, encode = shipped.config, shipped.voice, shipped.encode
+        config, digest, voice, encode = shipped.config, shipped.digest, shipped.voice, shipped.encode
 
         def decode(self, voice: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
             decoded.append((voice, codes, shipped.decode(voice, codes)))
@@ -307,6 +309,27 @@ def test_copies_need_a_vocoder_of_the_same_frames(
     assert "copies at another pitch has frames of another kind; expected one of those of" in capsys.readouterr().err
 
 
+def test_a_vocoder_knows_static_codes_of_the_bundles_dimensions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*words_of(tmp_path, "vocoder.voice=3"), "--out", str(tmp_path / "run")) == 2
+    assert "[vocoder] voice is 3; expected 64, the static dimensions of the bundle, or 0" in capsys.readouterr().err
+
+
+def test_a_vocoder_that_knows_voices_begins_as_one_that_does_not(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain, knowing = (Vocoder(VocoderConfig(width=8, blocks=1, voice=voice)).eval() for voice in (0, 3))
+    nn.init.normal_(plain.network.head.weight)
+    save_vocoder(tmp_path / "plain", plain, {})
+    training.begin_with(knowing, tmp_path / "plain")
+    knowing.bundle, (log_mels, f0) = "b", (torch.randn(30, 80), torch.full((30,), 120.0))
+    expected = vocode(load_vocoder(tmp_path / "plain"), log_mels, f0)
+    torch.testing.assert_close(vocode(knowing.of(torch.ones(3), "b"), log_mels, f0), expected)
+    save_vocoder(tmp_path / "knowing", knowing, {})
+    with pytest.raises(InputError, match="a width of 8 and a voice of 3; expected the sizes"):
+        training.begin_with(Vocoder(VocoderConfig(width=8, blocks=1)), tmp_path / "knowing")
+
+
 def test_a_vocoder_needs_recordings_that_are_long_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recordings(tmp_path / "data", "s{s}/{u}.wav", 8, 2)
     words = ["--data", f"folder={tmp_path / 'data'}", "--set", "train.frames=200", "--out", str(tmp_path / "run")]
@@ -328,7 +351,7 @@ def test_what_judges_hear_of_a_vocoder(monkeypatch: pytest.MonkeyPatch) -> None:
     log_mels = np.zeros((2, 3 * frames, 80), np.float16)
     offsets = frames * np.arange(4)
     silence, f0 = np.zeros(3 * frames * 256, np.float16), np.zeros(3 * frames, np.float32)
-    heard = Speech(silence, log_mels, f0, offsets, mel, texts=("ABCD", "", "ABCD"))
+    heard = Speech(silence, log_mels, f0, offsets, np.zeros((3, 64)), mel, texts=("ABCD", "", "ABCD"))
     vocoder, judge = Vocoder(VocoderConfig(width=8, blocks=1)), training.Judges()
     found = judge.judge(vocoder, heard, 2)
     assert len(asked) == 8  # two recordings that have a text, two kinds of frames, two vocoders

@@ -145,14 +145,15 @@ class OnnxConverter:
         total = np.sin((harmonics + 0.5) * angle) / (2 * np.where(near_zero, 1, half)) - 0.5
         return np.where(near_zero, harmonics, total) * np.sqrt(2 / harmonics) * voiced
 
-    def vocode(self, frames: np.ndarray, f0: np.ndarray) -> np.ndarray:
-        """Return the waveform ((T - 1) * hop,) of log-mels (T, n_mels) and F0 (T,)."""
+    def vocode(self, frames: np.ndarray, f0: np.ndarray, voice: np.ndarray) -> np.ndarray:
+        """Return the waveform ((T - 1) * hop,) of log-mels (T, n_mels), F0 (T,) and a static code (1, static_dim)."""
         size, hop, window = self.mel["n_fft"], self.mel["hop_length"], self.arrays["window"]
         buzz = self.buzz(f0)
         sources = (buzz, np.random.default_rng(0).standard_normal(len(buzz)))
         spectra = (self.stft(source, window / np.sqrt(np.square(window).sum()), "constant") for source in sources)
         spectra = (np.stack([spectrum.real, spectrum.imag], axis=-1)[None] for spectrum in spectra)
-        spectrum = self.run("vocoder", frames[None], f0[None], *spectra)[0]
+        seen = [voice] if self.settings["vocoder_sees_static"] else []
+        spectrum = self.run("vocoder", frames[None], f0[None], *spectra, *seen)[0]
         parts = np.fft.irfft(spectrum[..., 0] + 1j * spectrum[..., 1], size) * window
         total = np.zeros((2, size + hop * (len(parts) - 1)))
         for i, part in enumerate(parts):
@@ -166,7 +167,7 @@ class OnnxConverter:
         codes, voice, own = self.codes(frames)[None], self.voice(self.frames(target_speech)), self.voice(frames)
         means = [self.run("decoder", one, codes[:, : beyond["frames"]])[0].mean(0) for one in (voice, own)]
         log_mels = self.run("decoder", voice, codes)[0] + beyond["share"] * (means[0] - means[1])
-        samples = self.vocode(log_mels, self.moved(source_speech, target_speech))
+        samples = self.vocode(log_mels, self.moved(source_speech, target_speech), voice)
         return np.pad(samples, (0, len(source) - len(samples))) * level / self.active(samples)
 
 

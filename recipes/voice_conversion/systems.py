@@ -201,7 +201,9 @@ def vocoder_copy(bundle: Bundle, vocoder: AnyVocoder) -> Convert:
         f0 = None
         if vocoder.takes_pitch:
             f0 = torch.from_numpy(pitch.fundamental(source, bundle.config.mel)).float()
-        return as_loud(torch.cat([*vocoder.chunks([bundle.frames(source)], f0, 0)]).numpy(), source)
+        frames = bundle.frames(source)
+        own = vocoder.of(bundle.voice(frames), bundle.digest) if isinstance(vocoder, Vocoder) else vocoder
+        return as_loud(torch.cat([*own.chunks([frames], f0, 0)]).numpy(), source)
 
     return convert
 

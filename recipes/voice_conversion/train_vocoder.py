@@ -7,6 +7,8 @@ The losses are the multi-resolution STFT loss (Yamamoto, Song, Kim, "Parallel Wa
 log-mels. Every second crop has decoded log-mels, so that the vocoder learns to add the details that a decoder leaves out.
 With `--set train.moved=0.5` every second crop has the log-mels of a copy at another pitch, so that it learns to follow F0.
 If they are decoded as well, the copy is a conversion into another voice, and it is decoded in the own voice.
+With `--set vocoder.voice=64`, the static dimensions of the bundle, the vocoder gets the static code of a recording as well. So
+it restores what a decoder blurs in a voice. It serves other bundles without this code.
 
 RUN/vocoder/ always has the best vocoder so far. It is the one with the smallest losses on development speakers, or with the
 best ratings of judges (`--set train.judged=12`, extra `judge`). With discriminators and without judges it is the last one.

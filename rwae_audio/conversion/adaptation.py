@@ -47,9 +47,9 @@ def neural(converter: Converter) -> Vocoder:
 
 
 def example(reading: Reading) -> Recorded:
-    """Return what an adaptation needs of a recording: its samples, F0 and log-mels."""
-    log_mels = torch.cat([*reading.log_mels()])
-    return recorded(np.concatenate([*reading.speech()]), reading.f0.numpy(), [log_mels], reading.mel)
+    """Return what an adaptation needs of a recording: its samples, F0 and log-mels, without a static code."""
+    log_mels, no_code = torch.cat([*reading.log_mels()]), torch.zeros(0)
+    return recorded(np.concatenate([*reading.speech()]), reading.f0.numpy(), [log_mels], no_code, reading.mel)
 
 
 def with_decoded(one: Recorded, voice: Voice, bundle: Bundle, vocoder: Vocoder, draws: torch.Generator) -> Recorded:
@@ -93,7 +93,7 @@ def adapted(converter: Converter, voice: Voice, examples: Sequence[Recorded], st
     Raises:
         InputError: All recordings are too short, or the vocoder is not the neural one.
     """
-    vocoder, mel = neural(converter), converter.bundle.config.mel
+    vocoder, mel = neural(converter).of(voice.code, converter.bundle.digest), converter.bundle.config.mel
     least = max(SETTINGS.frames, 1 + shortest_for_training(mel) // mel.hop_length)
     examples = [one for one in examples if len(one.f0) >= least]
     if not examples:
@@ -104,8 +104,8 @@ def adapted(converter: Converter, voice: Voice, examples: Sequence[Recorded], st
     head = trained.network.head.requires_grad_(True)
     optimizer = torch.optim.Adam(head.parameters(), lr=settings.learning_rate, betas=(0.8, 0.99))
     for step in range(steps):
-        log_mels, f0, samples = (part.to(head.weight.device) for part in draw(speech, settings, step))
-        output = Spectra(trained(log_mels, f0, generator(seed, "sources", step)))
+        log_mels, f0, samples = (part.to(head.weight.device) for part in draw(speech, settings, step)[:3])
+        output = Spectra(trained(log_mels, f0, generator(seed, "sources", step), trained.voice))
         target = Spectra(samples)
         loss = spectral_distance(output, target) + settings.mel_weight * mel_distance(output, target, mel)
         optimizer.zero_grad()

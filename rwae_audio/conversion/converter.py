@@ -208,13 +208,14 @@ class Converter:
         return voice
 
     def vocoder_of(self, voice: Voice) -> AnyVocoder:
-        """Return the vocoder for a voice, whose filters are those of an adapted voice.
+        """Return the vocoder for a voice: it knows the static code, and has the filters of an adapted voice.
 
         Raises:
             InputError: The voice is adapted to another vocoder.
         """
         if voice.filters is None:
-            return self.vocoder
+            neural = self.vocoder if isinstance(self.vocoder, Vocoder) else None
+            return self.vocoder if neural is None else neural.of(voice.code, self.bundle.digest)
         if not isinstance(self.vocoder, Vocoder) or self.vocoder.digest != voice.filters.vocoder:
             here = f"{self.vocoder.digest[:12]}…" if isinstance(self.vocoder, Vocoder) else self.vocoder.name
             raise InputError(
@@ -222,7 +223,7 @@ class Converter:
             )
         from rwae_audio.conversion.adaptation import with_filters
 
-        return with_filters(self.vocoder, voice.filters)
+        return with_filters(self.vocoder, voice.filters).of(voice.code, self.bundle.digest)
 
     def save_voice(self, path: str | Path, voice: Voice) -> None:
         """Write a voice into a safetensors file for `load_voice` and `rwae-vc --voice`."""

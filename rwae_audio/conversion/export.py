@@ -5,7 +5,8 @@ The exported folder has up to four networks, for any number B of windows or reco
     static.onnx    frames (B, T, n_mels)                                      → static (B, static_dim)
     dynamic.onnx   frames (B, T, n_mels)[, static (B, static_dim)]            → codes (B, T, dynamic_dim)
     decoder.onnx   static (B, static_dim), codes (B, T, dynamic_dim)          → frames (B, T, n_mels)
-    vocoder.onnx   frames, f0 (B, T) in Hz, buzz and hiss (B, T, bins, 2)     → spectrum (B, T, bins, 2)
+    vocoder.onnx   frames, f0 (B, T) in Hz, buzz and hiss (B, T, bins, 2)
+                   [, static (B, static_dim)]                                 → spectrum (B, T, bins, 2)
 
 Frames are log-mels, not normalised. The last dimension of spectra has the real and the imaginary part. The program itself
 computes the vocoder's sources (buzz and hiss) and the inverse transform. Log-mels and windows are described in settings.json
@@ -89,7 +90,7 @@ class VocoderNetwork(nn.Module):
         super().__init__()
         self.vocoder = vocoder
 
-    def forward(self, frames: Tensor, f0: Tensor, buzz: Tensor, hiss: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, f0: Tensor, buzz: Tensor, hiss: Tensor, static: Tensor | None = None) -> Tensor:
         """Return the spectrum of the waveform, (B, T, bins, 2).
 
         Args:
@@ -97,8 +98,9 @@ class VocoderNetwork(nn.Module):
             f0: F0 in Hz, 0 in unvoiced frames, (B, T).
             buzz: The spectrum of the harmonic source, (B, T, bins, 2).
             hiss: The spectrum of the noise source, (B, T, bins, 2).
+            static: The static codes of the voices, (B, static_dim), for a vocoder that knows voices.
         """
-        real, imaginary, gain = self.vocoder.filters(frames, f0)
+        real, imaginary, gain = self.vocoder.filters(frames, f0, static)
         parts = real * buzz[..., 0] - imaginary * buzz[..., 1], real * buzz[..., 1] + imaginary * buzz[..., 0]
         return torch.stack(parts, dim=-1) + gain[..., None] * hiss
 
@@ -158,7 +160,13 @@ def settings(converter: Converter) -> dict[str, Any]:
         },
         "beyond": {"share": BEYOND, "frames": HEAD},
         "vocoder": isinstance(converter.vocoder, Vocoder),
+        "vocoder_sees_static": _knows_voices(converter),
     }
+
+
+def _knows_voices(converter: Converter) -> bool:
+    """Return whether the vocoder knows the static codes of the bundle."""
+    return isinstance(converter.vocoder, Vocoder) and converter.vocoder.bundle == converter.bundle.digest
 
 
 def _arrays(converter: Converter) -> dict[str, np.ndarray]:
@@ -208,6 +216,8 @@ def _example(converter: Converter, seconds: float) -> dict[str, dict[str, Tensor
         noise = torch.randn(harmonics.shape, generator=torch.Generator().manual_seed(0))
         spectra = torch.view_as_real(converter.vocoder.spectra(torch.cat([harmonics, noise])))
         example["vocoder"] = {"frames": frames[None], "f0": f0, "buzz": spectra[:1], "hiss": spectra[1:]}
+        if _knows_voices(converter):
+            example["vocoder"]["static"] = voice
     return example
 
 

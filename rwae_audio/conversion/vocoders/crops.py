@@ -18,6 +18,7 @@ from rwae_audio.data.features import MelConfig, log_mel
 from rwae_audio.randomness import generator
 
 LARGEST_MOVE = 0.6  # nats of F0, about ten semitones
+UNKNOWN = 0.2  # the share of crops with a static code of 0
 KINDS = ("natural", "decoded", "moved", "returned")  # of log-mels; the last two have the pitch of a copy
 
 
@@ -33,6 +34,7 @@ class Speech:
         f0: F0 in Hz, 0 in unvoiced frames, (T,), float32.
         offsets: The first frame of each recording, and the number of all frames, (U + 1,).
         mel: The settings of the frames.
+        voices: The static code of each recording, (U, static_dim).
         texts: The words of each recording, "" if they are unknown.
         credits: The credits of the corpora for the card of the vocoder, a line for each.
     """
@@ -41,6 +43,7 @@ class Speech:
     log_mels: np.ndarray
     f0: np.ndarray
     offsets: np.ndarray
+    voices: np.ndarray
     mel: MelConfig
     texts: tuple[str, ...]
     credits: tuple[str, ...] = ()
@@ -74,27 +77,32 @@ def shortest_for_training(mel: MelConfig) -> int:
 
 
 class Recorded(NamedTuple):
-    """A recording of T frames as a part of Speech: its samples, its F0, its log-mels and its words."""
+    """A recording of T frames as a part of Speech: its samples, its F0, its log-mels, its static code and its words."""
 
     samples: np.ndarray
     f0: np.ndarray
     log_mels: np.ndarray
+    voice: np.ndarray
     text: str = ""
 
 
-def recorded(samples: np.ndarray, f0: np.ndarray, kinds: Sequence[Tensor], mel: MelConfig, text: str = "") -> Recorded:
+def recorded(
+    samples: np.ndarray, f0: np.ndarray, kinds: Sequence[Tensor], voice: Tensor, mel: MelConfig, text: str = ""
+) -> Recorded:
     """Return a recording as a part of Speech.
 
     Args:
         samples: The samples at the nominal level, (N,).
         f0: F0 in Hz, 0 in unvoiced frames, (T,).
         kinds: Its log-mels of each of the first of KINDS, (T, n_mels) each.
+        voice: Its static code, (static_dim,).
         mel: The settings of the frames.
         text: Its words, "" if they are unknown.
     """
     count = mel.hop_length * len(f0)
     samples = np.pad(samples, (0, max(count - len(samples), 0)))[:count]
-    return Recorded(samples.astype(np.float16), f0.astype(np.float32), torch.stack([*kinds]).half().cpu().numpy(), text)
+    log_mels, code = (part.half().cpu().numpy() for part in (torch.stack([*kinds]), voice))
+    return Recorded(samples.astype(np.float16), f0.astype(np.float32), log_mels, code, text)
 
 
 def joined(recordings: Sequence[Recorded], mel: MelConfig, credits: tuple[str, ...] = ()) -> Speech:
@@ -105,12 +113,13 @@ def joined(recordings: Sequence[Recorded], mel: MelConfig, credits: tuple[str, .
         mel: The settings of the frames.
         credits: The credits of their corpora.
     """
-    samples, f0, log_mels, texts = zip(*recordings, strict=True)
+    samples, f0, log_mels, voices, texts = zip(*recordings, strict=True)
     return Speech(
         samples=np.concatenate(samples),
         log_mels=np.concatenate(log_mels, axis=1),
         f0=np.concatenate(f0),
         offsets=np.cumsum([0, *map(len, f0)]),
+        voices=np.stack(voices),
         mel=mel,
         texts=texts,
         credits=credits,
@@ -137,8 +146,10 @@ def at_another_pitch(vocoder: Vocoder, log_mels: Tensor, f0: np.ndarray, draws: 
     return log_mel(copy, vocoder.mel)
 
 
-def draw(speech: Speech, settings: TrainConfig, step: int) -> tuple[Tensor, Tensor, Tensor]:
+def draw(speech: Speech, settings: TrainConfig, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draw the batch of an update. Each possible crop has the same probability.
+
+    Some crops have a static code of 0, so that a vocoder which knows voices also serves where the voice is unknown.
 
     Args:
         speech: The recordings.
@@ -146,19 +157,21 @@ def draw(speech: Speech, settings: TrainConfig, step: int) -> tuple[Tensor, Tens
         step: The number of the update.
 
     Returns:
-        Log-mels (B, T, n_mels), F0 (B, T) in Hz and samples (B, (T − 1) · hop_length).
+        Log-mels (B, T, n_mels), F0 (B, T) in Hz, samples (B, (T − 1) · hop_length) and static codes (B, static_dim).
     """
     draws, frames = generator(settings.seed, "batch", step), settings.frames
     lengths = np.diff(speech.offsets)
     long_enough = np.flatnonzero(lengths >= frames)
     crops = np.cumsum(lengths[long_enough] - frames + 1)  # the number of possible crops, summed over recordings
-    uniform = torch.rand(3, settings.batch, generator=draws, dtype=torch.float64).numpy()
+    uniform = torch.rand(4, settings.batch, generator=draws, dtype=torch.float64).numpy()
     numbers = (uniform[0] * crops[-1]).astype(np.int64)
-    recordings = np.searchsorted(crops, numbers, side="right")
-    begins = speech.offsets[long_enough[recordings]] + numbers - np.concatenate([[0], crops])[recordings]
+    places = np.searchsorted(crops, numbers, side="right")
+    recordings = long_enough[places]
+    begins = speech.offsets[recordings] + numbers - np.concatenate([[0], crops])[places]
     rows = begins[:, None] + np.arange(frames)
     kinds = (uniform[1] < settings.decoded) + 2 * (uniform[2] < settings.moved)
     log_mels = speech.log_mels[kinds[:, None], rows]
     hops = speech.samples.reshape(-1, speech.mel.hop_length)
     samples = hops[rows[:, :-1]].reshape(settings.batch, -1)
-    return _float(log_mels), _float(speech.f0[rows]), _float(samples)
+    voices = speech.voices[recordings] * (uniform[3] >= UNKNOWN)[:, None]
+    return _float(log_mels), _float(speech.f0[rows]), _float(samples), _float(voices)

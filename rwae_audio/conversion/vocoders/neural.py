@@ -12,6 +12,7 @@ a gain for each bin of the hiss's. The waveform is the inverse short-time Fourie
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwae_audio.data.features import PRESETS, MelConfig, bin_positions, mel_filters
+from rwae_audio.conversion.vocoders.filters import LOUDEST, QUIETEST, FilteredSum, envelope_matrix, filter_parts
+from rwae_audio.data.features import PRESETS, MelConfig, mel_filters
 from rwae_audio.files import (
     ASSETS,
     InputError,
@@ -41,7 +43,7 @@ from rwae_audio.model.posterior import Network
 from rwae_audio.randomness import generator
 from rwae_audio.settings import resolve
 
-QUIETEST, LOUDEST = -16.0, 8.0  # nats, the range of the filters' log-gains
+LARGE = 10.0  # a large value of a static code, by which codes are divided at the input of the network
 F0_CENTRE = math.log(150.0)  # subtracted from ln F0 at the input of the network
 SHIPPED = ASSETS / "vocoder"
 
@@ -56,6 +58,7 @@ class VocoderConfig:
         blocks: The number of ConvNeXt blocks.
         expansion: The ratio of hidden channels to channels in a block.
         kernel: The number of frames that a convolution covers.
+        voice: The dimensions of the static code of a bundle, which tells the network the voice; 0 for a network without it.
     """
 
     mel: MelConfig = field(default_factory=lambda: PRESETS["vocoder"])
@@ -63,6 +66,7 @@ class VocoderConfig:
     blocks: int = 5
     expansion: int = 3
     kernel: int = 7
+    voice: int = 0
 
     @property
     def context(self) -> int:
@@ -73,7 +77,8 @@ class VocoderConfig:
 class Backbone(Network):
     """The network from frames (B, T, n_mels + 2) to parameters of filters (B, T, 4 · bins).
 
-    It has a convolution over time, ConvNeXt blocks and a linear layer. Before training, its outputs are near 0.
+    It has a convolution over time, ConvNeXt blocks and a linear layer. Before training, its outputs are near 0. The static
+    code of the voice scales and shifts the states of the blocks, and it gives the filters a part that is constant over time.
     """
 
     def __init__(self, config: VocoderConfig) -> None:
@@ -81,23 +86,35 @@ class Backbone(Network):
         width = config.width
         self.first = nn.Conv1d(config.mel.n_mels + 2, width, config.kernel, padding=config.kernel // 2)
         self.blocks = nn.ModuleList(
-            ConvNeXtBlock(width, config.kernel, config.expansion, 1.0 / config.blocks) for _ in range(config.blocks)
+            ConvNeXtBlock(width, config.kernel, config.expansion, 1.0 / config.blocks, config.voice)
+            for _ in range(config.blocks)
         )
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 4 * (config.mel.n_fft // 2 + 1))
+        self.constant = nn.Linear(config.voice, self.head.out_features, bias=False) if config.voice else None
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
+        for name, parameter in self.named_parameters():
+            if "constant" in name or "modulate" in name:
+                nn.init.zeros_(parameter)  # before training, the voice changes nothing
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Return the parameters of filters (see `_FilteredSum`).
+    def forward(self, frames: Tensor, voice: Tensor | None = None) -> Tensor:
+        """Return the parameters of filters (see `FilteredSum`).
 
         Args:
             frames: (B, T, n_mels + 2), of about mean 0 and variance 1: log-mels, ln F0, and 1 in voiced frames.
+            voice: The static codes, (B, voice), of a network that knows the voice. None stands for codes of 0, the mean of
+                the prior.
         """
         states = over_time(self.first, frames)
+        if self.constant is None:
+            for block in self.blocks:
+                states = block(states)
+            return self.head(self.norm(states))
+        voice = frames.new_zeros(len(frames), self.constant.in_features) if voice is None else voice / LARGE
         for block in self.blocks:
-            states = block(states)
-        return self.head(self.norm(states))
+            states = block(states, voice)
+        return self.head(self.norm(states)) + self.constant(voice)[:, None]
 
 
 class Vocoder(nn.Module):
@@ -109,6 +126,8 @@ class Vocoder(nn.Module):
         config: The sizes.
         mel: The settings of the log-mels.
         network: The network with all weights. It may run in bfloat16 (see Network); all other operations are in float32.
+        voice: The static code (1, voice) for which `chunks` makes sound, or None for a code of 0.
+        bundle: The digest of the bundle whose static codes the network knows, "" for a network without codes.
         digest: The SHA-256 of vocoder.safetensors of a vocoder that was read from a folder.
         meta: The metadata of a vocoder that was read from a folder.
         card: The README.md of a vocoder that was read from a folder.
@@ -125,7 +144,8 @@ class Vocoder(nn.Module):
         super().__init__()
         self.config, self.mel = config, config.mel
         self.meta: Mapping[str, Any] = {}
-        self.card = self.digest = ""
+        self.card = self.digest = self.bundle = ""
+        self.voice: Tensor | None = None
         self.network = Backbone(config)
         window = torch.hann_window(config.mel.win_length)
         level = window.square().sum().sqrt()  # the RMS magnitude of the spectrum of white noise
@@ -134,22 +154,39 @@ class Vocoder(nn.Module):
         self.register_buffer("spread", envelope_matrix(config.mel), persistent=False)
         self.register_buffer("gain", mel_filters(config.mel).float().sum(0).log(), persistent=False)
 
-    def forward(self, log_mels: Tensor, f0: Tensor, generator: torch.Generator) -> Tensor:
+    def of(self, code: Tensor, bundle: str) -> Vocoder:
+        """Return the vocoder for a voice, which shares its weights with this one.
+
+        Args:
+            code: The static code of the voice, (voice,).
+            bundle: The digest of the bundle that computed it. The network does not know the codes of other bundles, and
+                has a code of 0 instead.
+        """
+        if not self.bundle or bundle != self.bundle:
+            return self
+        vocoder = copy.copy(self)
+        vocoder.voice = code[None].to(self.window)
+        return vocoder
+
+    def forward(self, log_mels: Tensor, f0: Tensor, generator: torch.Generator, voice: Tensor | None = None) -> Tensor:
         """Return the waveform of log-mels with a given F0.
 
         Args:
             log_mels: Log-mels (B, T, n_mels).
             f0: F0 in Hz, 0 in unvoiced frames, (B, T).
             generator: The random numbers of the hiss and of the initial phase of the buzz.
+            voice: The static codes (B, voice) of the voices, or None for codes of 0.
 
         Returns:
             Samples (B, (T − 1) · hop_length).
         """
         phase = torch.rand(len(f0), 1, generator=generator).to(f0)
         noise = torch.randn(len(f0), (f0.shape[1] - 1) * self.config.mel.hop_length, generator=generator).to(f0)
-        return self.filtered(log_mels, f0, buzz(f0, self.config.mel, phase)[0], noise)
+        return self.filtered(log_mels, f0, buzz(f0, self.config.mel, phase)[0], noise, voice)
 
-    def filtered(self, log_mels: Tensor, f0: Tensor, buzz: Tensor, noise: Tensor) -> Tensor:
+    def filtered(
+        self, log_mels: Tensor, f0: Tensor, buzz: Tensor, noise: Tensor, voice: Tensor | None = None
+    ) -> Tensor:
         """Return the waveform (B, N) of log-mels and F0, as `forward` does, from given sources.
 
         Args:
@@ -157,17 +194,19 @@ class Vocoder(nn.Module):
             f0: F0 in Hz, 0 in unvoiced frames, (B, T).
             buzz: The harmonic source, (B, N).
             noise: The noise source, (B, N).
+            voice: The static codes (B, voice) of the voices, or None for codes of 0.
         """
         mel, sources = self.config.mel, self.spectra(torch.cat([buzz, noise])).chunk(2)
-        spectrum = _FilteredSum.apply(*self.controls(log_mels, f0), *sources).transpose(1, 2)
+        spectrum = FilteredSum.apply(*self.controls(log_mels, f0, voice), *sources).transpose(1, 2)
         return torch.istft(spectrum, mel.n_fft, mel.hop_length, mel.win_length, self.window, length=buzz.shape[1])
 
-    def controls(self, log_mels: Tensor, f0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the parameters of the filters, which are the first three arguments of `_FilteredSum`.
+    def controls(self, log_mels: Tensor, f0: Tensor, voice: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the parameters of the filters, which are the first three arguments of `FilteredSum`.
 
         Args:
             log_mels: Log-mels (B, T, n_mels).
             f0: F0 in Hz, 0 in unvoiced frames, (B, T).
+            voice: The static codes (B, voice) of the voices, or None for codes of 0.
 
         Returns:
             The output of the network (B, T, 4 · bins), and the log-gains of buzz and hiss before the network's correction,
@@ -177,19 +216,20 @@ class Vocoder(nn.Module):
         pitch = torch.where(f0 > 0, f0.clamp_min(1).log() - F0_CENTRE, torch.zeros(()).to(f0))
         frames = torch.cat([log_mels / 3 + 1, pitch[..., None], voicing], dim=-1)  # about mean 0, variance 1
         envelope = (log_mels - self.gain) @ self.spread
-        return self.network(frames), envelope + (1 - voicing) * QUIETEST, envelope - 1.5 * voicing
+        return self.network(frames, voice), envelope + (1 - voicing) * QUIETEST, envelope - 1.5 * voicing
 
-    def filters(self, log_mels: Tensor, f0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def filters(self, log_mels: Tensor, f0: Tensor, voice: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return the filters as real numbers.
 
         Args:
             log_mels: Log-mels (B, T, n_mels).
             f0: F0 in Hz, 0 in unvoiced frames, (B, T).
+            voice: The static codes (B, voice) of the voices, or None for codes of 0.
 
         Returns:
             The real part and the imaginary part of the filter of the buzz, and the gain of the hiss, (B, T, bins) each.
         """
-        buzz_gain, hiss_gain, cosine, sine, scale = _filter_parts(*self.controls(log_mels, f0))
+        buzz_gain, hiss_gain, cosine, sine, scale = filter_parts(*self.controls(log_mels, f0, voice))
         gain = buzz_gain.clamp(QUIETEST, LOUDEST).exp() * scale
         return gain * cosine, gain * sine, hiss_gain.clamp(QUIETEST, LOUDEST).exp()
 
@@ -239,66 +279,8 @@ class Vocoder(nn.Module):
         hop, device = self.mel.hop_length, self.window.device
         frames, harmonics, noise = rows.to(device).split([self.mel.n_mels + 1, hop, hop], dim=1)
         harmonics, noise = (source[:-1].reshape(1, -1) for source in (harmonics, noise))
-        samples = self.filtered(frames[None, :, :-1], frames[None, :, -1], harmonics, noise)
+        samples = self.filtered(frames[None, :, :-1], frames[None, :, -1], harmonics, noise, self.voice)
         return F.pad(samples[0].cpu(), (0, hop)).view(-1, hop)
-
-
-class _FilteredSum(torch.autograd.Function):
-    """The sum of the two filtered sources, a spectrum (B, T, bins), from complex spectra of the sources (B, T, bins).
-
-    v, h, c, s are the four parts of the network's output (B, T, 4 · bins), and θ is the angle of 1 + 4c + 4is. The sum is
-    exp(buzz_gain + 4v) · e^{iθ} · buzz + exp(hiss_gain + 4h) · noise, with exponents limited to QUIETEST … LOUDEST. The
-    derivative of e^{iθ} is written out, since autograd would divide complex numbers.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, buzz_gain: Tensor, hiss_gain: Tensor, buzz: Tensor, noise: Tensor) -> Tensor:
-        buzz_gain, hiss_gain, cosine, sine, scale = _filter_parts(output, buzz_gain, hiss_gain)
-        gain = buzz_gain.clamp(QUIETEST, LOUDEST).exp_().mul_(scale)
-        filtered_buzz = torch.complex(gain * cosine, gain * sine).mul_(buzz)
-        filtered_noise = noise * hiss_gain.clamp(QUIETEST, LOUDEST).exp_()
-        ctx.save_for_backward(buzz_gain, hiss_gain, cosine, sine, scale, filtered_buzz, filtered_noise)
-        return filtered_buzz + filtered_noise
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        buzz_gain, hiss_gain, cosine, sine, scale, filtered_buzz, filtered_noise = ctx.saved_tensors
-        by_buzz, by_noise = gradient.conj() * filtered_buzz, gradient.conj() * filtered_noise
-        angle = by_buzz.imag * scale.square()  # minus the derivative by θ, over the squared length of (cosine, sine)
-        by_output = gradient.real.new_empty(*buzz_gain.shape[:-1], 4 * buzz_gain.shape[-1])
-        parts = by_output.chunk(4, dim=-1)
-        torch.mul(by_buzz.real, (buzz_gain >= QUIETEST) & (buzz_gain <= LOUDEST), out=parts[0])
-        torch.mul(by_noise.real, (hiss_gain >= QUIETEST) & (hiss_gain <= LOUDEST), out=parts[1])
-        torch.mul(sine, angle, out=parts[2])
-        torch.mul(cosine, angle.neg_(), out=parts[3])
-        return by_output.mul_(4), None, None, None, None
-
-
-def _filter_parts(
-    output: Tensor, buzz_gain: Tensor, hiss_gain: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the corrected log-gains of buzz and hiss, and 1 + 4c, 4s and 1 / |1 + 4c + 4is| (see `_FilteredSum`)."""
-    parts = output.chunk(4, dim=-1)
-    buzz_gain, hiss_gain = torch.add(buzz_gain, parts[0], alpha=4), torch.add(hiss_gain, parts[1], alpha=4)
-    cosine, sine = 1 + 4 * parts[2], 4 * parts[3]
-    return buzz_gain, hiss_gain, cosine, sine, (cosine.square() + sine.square()).clamp_min_(1e-12).rsqrt_()
-
-
-def envelope_matrix(config: MelConfig) -> Tensor:
-    """Return the matrix (n_mels, bins) that interpolates log-mels to a log-magnitude for each bin of the spectrum.
-
-    The gains of the mel filters have to be subtracted from the log-mels before. Interpolation is linear between the centres
-    of the filters.
-    """
-    frequencies = torch.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1, dtype=torch.float64)
-    position = torch.from_numpy(bin_positions(frequencies.numpy(), config)).clamp(0, config.n_mels - 1)
-    low = position.floor().long().clamp(max=config.n_mels - 2)
-    weight = position - low
-    one_hot = (
-        F.one_hot(low, config.n_mels) * (1 - weight)[:, None] + F.one_hot(low + 1, config.n_mels) * weight[:, None]
-    )
-    return one_hot.T.float().contiguous()
 
 
 def buzz(f0: Tensor, config: MelConfig, phase: Tensor) -> tuple[Tensor, Tensor]:
@@ -363,7 +345,8 @@ def save_vocoder(folder: Path, vocoder: Vocoder, meta: Mapping[str, Any], card: 
     with whole_folder(folder) as temporary:
         weights = {name: value.half() for name, value in vocoder.network.state_dict().items()}
         write_tensors(temporary / "vocoder.safetensors", weights)
-        write_json(temporary / "config.json", {"vocoder": asdict(vocoder.config), "meta": dict(meta)})
+        bundle = {"bundle": vocoder.bundle} if vocoder.bundle else {}
+        write_json(temporary / "config.json", {"vocoder": asdict(vocoder.config), **bundle, "meta": dict(meta)})
         write_text(temporary / "README.md", card)
 
 
@@ -388,7 +371,7 @@ def load_vocoder(folder: Path | None = None) -> Vocoder:
         vocoder.network.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{folder / 'vocoder.safetensors'} does not fit its config.json") from error
-    meta = content.get("meta")
+    vocoder.bundle, meta = str(content.get("bundle", "")), content.get("meta")
     vocoder.meta = dict(meta) if isinstance(meta, Mapping) else {}
     vocoder.card = read_text(folder / "README.md", "a vocoder's card") if (folder / "README.md").exists() else ""
     return vocoder.eval()

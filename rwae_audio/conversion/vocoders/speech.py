@@ -31,7 +31,7 @@ from rwae_audio.inference.bundle import load_bundle
 from rwae_audio.inference.card import credits_of
 from rwae_audio.randomness import generator
 
-ARRAYS = ("samples", "log_mels", "f0", "offsets")
+ARRAYS = ("samples", "log_mels", "f0", "offsets", "voices")
 
 
 def stored_speech(plan: dict[str, Any], split: str, config: RunConfig, folder: Path) -> Speech:
@@ -66,13 +66,17 @@ def read_speech(plan: dict[str, Any], split: str, config: RunConfig) -> Speech:
         config: The configuration.
 
     Raises:
-        InputError: No recording is long enough, or the frames of the bundle or of the vocoder of the copies have other
-            settings.
+        InputError: No recording is long enough, the frames of the bundle or of the vocoder of the copies have other
+            settings, or the static codes have another dimension.
     """
     bundle, mel = load_bundle(plan.get("bundle")), config.vocoder.mel
     mover = load_vocoder(Path(plan["init"]) if plan.get("init") else None) if config.train.moved else None
     if bundle.config.mel.frames() != mel.frames():
         raise InputError("the bundle has frames of another kind; expected those of [vocoder] mel")
+    if config.vocoder.voice not in (0, dimensions := bundle.config.model.static_dim):
+        raise InputError(
+            f"[vocoder] voice is {config.vocoder.voice}; expected {dimensions}, the static dimensions of the bundle, or 0"
+        )
     if mover is not None and mover.mel.frames() != mel.frames():
         raise InputError(
             "the vocoder that makes copies at another pitch has frames of another kind; expected one of those of "
@@ -96,10 +100,10 @@ def read_speech(plan: dict[str, Any], split: str, config: RunConfig) -> Speech:
         if mover is not None:
             draws = generator(config.train.seed, f"moved {split}", len(recordings))
             other = voices[int(torch.randint(len(voices), (), generator=draws))]
-            converted = at_another_pitch(mover, bundle.decode(other, codes), f0, draws)
-            kinds.append(at_another_pitch(mover, natural, f0, draws))
+            converted = at_another_pitch(mover.of(other, bundle.digest), bundle.decode(other, codes), f0, draws)
+            kinds.append(at_another_pitch(mover.of(voice, bundle.digest), natural, f0, draws))
             kinds.append(bundle.decode(voice, bundle.encode(converted)))
-        recordings.append(recorded(samples, f0, kinds, mel, utterance.text or ""))
+        recordings.append(recorded(samples, f0, kinds, voice, mel, utterance.text or ""))
     least = config.train.frames if split == "train" else 1
     if (longest := max((len(recording.f0) for recording in recordings), default=0)) < least:
         raise InputError(f"the longest {split} recording has {longest} frames; expected {least} or more")

@@ -30,7 +30,7 @@ from rwae_audio.training.checkpoint import Position, RunState, load_checkpoint, 
 from rwae_audio.training.loop import MetricsLog, clip_gradients, train_loop
 
 Say = Callable[[str], None]  # gets each line of text for the user
-Vocode = Callable[[Tensor, Tensor], Tensor]  # log-mels (T, n_mels) and F0 (T,) → samples (N,)
+Vocode = Callable[[Tensor, Tensor, Tensor], Tensor]  # log-mels (T, n_mels), F0 (T,), static code (d,) → samples (N,)
 
 
 def card(config: RunConfig, data: list[str], credit_lines: Sequence[str], hours: float, meta: dict[str, Any]) -> str:
@@ -46,6 +46,7 @@ def card(config: RunConfig, data: list[str], credit_lines: Sequence[str], hours:
     mel, train = config.vocoder.mel, config.train
     against = " against discriminators" if train.against else ""
     moved = f", and {train.moved:.0%} are of copies at another pitch" if train.moved else ""
+    voice = ", which knows the voice by the static code of one bundle" if config.vocoder.voice else ""
     quality = (
         "Consonants are soft and a voice can buzz"
         if against
@@ -56,7 +57,7 @@ def card(config: RunConfig, data: list[str], credit_lines: Sequence[str], hours:
     return f"""# A vocoder of rwae-audio
 
 Log-mel frames ({mel.n_mels} bins, windows of {mel.win_length} samples every {mel.hop_length}, {mel.sample_rate} Hz) and F0 →
-speech: a ConvNeXt that filters a buzz and a hiss (`rwae_audio/conversion/vocoders/neural.py`).
+speech: a ConvNeXt that filters a buzz and a hiss (`rwae_audio/conversion/vocoders/neural.py`){voice}.
 
 - **Data**: {hours:.1f} hours of the training speakers of {", ".join(sorted(data))}.
 - **Training**: after {meta["step"]} of {train.updates} updates{against}; {train.decoded:.0%} of the crops are log-mels that
@@ -116,7 +117,9 @@ class Training:
         torch.manual_seed(generator(settings.seed, "weights").initial_seed() % 2**31)
         self.vocoder = Vocoder(config.vocoder)
         before = begin_with(self.vocoder, Path(plan["init"])) if plan.get("init") else []
-        before += [*commands(load_bundle(plan.get("bundle")).meta), *plan.get("before", [])]
+        bundle = load_bundle(plan.get("bundle"))
+        self.vocoder.bundle = bundle.digest if config.vocoder.voice else ""
+        before += [*commands(bundle.meta), *plan.get("before", [])]
         self.before = [*dict.fromkeys(before)]
         self.discriminators = Discriminators(settings.width, settings.learning_rate) if settings.against else None
         self.judges = Judges() if settings.judged else None
@@ -140,8 +143,8 @@ class Training:
     def update(self, step: int) -> dict[str, Tensor]:
         """Make update number `step`, and return its losses and the norm of the gradient."""
         settings = self.settings
-        log_mels, f0, recorded = draw(self.speech["train"], settings, step)
-        output = Spectra(self.vocoder(log_mels, f0, generator(settings.seed, "sources", step)))
+        log_mels, f0, recorded, voices = draw(self.speech["train"], settings, step)
+        output = Spectra(self.vocoder(log_mels, f0, generator(settings.seed, "sources", step), voices))
         target = Spectra(recorded)
         terms = {
             "spectral": spectral_distance(output, target),
@@ -212,10 +215,11 @@ def on_dev(vocoder: Vocoder, speech: Speech) -> dict[str, float]:
     """Return the mean spectral losses on whole recordings, for each kind of log-mels (see KINDS in speech.py)."""
     vocoder.eval()
     totals = dict.fromkeys(KINDS[: len(speech.log_mels)], 0.0)
-    for begin, end in zip(speech.offsets[:-1], speech.offsets[1:], strict=True):
+    for begin, end, code in zip(speech.offsets[:-1], speech.offsets[1:], speech.voices, strict=True):
+        voice = torch.tensor(code)[None].float()
         for kind in totals:
             log_mels, f0, samples = (part[None] for part in speech.crop(int(begin), int(end - begin), kind))
-            output, target = Spectra(vocoder(log_mels, f0, generator(0, "dev"))), Spectra(samples)
+            output, target = Spectra(vocoder(log_mels, f0, generator(0, "dev"), voice)), Spectra(samples)
             totals[kind] += float(spectral_distance(output, target) + mel_distance(output, target, speech.mel))
     vocoder.train()
     return {kind: total / (len(speech.offsets) - 1) for kind, total in totals.items()}
@@ -224,17 +228,20 @@ def on_dev(vocoder: Vocoder, speech: Speech) -> dict[str, float]:
 def begin_with(vocoder: Vocoder, folder: Path) -> list[str]:
     """Copy the weights of the vocoder in `folder` into a vocoder, and return the commands that trained them.
 
-    The vocoder may have more blocks than that in `folder`: each of them begins as the identity.
+    The vocoder may have more blocks than that in `folder`: each of them begins as the identity. It may know voices where that
+    in `folder` does not.
 
     Raises:
         InputError: The vocoder has fewer blocks, or the other sizes of the two vocoders differ.
     """
     initial = load_vocoder(folder)
-    blocks = initial.config.blocks
-    if blocks > vocoder.config.blocks or replace(initial.config, blocks=vocoder.config.blocks) != vocoder.config:
+    blocks, voice = initial.config.blocks, vocoder.config.voice
+    same = replace(initial.config, blocks=vocoder.config.blocks, voice=voice) == vocoder.config
+    if not same or blocks > vocoder.config.blocks or initial.config.voice not in (0, voice):
+        knows = f" and a voice of {initial.config.voice}" if initial.config.voice else ""
         raise InputError(
-            f"the vocoder in {folder} has {blocks} blocks and a width of {initial.config.width}; expected the sizes of "
-            "[vocoder], or fewer blocks"
+            f"the vocoder in {folder} has {blocks} blocks and a width of {initial.config.width}{knows}; expected the sizes "
+            "of [vocoder], or fewer blocks or no voice"
         )
     vocoder.load_state_dict(initial.state_dict(), strict=False)
     for block in [*vocoder.network.blocks][blocks:]:
@@ -274,11 +281,13 @@ class Judges:
         vocoder.eval()
         if not self.baseline:
             for kind in ("decoded", "natural"):
-                ratings = self._ratings(chosen, speech, kind, lambda mels, f0: griffin_lim(mels, speech.mel))
+                ratings = self._ratings(chosen, speech, kind, lambda mels, f0, _: griffin_lim(mels, speech.mel))
                 self.baseline |= {f"griffin_lim_{name}": value for name, value in ratings.items()}
         ratings = {}
         for kind in ("decoded", "natural"):
-            ratings |= self._ratings(chosen, speech, kind, lambda mels, f0: vocode(vocoder, mels, f0))
+            ratings |= self._ratings(
+                chosen, speech, kind, lambda mels, f0, voice: vocode(vocoder.of(voice, vocoder.bundle), mels, f0)
+            )
         vocoder.train()
         score = sum(ratings[f"{kind}_mos"] / 5 - ratings[f"{kind}_cer"] for kind in ("decoded", "natural")) / 2
         return {**ratings, **self.baseline, "score": score}
@@ -289,7 +298,7 @@ class Judges:
         for number in chosen:
             begin, end = (int(offset) for offset in speech.offsets[number : number + 2])
             log_mels, f0, _ = speech.crop(begin, end - begin, kind)
-            samples = vocoder(log_mels, f0).numpy()
+            samples = vocoder(log_mels, f0, torch.tensor(speech.voices[number])).numpy()
             error_rate = self.error_rate(speech.texts[number], self.transcribe(samples))
             ratings.append((self.rate(samples).overall, error_rate))
         mos, cer = np.mean(ratings, axis=0)
