@@ -213,17 +213,17 @@ class Converter:
         Raises:
             InputError: The voice is adapted to another vocoder.
         """
+        vocoder = self.vocoder
         if voice.filters is None:
-            neural = self.vocoder if isinstance(self.vocoder, Vocoder) else None
-            return self.vocoder if neural is None else neural.of(voice.code, self.bundle.digest)
-        if not isinstance(self.vocoder, Vocoder) or self.vocoder.digest != voice.filters.vocoder:
-            here = f"{self.vocoder.digest[:12]}…" if isinstance(self.vocoder, Vocoder) else self.vocoder.name
+            return vocoder.of(voice.code, self.bundle.digest) if isinstance(vocoder, Vocoder) else vocoder
+        if not isinstance(vocoder, Vocoder) or vocoder.digest != voice.filters.vocoder:
+            here = f"{vocoder.digest[:12]}…" if isinstance(vocoder, Vocoder) else vocoder.name
             raise InputError(
                 f"the voice is adapted to vocoder {voice.filters.vocoder[:12]}…; expected one adapted to this one, {here}"
             )
         from rwae_audio.conversion.adaptation import with_filters
 
-        return with_filters(self.vocoder, voice.filters).of(voice.code, self.bundle.digest)
+        return with_filters(vocoder, voice.filters).of(voice.code, self.bundle.digest)
 
     def save_voice(self, path: str | Path, voice: Voice) -> None:
         """Write a voice into a safetensors file for `load_voice` and `rwae-vc --voice`."""

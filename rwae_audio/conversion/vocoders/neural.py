@@ -106,15 +106,13 @@ class Backbone(Network):
             voice: The static codes, (B, voice), of a network that knows the voice. None stands for codes of 0, the mean of
                 the prior.
         """
+        if self.constant is not None:
+            voice = frames.new_zeros(len(frames), self.constant.in_features) if voice is None else voice / LARGE
         states = over_time(self.first, frames)
-        if self.constant is None:
-            for block in self.blocks:
-                states = block(states)
-            return self.head(self.norm(states))
-        voice = frames.new_zeros(len(frames), self.constant.in_features) if voice is None else voice / LARGE
         for block in self.blocks:
             states = block(states, voice)
-        return self.head(self.norm(states)) + self.constant(voice)[:, None]
+        filters = self.head(self.norm(states))
+        return filters if self.constant is None else filters + self.constant(voice)[:, None]
 
 
 class Vocoder(nn.Module):
