@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from rwae_audio.conversion.fitting import fitted_codes
 from rwae_audio.conversion.reading import Reading
 from rwae_audio.conversion.vocoders.crops import (
     Recorded,
@@ -67,7 +68,9 @@ def with_decoded(one: Recorded, voice: Voice, bundle: Bundle, vocoder: Vocoder, 
     """
     natural = torch.from_numpy(one.log_mels[0]).float()
     moved = at_another_pitch(vocoder, natural, one.f0, draws)
-    natural_decoded, moved_decoded = (bundle.decode(voice.code, bundle.encode(frames)) for frames in (natural, moved))
+    natural_decoded, moved_decoded = (
+        bundle.decode(voice.code, fitted_codes(bundle, voice.code, frames)) for frames in (natural, moved)
+    )
     return one._replace(log_mels=torch.stack([natural, natural_decoded, moved, moved_decoded]).half().numpy())
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rwae_audio.conversion.fitting import fitted_chunks
 from rwae_audio.conversion.pitch import moved
 from rwae_audio.conversion.reading import Reading, read_file, read_waveform
 from rwae_audio.conversion.vocoders import AnyVocoder, check_vocoder, new_vocoder
@@ -325,11 +326,11 @@ class Converter:
     def _decoded(self, source: Reading, voice: Voice) -> Iterator[Tensor]:
         """Yield the decoded log-mels in chunks (n, n_mels).
 
-        A decoder blurs what tells voices apart. So the mean of the frames is moved further from that of the source decoded in
-        its own voice, by BEYOND of the difference of both means.
+        The dynamic codes are fitted to the source (fitting.py). A decoder blurs what tells voices apart. So the mean of the
+        frames is moved further from that of the source decoded in its own voice, by BEYOND of the difference of both means.
         """
         bundle, own = self.bundle, voice_of(self.bundle, source, register=False)
-        codes, head = bundle.encode_chunks(source.log_mels), list[Tensor]()
+        codes, head = fitted_chunks(bundle, own.code, source.log_mels), list[Tensor]()
         while sum(map(len, head)) < HEAD and (chunk := next(codes, None)) is not None:
             head.append(chunk)
         start = torch.cat(head)[:HEAD]
