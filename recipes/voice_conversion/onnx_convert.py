@@ -1,6 +1,7 @@
 """Convert a recording into the voice of another one with networks of rwae-export, without PyTorch.
 
-It needs numpy, onnxruntime, soundfile, and swift-f0 for F0. FOLDER is the output of rwae-export.
+It needs numpy, onnxruntime, soundfile, and swift-f0 for F0. FOLDER is the output of rwae-export. The dynamic codes are those of
+the encoder; rwae-vc also fits them to the source, for which the networks would need gradients.
 """
 
 from __future__ import annotations
